@@ -1,0 +1,1 @@
+"""What isopod talks about: frozen values without I/O."""

@@ -1,0 +1,106 @@
+"""An app's specification, and the immutable version that a deploy makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from isopod.model.ids import AppName, Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many instances a worker runs of an app, and for how long an idle one stays."""
+
+    max_instances: int = 8  # per worker, at once
+    idle_s: float = 60.0  # an instance that served nothing for so long ends
+    queue: int = 500  # requests that may wait per worker; more get 503
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per instance and invocation."""
+
+    memory_mib: int = 256  # linear memory
+    deadline_ms: int = 30_000  # wall clock per request, waits for the client not counted
+    max_request_mib: int = 100  # request body
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The request that a new version must answer before it goes live."""
+
+    path: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class AppSpec:
+    """What `isopod.toml` and the command line say of an app, defaults filled in."""
+
+    name: AppName
+    runtime: str
+    entrypoint: str  # "pkg.module:object"
+    env: Mapping[str, str] = field(default_factory=dict)
+    scaling: Scaling = Scaling()
+    limits: Limits = Limits()
+    health: Health = Health()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "env": dict(sorted(self.env.items()))}
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> AppSpec:
+        return AppSpec(
+            name=AppName(body["name"]),
+            runtime=body["runtime"],
+            entrypoint=body["entrypoint"],
+            env=dict(body["env"]),
+            scaling=Scaling(**body["scaling"]),
+            limits=Limits(**body["limits"]),
+            health=Health(**body["health"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a build left: blobs (zstd tars) of the app's own files and of its dependencies,
+    compiled for the guest. `key` is the digest of the inputs; equal inputs share one build."""
+
+    key: Digest
+    app_tree: Digest
+    site_tree: Digest
+    dependencies: tuple[tuple[str, str], ...] = ()  # (distribution, version), sorted
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "dependencies": [list(d) for d in self.dependencies]}
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Build:
+        return Build(
+            key=Digest(body["key"]),
+            app_tree=Digest(body["app_tree"]),
+            site_tree=Digest(body["site_tree"]),
+            dependencies=tuple((str(n), str(v)) for n, v in body["dependencies"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AppVersion:
+    """An immutable result of a deploy. `number` counts an app's versions from 1."""
+
+    app: AppName
+    number: int
+    digest: Digest
+    package: Digest
+    build: Build
+    spec: AppSpec
+    created_at: float  # seconds since the epoch
+
+
+def version_digest(*, package: Digest, build_key: Digest, spec: AppSpec) -> Digest:
+    """The same package, build inputs and specification give the same digest."""
+    body = {"package": package, "build": build_key, "spec": spec.to_json()}
+    return Digest(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest())

@@ -1,0 +1,45 @@
+"""What the control process and a builder say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """One build, as JSON on the builder's standard input. Paths are absolute."""
+
+    package: str  # digest of the package blob
+    app_name: str  # from --name, or "" to take the manifest's or `folder_name`
+    folder_name: str  # what the deployed folder is called
+    env: Mapping[str, str]
+    blobs_dir: str
+    trees_dir: str
+    cache_dir: str
+    timeout_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "env": dict(self.env)}
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> BuildJob:
+        return BuildJob(**body)
+
+
+StepState = Literal["start", "progress", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress of one step of a deploy: `name` is stable ("upload", "unpack", "detect",
+    "dependencies", "compile", "start", "publish"), `text` is for people."""
+
+    name: str
+    state: StepState
+    text: str
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,43 @@
+"""What a worker needs to know to serve one app: nothing else reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isopod.model.app import AppSpec
+from isopod.model.ids import AppName, Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The live version of an app, as its workers see it."""
+
+    name: AppName
+    version: int
+    digest: Digest  # the version's
+    app_tree: Digest
+    site_tree: Digest
+    spec: AppSpec
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "app_tree": self.app_tree,
+            "site_tree": self.site_tree,
+            "spec": self.spec.to_json(),
+        }
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Route:
+        return Route(
+            name=AppName(body["name"]),
+            version=int(body["version"]),
+            digest=Digest(body["digest"]),
+            app_tree=Digest(body["app_tree"]),
+            site_tree=Digest(body["site_tree"]),
+            spec=AppSpec.from_json(body["spec"]),
+        )
