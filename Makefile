@@ -1,0 +1,58 @@
+# Everything runs in .venv, which `tools/setup.sh` makes from a lock file and leaves alone while
+# that lock file, pyproject.toml and the Python it was made with stay the same.
+# Another interpreter: make setup PYTHON=/path/to/python3.12
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Extra arguments, for example: make unit ARGS="-k manifest -x", make bench ARGS="warm cold"
+ARGS ?=
+# Compiles one lock file; the rest of the command names the groups and the output.
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
+	--no-annotate --python-version 3.11 --universal pyproject.toml
+
+export PYTHON
+
+.PHONY: demo test check unit e2e bench setup setup-bench lock clean help
+
+demo: setup ## start a node, deploy the four examples, call them, stop and clean up
+	@$(BIN)/python -m tools.demo $(ARGS)
+
+test: check unit e2e ## everything that must pass before a commit
+
+check: setup ## formatting, lint, types and import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup ## tests of one package at a time, with real files, databases and guests
+	$(BIN)/pytest tests/unit $(ARGS)
+
+e2e: setup ## tests of the whole: `isopod up`, the command line and HTTP
+	$(BIN)/pytest tests --ignore=tests/unit $(ARGS)
+
+bench: setup-bench ## figures beside their targets, against gunicorn; see bench/results/
+	@$(BIN)/python -m bench.run $(ARGS)
+
+setup: ## make or refresh .venv (quick when nothing changed)
+	@tools/setup.sh requirements-dev.lock
+
+setup-bench:
+	@tools/setup.sh requirements-bench.lock
+
+lock: setup ## resolve the lock files again (add ARGS=--upgrade for newer versions)
+	$(COMPILE) $(ARGS) --output-file requirements.lock
+	$(COMPILE) $(ARGS) --group dev --output-file requirements-dev.lock
+	$(COMPILE) $(ARGS) --group dev --group bench --output-file requirements-bench.lock
+
+clean: ## remove .venv and everything made in the checkout; shared caches stay
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache bench/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@echo "isopod: the first two commands are \`make demo\` and \`make test\`."
+	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
