@@ -1,0 +1,216 @@
+"""What an operator may configure, and the only place that reads the environment.
+
+An option given on the command line wins over its `ISOPOD_...` variable, which wins over the
+default. Settings reach child processes as JSON in `ISOPOD_NODE_SETTINGS`. Bad values raise
+`SettingInvalid`; the command line turns it into a usage error (`errors` is a sibling of this
+module, so it cannot be raised here).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+CHILD_SETTINGS = "ISOPOD_NODE_SETTINGS"
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
+
+
+class SettingInvalid(ValueError):
+    """A setting's text has the wrong form. Says where the value came from."""
+
+
+def _cpus() -> int:
+    # The cores this process may run on: fewer than the machine's in a container.
+    return len(os.sched_getaffinity(0)) or 1
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "isopod"
+
+
+def _default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "isopod"
+
+
+def _config_dir() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "isopod"
+
+
+def _half_of_memory_mib() -> int:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # a container may have less than the machine
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return max(64, total // 2 // 2**20)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """One node's configuration. Every field is also an option or an `ISOPOD_...` variable."""
+
+    data_dir: Path = field(default_factory=_default_data_dir)  # state, blobs, logs; one node each
+    host: str = "127.0.0.1"  # address the gateway listens on
+    port: int = 8080  # the gateway's; 0 picks a free one
+    control_host: str = "127.0.0.1"  # apart from `host`: serving apps need not expose control
+    control_port: int = 8081  # 0 picks a free one
+    control_names: tuple[str, ...] = ()  # host names, besides loopback, control answers to
+    workers: int = field(default_factory=_cpus)  # gateway processes; one per core
+    domain: str = "localhost"  # apps answer at NAME.domain
+    cache_dir: Path = field(default_factory=_default_cache_dir)  # compiled modules, shared
+    memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
+    trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
+    drain_s: float = 10.0  # a stopping worker gives its requests so long
+    build_timeout_s: float = 600.0  # wall clock of one build
+    debug: bool = False  # tracebacks of our own faults on standard error
+
+    def __post_init__(self) -> None:
+        for name in ("port", "control_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 65535")
+        if not 1 <= self.workers <= 512:
+            raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
+        if self.memory_budget_mib < 1:
+            raise SettingInvalid(f"memory_budget_mib {self.memory_budget_mib!r} is below 1")
+        for name in ("drain_s", "build_timeout_s"):
+            if not 0 <= getattr(self, name) <= 86_400:
+                raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 86400")
+        labels = self.domain.split(".")
+        if not all(part and part.replace("-", "").isalnum() for part in labels):
+            raise SettingInvalid(f"domain {self.domain!r} is not a host name")
+
+    @staticmethod
+    def load(**overrides: object) -> NodeSettings:
+        """Options (None: not given) over the environment over the defaults."""
+        values: dict[str, Any] = {}
+        for spec in fields(NodeSettings):
+            given = overrides.get(spec.name)
+            text = os.environ.get(variable(spec.name))
+            if given is not None:
+                values[spec.name] = given
+            elif text is not None and text != "":
+                values[spec.name] = _parse(spec.name, str(spec.type), text)
+        for name in ("data_dir", "cache_dir"):
+            if name in values:
+                values[name] = Path(values[name]).expanduser().absolute()
+        return NodeSettings(**values)
+
+    @staticmethod
+    def of_child() -> NodeSettings:
+        """The settings that the supervisor handed to this process."""
+        body = os.environ.get(CHILD_SETTINGS)
+        if not body:
+            raise SettingInvalid(f"{CHILD_SETTINGS} is not set: only `isopod up` starts this")
+        return NodeSettings.from_json(json.loads(body))
+
+    def to_json(self) -> dict[str, Any]:
+        body = asdict(self)
+        return body | {"data_dir": str(self.data_dir), "cache_dir": str(self.cache_dir)}
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> NodeSettings:
+        values = dict(body)
+        for name in ("data_dir", "cache_dir"):
+            values[name] = Path(values[name])
+        for name in ("trusted_proxies", "control_names"):
+            values[name] = tuple(values[name])
+        return NodeSettings(**values)
+
+    @property
+    def state_path(self) -> Path:
+        return self.data_dir / "state.db"
+
+    @property
+    def routes_path(self) -> Path:
+        return self.data_dir / "routes.db"
+
+    @property
+    def blobs_dir(self) -> Path:
+        return self.data_dir / "blobs"
+
+    @property
+    def trees_dir(self) -> Path:
+        return self.data_dir / "trees"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.data_dir / "run"
+
+    @property
+    def uploads_dir(self) -> Path:
+        return self.data_dir / "uploads"
+
+    @property
+    def token_path(self) -> Path:
+        return self.data_dir / "token"
+
+    @property
+    def node_path(self) -> Path:
+        return self.data_dir / "node.json"
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Where the command line looks for its node."""
+
+    url: str = ""  # ISOPOD_URL
+    token: str = field(default="", repr=False)  # ISOPOD_TOKEN
+    data_dir: Path | None = None  # --data-dir: wins over everything
+    env_data_dir: Path | None = None  # ISOPOD_DATA_DIR
+    default_data_dir: Path = field(default_factory=_default_data_dir)
+    login_path: Path = field(default_factory=lambda: _config_dir() / "login.json")
+
+    @staticmethod
+    def load(data_dir: Path | None = None) -> ClientSettings:
+        from_env = os.environ.get(variable("data_dir"))
+        return ClientSettings(
+            url=os.environ.get("ISOPOD_URL", ""),
+            token=os.environ.get("ISOPOD_TOKEN", ""),
+            data_dir=data_dir.expanduser().absolute() if data_dir else None,
+            env_data_dir=Path(from_env).expanduser().absolute() if from_env else None,
+        )
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"ISOPOD_{name.upper()}"
+
+
+def child_environment(settings: NodeSettings | None = None, **extra: str) -> dict[str, str]:
+    """The environment for a child process: ours, without the client's token."""
+    env = {k: v for k, v in os.environ.items() if k not in {"ISOPOD_TOKEN", CHILD_SETTINGS}}
+    if settings is not None:
+        env[CHILD_SETTINGS] = json.dumps(settings.to_json())
+    return env | extra
+
+
+def child_value(name: str) -> str:
+    """A value that our parent process handed us, such as `ISOPOD_READY_FD`; "" when absent."""
+    return os.environ.get(name, "")
+
+
+def _parse(name: str, kind: str, text: str) -> object:
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+    except ValueError:
+        raise SettingInvalid(f"{variable(name)} {text!r} is not a number") from None
+    if kind == "bool":
+        if text.lower() not in _TRUE | _FALSE:
+            raise SettingInvalid(f"{variable(name)} {text!r} is neither true nor false")
+        return text.lower() in _TRUE
+    if kind.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text

@@ -1,0 +1,1 @@
+"""Apps, versions and builds, kept: SQLAlchemy Core on SQLite, migrated by Alembic."""

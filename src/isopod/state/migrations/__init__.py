@@ -1,0 +1,1 @@
+"""Alembic migrations, run by `open_state`; there is no alembic.ini."""

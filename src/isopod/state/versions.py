@@ -1,0 +1,128 @@
+"""Versions: immutable, numbered from 1 within their app.
+
+Each row carries the sha256 of its own columns and is checked when it is read: SQLite's
+quick_check sees a broken page, but not a changed byte inside a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from sqlalchemy import Row, func, insert, select, update
+
+from isopod.errors import StateCorrupt
+from isopod.model.app import AppSpec, AppVersion, Build
+from isopod.model.ids import AppName, Digest
+from isopod.state.apps import Connect
+from isopod.state.tables import apps, versions
+
+
+class Versions:
+    def __init__(self, reading: Connect, writing: Connect, path: Path) -> None:
+        self._reading, self._writing, self._path = reading, writing, path
+
+    def get(self, app: AppName, number: int) -> AppVersion | None:
+        found = select(versions).where(versions.c.app == app, versions.c.number == number)
+        with self._reading() as db:
+            row = db.execute(found).one_or_none()
+        return None if row is None else self._version(row)
+
+    def by_digest(self, app: AppName, digest: Digest) -> AppVersion | None:
+        found = select(versions).where(versions.c.app == app, versions.c.digest == digest)
+        with self._reading() as db:
+            row = db.execute(found).one_or_none()
+        return None if row is None else self._version(row)
+
+    def by_input(self, input_digest: Digest) -> AppVersion | None:
+        """The newest version that an equal deploy request made, of whichever app it named."""
+        found = (
+            select(versions)
+            .where(versions.c.input == input_digest)
+            .order_by(versions.c.created_at.desc(), versions.c.number.desc())
+            .limit(1)
+        )
+        with self._reading() as db:
+            row = db.execute(found).one_or_none()
+        return None if row is None else self._version(row)
+
+    def of_app(self, app: AppName) -> list[AppVersion]:
+        """Newest first."""
+        found = select(versions).where(versions.c.app == app).order_by(versions.c.number.desc())
+        with self._reading() as db:
+            return [self._version(row) for row in db.execute(found)]
+
+    def live(self) -> list[AppVersion]:
+        """The live version of every app, by name."""
+        found = (
+            select(versions)
+            .join(
+                apps, (apps.c.name == versions.c.app) & (apps.c.live_version == versions.c.number)
+            )
+            .order_by(versions.c.app)
+        )
+        with self._reading() as db:
+            return [self._version(row) for row in db.execute(found)]
+
+    def next_number(self, app: AppName) -> int:
+        with self._reading() as db:
+            found = select(func.max(versions.c.number)).where(versions.c.app == app)
+            return (db.execute(found).scalar_one() or 0) + 1
+
+    def add(self, version: AppVersion, *, input_digest: Digest) -> None:
+        values = _columns(version, input_digest)
+        with self._writing() as db:
+            db.execute(insert(versions).values(**values, sha256=_sha256(values)))
+
+    def replace_build(self, version: AppVersion, *, input_digest: Digest) -> None:
+        """Note a new build of an existing version, after its blobs were lost."""
+        values = _columns(version, input_digest)
+        mine = (versions.c.app == version.app) & (versions.c.number == version.number)
+        with self._writing() as db:
+            db.execute(update(versions).where(mine).values(**values, sha256=_sha256(values)))
+
+    def _version(self, row: Row[tuple[object, ...]]) -> AppVersion:
+        values = dict(row._mapping)
+        if values.pop("sha256") != _sha256(values):
+            raise StateCorrupt(
+                f"{self._path}: version {values['number']!r} of app {values['app']!r} "
+                "does not match its checksum",
+                details={"file": str(self._path), "app": values["app"]},
+            )
+        return AppVersion(
+            app=AppName(values["app"]),
+            number=int(values["number"]),
+            digest=Digest(values["digest"]),
+            package=Digest(values["package"]),
+            build=Build.from_json(
+                {
+                    "key": values["build_key"],
+                    "app_tree": values["app_tree"],
+                    "site_tree": values["site_tree"],
+                    "dependencies": json.loads(values["dependencies"]),
+                }
+            ),
+            spec=AppSpec.from_json(json.loads(values["spec"])),
+            created_at=float(values["created_at"]),
+        )
+
+
+def _columns(version: AppVersion, input_digest: Digest) -> dict[str, object]:
+    return {
+        "app": str(version.app),
+        "number": version.number,
+        "digest": str(version.digest),
+        "input": str(input_digest),
+        "package": str(version.package),
+        "build_key": str(version.build.key),
+        "app_tree": str(version.build.app_tree),
+        "site_tree": str(version.build.site_tree),
+        "dependencies": json.dumps(version.build.dependencies),
+        "spec": json.dumps(version.spec.to_json(), sort_keys=True),
+        "created_at": version.created_at,
+    }
+
+
+def _sha256(columns: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(columns, sort_keys=True, default=str).encode()).hexdigest()
