@@ -1,0 +1,163 @@
+"""A node of one's own for the demo and the benches: temporary data, free ports, nothing left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools import processes
+from tools.processes import Process
+
+ROOT = Path(__file__).resolve().parent.parent
+# The first start on a machine compiles the Python runtime.
+_START_S = 900
+_STOP_S = 30
+
+
+class Leftovers(Exception):
+    """A node was stopped and something of it remains."""
+
+
+class Node:
+    """`isopod up` in a temporary data directory. Made by `running`."""
+
+    def __init__(self, data_dir: Path, process: subprocess.Popen[bytes], env: dict[str, str]):
+        self.data_dir = data_dir
+        self.process = process
+        self._env = env
+        self.gateway_port = 0
+        self.version = ""
+
+    def wait_until_ready(self) -> None:
+        """Returns when the node has written what it listens on; fails when it ends before."""
+        end = time.monotonic() + _START_S
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"`isopod up` ended with status {self.process.returncode}")
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                found = json.loads((self.data_dir / "node.json").read_text())
+                self.gateway_port, self.version = found["gateway_port"], found["version"]
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"`isopod up` was not ready after {_START_S} s")
+
+    def cli(self, *arguments: str, show: bool = False) -> str:
+        """Runs the real command against this node and returns what it printed. With `show` its
+        output goes to the terminal instead. Raises when it fails."""
+        done = subprocess.run(
+            [*command(), *arguments],
+            env=self._env,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode:
+            said = "" if show else f":\n{done.stdout}{done.stderr}"
+            raise RuntimeError(
+                f"`isopod {' '.join(arguments)}` ended with status {done.returncode}{said}"
+            )
+        return done.stdout or ""
+
+    def json(self, *arguments: str) -> Any:
+        """What a command prints with `--json`."""
+        return json.loads(self.cli(*arguments, "--json"))
+
+    def workers(self) -> list[Process]:
+        """The worker processes, by their number."""
+        found = processes.descendants(self.process.pid)
+        return sorted(
+            (process for process in found if "isopod.server.worker_process" in process.command),
+            key=lambda process: process.pid,
+        )
+
+    def stop(self) -> None:
+        """Ends the node as a service manager would, and raises `Leftovers` if anything of it
+        still runs afterwards."""
+        family = processes.descendants(self.process.pid)
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise Leftovers(f"the node did not end within {_STOP_S} s of SIGTERM") from None
+        # Children end by the kernel's hand when their parent does: give it a moment.
+        end = time.monotonic() + 2
+        while (left := self._left(family)) and time.monotonic() < end:
+            time.sleep(0.05)
+        if left:
+            names = ", ".join(f"{process.pid} ({process.command})" for process in left)
+            raise Leftovers(f"still running after the node ended: {names}")
+        if status:
+            raise Leftovers(f"the node ended with status {status}")
+
+    def _left(self, family: list[Process]) -> list[Process]:
+        named = {process.pid: process for process in processes.mentioning(str(self.data_dir))}
+        for process in family:
+            if process.alive():
+                named[process.pid] = process
+        return list(named.values())
+
+
+def command() -> list[str]:
+    """The `isopod` command of the interpreter that runs this."""
+    installed = Path(sys.executable).with_name("isopod")
+    if installed.exists():
+        return [str(installed)]
+    return [sys.executable, "-c", "from isopod.cli.main import main; main()"]
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    """Ours without settings for another node; the cache stays, it is content-addressed."""
+    kept = {"ISOPOD_CACHE_DIR"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ISOPOD_") or k in kept}
+    if command()[0] == sys.executable:
+        env["PYTHONPATH"] = str(ROOT / "src")
+    return {**env, "ISOPOD_DATA_DIR": str(data_dir)}
+
+
+@contextlib.contextmanager
+def running(*, workers: int | None = None, show: bool = False) -> Iterator[Node]:
+    """A started node, stopped and removed at the end. With `show` what it prints is seen,
+    otherwise only when it fails."""
+    folder = Path(tempfile.mkdtemp(prefix="isopod-"))
+    data_dir = folder / "data"
+    env = environment(data_dir)
+    arguments = ["up", "--data-dir", str(data_dir), "--port", "0", "--control-port", "0"]
+    if workers:
+        arguments += ["--workers", str(workers)]
+    said = folder / "up.log"
+    try:
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                [*command(), *arguments],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=None if show else log,
+                stderr=None if show else log,
+            )
+        node = Node(data_dir, process, env)
+        try:
+            node.wait_until_ready()
+            yield node
+        except BaseException:
+            if not show and sys.exc_info()[0] is not KeyboardInterrupt:
+                sys.stderr.write(said.read_text(errors="replace")[-4000:])
+            raise
+        finally:
+            if process.poll() is None:
+                node.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
