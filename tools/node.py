@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,21 @@ class Node:
             (process for process in found if "isopod.server.worker_process" in process.command),
             key=lambda process: process.pid,
         )
+
+    def instances(self) -> list[dict[str, Any]]:
+        """The instances of all workers, each with its worker's number and pid, as the workers
+        themselves say on their admin sockets."""
+        found = []
+        for path in sorted((self.data_dir / "run").glob("worker-*.sock")):
+            with socket.socket(socket.AF_UNIX) as line:
+                line.settimeout(5)
+                line.connect(str(path))
+                line.sendall(b'{"op": "status"}\n')
+                with line.makefile("r") as reader:
+                    answer = json.loads(reader.readline())
+            extra = {"worker": answer["worker"], "pid": answer["pid"]}
+            found += [{**instance, **extra} for instance in answer["instances"]]
+        return found
 
     def stop(self) -> None:
         """Ends the node as a service manager would, and raises `Leftovers` if anything of it

@@ -1,0 +1,1 @@
+"""Figures beside their targets. Never a timed test: run by hand with `make bench`."""
