@@ -1,0 +1,409 @@
+"""One guest: an instance in a store of its own, run as a fiber.
+
+Life: `Instance(...)` makes the store; `start` queues the calls that boot it; then the scheduler
+polls it. A poll ends because the guest called the host (`on_call` is told, and answers with
+`reply`), sleeps, used up its time slice, ended or trapped (`on_exit` is told).
+
+Everything here runs on the loop's thread. Guest pointers arrive as signed 32-bit numbers; each is
+masked and checked against the memory's size before a byte is read or written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import time
+from collections.abc import Callable, Sequence
+from ctypes import byref, c_void_p, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wasmtime
+
+from isopod.engine import ffi, traps, wasi
+from isopod.engine.ffi import raw
+from isopod.engine.linker import Linkage
+from isopod.engine.stderr_file import StderrFile
+from isopod.errors import (
+    EngineError,
+    GuestFailed,
+    GuestProtocolError,
+    IsopodError,
+    MemoryLimitExceeded,
+)
+
+MAX_FRAME_BYTES = 8 << 20  # one host call, either way; larger bodies come in pieces
+MAX_TABLE_ELEMENTS = 100_000
+_RANDOM_SLICE = 1 << 20
+# host_alloc is a malloc: a guest whose malloc runs for this many time slices is broken.
+_MAX_ALLOC_POLLS = 1000
+_PAGE = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Preopen:
+    """A host folder that the guest sees as `guest`."""
+
+    host: Path
+    guest: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """What an instance gets. The order of `preopens` is the order of their descriptors."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    preopens: tuple[Preopen, ...]
+    memory_bytes: int
+
+
+class State(enum.Enum):
+    """READY: to be polled. CALLING: waits for `reply`. SLEEPING: until `wake_at`. ENDED: its last
+    call returned. CLOSED: store gone."""
+
+    READY = enum.auto()
+    CALLING = enum.auto()
+    SLEEPING = enum.auto()
+    ENDED = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Instance:
+    def __init__(self, linkage: Linkage, spec: InstanceSpec) -> None:
+        """Raises EngineError when the store cannot be made (a preopened folder is missing)."""
+        self.linkage = linkage
+        self.spec = spec
+        self.state = State.READY
+        self.on_call: Callable[[bytes], None] = lambda frame: None
+        self.on_exit: Callable[[IsopodError | None], None] = lambda error: None
+        self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
+        self.result: Any = None  # where the pending host call's i32 result goes
+        self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
+        self.queued = False  # in the scheduler's run queue
+        self._frame: bytes | None = None
+        self._reply: bytes | None = None
+        self._reply_to = (0, 0)
+        self._random: tuple[int, int] | None = None
+        self._fault: BaseException | None = None
+        self._calls: list[Callable[[], Any]] = []
+        self._future: Any = None
+        self._alloc: Any = None
+        self._trap = ffi.null_trap()
+        self._error = ffi.null_error()
+        self._keep: list[Any] = []  # arguments of the call under way
+        self._stderr = StderrFile()
+        self._store = wasmtime.Store(linkage.engine)
+        try:
+            self._prepare_store()
+        except BaseException:
+            self._stderr.close()
+            self._store.close()
+            raise
+
+    def _prepare_store(self) -> None:
+        spec, store = self.spec, self._store
+        config = wasmtime.WasiConfig()
+        config.argv = spec.argv
+        config.env = spec.env
+        config.stdout_file = os.devnull  # the runtime sends output through host calls
+        self._stderr.attach(config)
+        for preopen in spec.preopens:
+            try:
+                config.preopen_dir(str(preopen.host), preopen.guest, preopen.writable)
+            except wasmtime.WasmtimeError as error:
+                raise EngineError(f"cannot open {str(preopen.host)!r} for a guest") from error
+        # The guest's monotonic clock counts from the making of its WASI context.
+        self._clock_origin_ns = time.monotonic_ns()
+        store.set_wasi(config)
+        store.set_limits(
+            memory_size=spec.memory_bytes,
+            table_elements=MAX_TABLE_ELEMENTS,
+            instances=1,
+            tables=4,
+            memories=1,
+        )
+        self._context = store._context()
+        store.set_epoch_deadline(1)
+        ffi.yield_on_epoch(self._context, 1)
+        self._handle = ffi.InstanceHandle()
+        self._memory: Any = None
+
+    # -- driving: called by the scheduler ---------------------------------------------------
+
+    def start(self, calls: Sequence[tuple[str, bytes | None]]) -> None:
+        """Queue instantiation and then `calls`: exports by name, with a payload that the guest
+        gets as (pointer, length), or without arguments."""
+        self._calls = [self._begin_instantiate]
+        for export, payload in calls:
+            self._calls.append(lambda e=export, p=payload: self._begin_call(e, p))
+
+    def poll(self) -> None:
+        """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
+        linkage = self.linkage
+        linkage.current = self
+        started = time.thread_time_ns()
+        try:
+            self._poll()
+        except IsopodError as error:
+            self._finish(error)
+        finally:
+            self.cpu_ns += time.thread_time_ns() - started
+            linkage.current = None
+
+    def _poll(self) -> None:
+        if self._future is None:
+            if not self._calls:
+                self._finish(None)
+                return
+            self._future = self._calls.pop(0)()
+        done = raw.wasmtime_call_future_poll(self._future)
+        if done:
+            raw.wasmtime_call_future_delete(self._future)
+            self._future = None
+            self._raise_trap()
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            if isinstance(fault, IsopodError):
+                raise fault
+            raise EngineError("a host call failed inside the node") from fault
+
+    def _raise_trap(self) -> None:
+        if self._error:
+            error, self._error = self._error, ffi.null_error()
+            raise self._explain(traps.from_error(error))
+        if self._trap:
+            trap, self._trap = self._trap, ffi.null_trap()
+            raise self._explain(traps.from_trap(trap))
+
+    def _explain(self, error: IsopodError) -> IsopodError:
+        """A guest that dies with its memory used up died of that, whatever it says."""
+        said = self.read_stderr()
+        if isinstance(error, GuestFailed) and (
+            "MemoryError" in said or self.memory_bytes + 4 * (1 << 20) > self.spec.memory_bytes
+        ):
+            error = MemoryLimitExceeded(
+                f"the guest reached its memory limit of {self.spec.memory_bytes >> 20} MiB",
+                details=error.details,
+            )
+        if said:
+            error.details["stderr"] = said
+        return error
+
+    def _finish(self, error: IsopodError | None) -> None:
+        self.state = State.ENDED
+        self.on_exit(error)
+
+    def take_frame(self) -> bytes | None:
+        """The frame of the host call that the last poll ended in."""
+        frame, self._frame = self._frame, None
+        return frame
+
+    # -- the embedder's side ----------------------------------------------------------------
+
+    def reply(self, data: bytes) -> None:
+        """Answer the pending host call; the scheduler must be told to run the guest."""
+        if self.state is not State.CALLING:
+            raise RuntimeError(f"a guest in state {self.state.name} awaits no reply")
+        self._reply = data
+        self.state = State.READY
+
+    def end_sleep(self) -> None:
+        if self.state is State.SLEEPING:
+            self.wake_at = None
+            self.state = State.READY
+
+    def fail(self, error: BaseException) -> None:
+        """A callback's way to end the guest: the poll under way raises it."""
+        self._fault = error
+
+    def close(self) -> None:
+        """End the guest wherever it is. Safe to call twice."""
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        if self._future is not None:
+            # Before the store: the reverse aborts the process.
+            raw.wasmtime_call_future_delete(self._future)
+            self._future = None
+        self._store.close()
+        self._stderr.close()
+        self._calls.clear()
+        self._keep.clear()
+        self.on_call = lambda frame: None
+        self.on_exit = lambda error: None
+
+    @property
+    def memory_bytes(self) -> int:
+        if self._memory is None or self.state is State.CLOSED:
+            return 0
+        return int(raw.wasmtime_memory_data_size(self._context, byref(self._memory)))
+
+    def read_stderr(self) -> str:
+        """What the guest wrote to descriptor 2 since the last read: the last words of CPython."""
+        return self._stderr.read_new()
+
+    # -- calls into the guest ---------------------------------------------------------------
+
+    def _begin_instantiate(self) -> Any:
+        return raw.wasmtime_instance_pre_instantiate_async(
+            self.linkage.pre.ptr(),
+            self._context,
+            byref(self._handle),
+            byref(self._trap),
+            byref(self._error),
+        )
+
+    def _begin_call(self, export: str, payload: bytes | None) -> Any:
+        if self._memory is None:
+            self._memory = self._export("memory").of.memory
+        function = self._export(export).of.func
+        count = 0 if payload is None else 2
+        arguments = (ffi.Val * 2)()
+        if payload is not None:
+            pointer = self._allocate(len(payload))
+            self._write(pointer, payload)
+            arguments[0].kind, arguments[0].of.i32 = ffi.I32, pointer
+            arguments[1].kind, arguments[1].of.i32 = ffi.I32, len(payload)
+        # Exports of our runtimes return nothing or one i32; wasmtime checks the count.
+        results = (ffi.Val * 1)()
+        self._keep = [function, arguments, results]
+        return raw.wasmtime_func_call_async(
+            self._context,
+            byref(function),
+            arguments,
+            count,
+            results,
+            self._result_count(function),
+            byref(self._trap),
+            byref(self._error),
+        )
+
+    def _result_count(self, function: Any) -> int:
+        kind = raw.wasmtime_func_type(self._context, byref(function))
+        count = int(raw.wasm_functype_results(kind)[0].size)
+        raw.wasm_functype_delete(kind)
+        return count
+
+    def _export(self, name: str) -> Any:
+        found = ffi.Extern()
+        if not raw.wasmtime_instance_export_get(
+            self._context, byref(self._handle), *ffi.text(name), byref(found)
+        ):
+            raise GuestFailed(f"the module exports no {name!r}")
+        return found
+
+    def _allocate(self, size: int) -> int:
+        """Guest memory for `size` bytes, by the guest's own `host_alloc`."""
+        if self._alloc is None:
+            self._alloc = (self._export("host_alloc").of.func, (ffi.Val * 1)(), (ffi.Val * 1)())
+        function, arguments, results = self._alloc
+        arguments[0].kind, arguments[0].of.i32 = ffi.I32, size
+        trap, error = ffi.null_trap(), ffi.null_error()
+        future = raw.wasmtime_func_call_async(
+            self._context, byref(function), arguments, 1, results, 1, byref(trap), byref(error)
+        )
+        polls = 0
+        done = raw.wasmtime_call_future_poll(future)
+        while not done and polls < _MAX_ALLOC_POLLS:
+            polls += 1
+            done = raw.wasmtime_call_future_poll(future)
+        raw.wasmtime_call_future_delete(future)
+        if error:
+            raise traps.from_error(error)
+        if trap:
+            raise traps.from_trap(trap)
+        pointer = int(results[0].of.i32) & ffi.MASK32
+        if not done or pointer == 0:
+            raise MemoryLimitExceeded(
+                f"the guest could not allocate {size} bytes within its memory limit of "
+                f"{self.spec.memory_bytes >> 20} MiB"
+            )
+        return pointer
+
+    # -- guest memory -----------------------------------------------------------------------
+
+    def _base(self, pointer: int, size: int) -> int:
+        """The host address of [pointer, pointer + size) of the guest's memory."""
+        if pointer + size > self.memory_bytes:
+            raise GuestProtocolError(
+                f"the guest named {size} bytes at {pointer:#x}, outside its memory"
+            )
+        data = raw.wasmtime_memory_data(self._context, byref(self._memory))
+        return int(cast(data, c_void_p).value or 0)
+
+    def _read(self, pointer: int, size: int) -> bytes:
+        return ctypes.string_at(self._base(pointer, size) + pointer, size)
+
+    def _write(self, pointer: int, data: bytes) -> None:
+        ctypes.memmove(self._base(pointer, len(data)) + pointer, data, len(data))
+
+    # -- callbacks: run on the fiber, inside a poll -----------------------------------------
+
+    def on_host_call(self, pointer: int, size: int, out_pointer: int, out_size: int) -> None:
+        if self._memory is None:
+            raise GuestProtocolError("the guest called the host before it was instantiated")
+        if size > MAX_FRAME_BYTES:
+            raise GuestProtocolError(f"the guest sent a frame of {size} bytes")
+        self._frame = self._read(pointer, size)
+        self._base(out_pointer, 4)
+        self._base(out_size, 4)
+        self._reply_to = (out_pointer, out_size)
+        self._reply = None
+        self.state = State.CALLING
+
+    def on_poll_oneoff(self, inputs: int, outputs: int, count: int, written: int) -> None:
+        if self._memory is None or count > wasi.MAX_SUBSCRIPTIONS:
+            self.result[0].of.i32 = wasi.EINVAL
+            return
+        self._base(outputs, count * wasi.EVENT_BYTES)
+        plan = wasi.plan_poll(
+            self._read(inputs, count * wasi.SUBSCRIPTION_BYTES),
+            realtime_ns=time.time_ns(),
+            monotonic_ns=time.monotonic_ns() - self._clock_origin_ns,
+        )
+        self.result[0].of.i32 = plan.errno
+        if plan.errno == 0:
+            self._write(outputs, plan.events)
+            self._write(written, plan.count.to_bytes(4, "little"))
+            if plan.wait_s > 0:
+                self.wake_at = time.monotonic() + plan.wait_s
+                self.state = State.SLEEPING
+
+    def on_random_get(self, pointer: int, size: int) -> None:
+        self._base(pointer, size)
+        self._random = (pointer, size)
+
+    def on_resume(self) -> bool:
+        """Whether the suspended host call can return now."""
+        if self._fault is not None:
+            return False  # never back into the guest: the poll raises the fault
+        if self._random is not None:
+            return self._fill_random()
+        if self.state is State.SLEEPING or self.state is State.CALLING:
+            return False
+        if self._reply is not None:
+            self._deliver(self._reply)
+            self._reply = None
+        return True
+
+    def _fill_random(self) -> bool:
+        # In slices, so that a guest which asks for a gigabyte does not hold the loop.
+        pointer, size = self._random or (0, 0)
+        step = min(size, _RANDOM_SLICE)
+        self._write(pointer, os.urandom(step))
+        self._random = (pointer + step, size - step) if size > step else None
+        self.result[0].of.i32 = 0
+        return self._random is None
+
+    def _deliver(self, data: bytes) -> None:
+        pointer = self._allocate(len(data)) if data else 0
+        if data:
+            self._write(pointer, data)
+        out_pointer, out_size = self._reply_to
+        self._write(out_pointer, pointer.to_bytes(4, "little"))
+        self._write(out_size, len(data).to_bytes(4, "little"))
+        self.result[0].of.i32 = 0

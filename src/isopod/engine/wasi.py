@@ -1,0 +1,58 @@
+"""What the host's own WASI calls answer: waiting and randomness, without blocking the loop.
+
+Layouts: `subscription` is 48 bytes, `event` 32 (wasi_snapshot_preview1 witx). wasmtime's own
+`poll_oneoff` sleeps inside the call, where neither an epoch nor a deadline could end it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+EINVAL, ENOTSUP = 28, 58
+MAX_SUBSCRIPTIONS = 1024
+
+_SUBSCRIPTION = struct.Struct("<QB7xIxxxxQQH6x")  # userdata, tag, clock or fd, timeout, _, flags
+_EVENT = struct.Struct("<QHB5xQH6x")  # userdata, error, type, nbytes, flags
+SUBSCRIPTION_BYTES = _SUBSCRIPTION.size
+EVENT_BYTES = _EVENT.size
+
+_CLOCK, _FD_READ, _FD_WRITE = 0, 1, 2
+_REALTIME, _MONOTONIC = 0, 1
+_ABSOLUTE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PollPlan:
+    """What one `poll_oneoff` answers: an errno, or the events to write after `wait_s`."""
+
+    errno: int = 0
+    events: bytes = b""
+    count: int = 0
+    wait_s: float = 0.0
+
+
+def plan_poll(subscriptions: bytes, *, realtime_ns: int, monotonic_ns: int) -> PollPlan:
+    """Files are always ready; otherwise the shortest clock wins. Pure."""
+    ready: list[bytes] = []
+    clocks: list[tuple[int, int]] = []
+    for userdata, tag, which, timeout, _precision, flags in _SUBSCRIPTION.iter_unpack(
+        subscriptions
+    ):
+        if tag == _CLOCK:
+            if which not in (_REALTIME, _MONOTONIC):
+                return PollPlan(errno=EINVAL)
+            if flags & _ABSOLUTE:
+                timeout -= realtime_ns if which == _REALTIME else monotonic_ns
+            clocks.append((max(0, timeout), userdata))
+        elif tag in (_FD_READ, _FD_WRITE):
+            ready.append(_EVENT.pack(userdata, 0, tag, 1, 0))
+        else:
+            return PollPlan(errno=EINVAL)
+    if ready:
+        return PollPlan(events=b"".join(ready), count=len(ready))
+    if not clocks:
+        return PollPlan(errno=EINVAL)
+    wait_ns = min(timeout for timeout, _ in clocks)
+    due = [_EVENT.pack(u, 0, _CLOCK, 0, 0) for timeout, u in clocks if timeout <= wait_ns]
+    return PollPlan(events=b"".join(due), count=len(due), wait_s=wait_ns / 1e9)

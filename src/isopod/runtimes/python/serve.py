@@ -1,0 +1,251 @@
+"""One Python guest on the host's side: its boot, and its requests over the one host call.
+
+Every frame arrives in `_on_call`, on the loop, after the guest was suspended. What a guest may say
+depends on where it is (`_Phase`); anything else ends it with GuestProtocolError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from typing import Any
+
+from isopod.engine.instance import Instance, State
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import (
+    AppFailedToStart,
+    AppSyntaxError,
+    ClientDisconnected,
+    EntrypointNotCallable,
+    EntrypointNotFound,
+    GuestFailed,
+    GuestProtocolError,
+    IsopodError,
+    MemoryLimitExceeded,
+)
+from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, OutputSink
+from isopod.runtimes.python import frames
+
+_MAX_BODY_READ = 256 << 10
+_BOOT_ERRORS: dict[str, type[IsopodError]] = {
+    "not_found": EntrypointNotFound,
+    "not_callable": EntrypointNotCallable,
+    "syntax": AppSyntaxError,
+    "memory": MemoryLimitExceeded,
+}
+
+
+class _Phase(enum.Enum):
+    BOOTING = enum.auto()
+    IDLE = enum.auto()
+    HEAD = enum.auto()  # has a request, has not answered
+    BODY = enum.auto()  # is sending a response in pieces
+    GONE = enum.auto()
+
+
+class PythonGuest:
+    """See `isopod.runtimes.guest.Guest`."""
+
+    def __init__(self, instance: Instance, scheduler: Scheduler, output: OutputSink) -> None:
+        self._instance = instance
+        self._scheduler = scheduler
+        self._output = output
+        self._phase = _Phase.BOOTING
+        self._waiter: asyncio.Future[Any] | None = None
+        self._read_body: BodyReader | None = None
+        self._body_task: asyncio.Task[None] | None = None
+        self._body_sent = 0
+        self._abandoned = False
+        self._waits_since: float | None = None
+        self._client_wait_s = 0.0
+        instance.on_call = self._on_call
+        instance.on_exit = self._on_exit
+
+    @property
+    def idle(self) -> bool:
+        return self._phase is _Phase.IDLE
+
+    @property
+    def waiting(self) -> bool:
+        return self._instance.state in (State.CALLING, State.SLEEPING)
+
+    @property
+    def cpu_ns(self) -> int:
+        return self._instance.cpu_ns
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._instance.memory_bytes
+
+    @property
+    def client_wait_s(self) -> float:
+        since = self._waits_since
+        return self._client_wait_s + (time.monotonic() - since if since is not None else 0.0)
+
+    async def start(self) -> None:
+        await self._step()
+
+    async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse:
+        if self._phase is not _Phase.IDLE:
+            raise RuntimeError(f"a guest in phase {self._phase.name} takes no request")
+        frame = frames.request_frame(request)
+        self._phase = _Phase.HEAD
+        self._read_body = read_body
+        self._abandoned = False
+        self._client_wait_s = 0.0
+        self._instance.reply(frame)
+        response: GuestResponse = await self._step()
+        return response
+
+    async def next_chunk(self) -> bytes | None:
+        if self._phase is not _Phase.BODY:
+            return None
+        self._end_client_wait()
+        self._instance.reply(b"gone" if self._abandoned else b"")
+        chunk: bytes | None = await self._step()
+        return chunk
+
+    def abandon(self) -> None:
+        self._abandoned = True
+
+    def close(self) -> None:
+        self._phase = _Phase.GONE
+        self._instance.close()
+        if self._body_task is not None:
+            self._body_task.cancel()
+        self._settle(error=GuestFailed("the guest was ended"))
+
+    # -- between the loop and the guest -----------------------------------------------------
+
+    async def _step(self) -> Any:
+        """Run the guest until it has something for us."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._scheduler.wake(self._instance)
+        return await self._waiter
+
+    def _settle(self, value: Any = None, error: IsopodError | None = None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if error is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(value)
+
+    def _on_exit(self, error: IsopodError | None) -> None:
+        said = self._instance.read_stderr()
+        if error is None:
+            error = GuestFailed("the guest ended instead of answering")
+        said = str(error.details.pop("stderr", "")) + said
+        if said:
+            self._output("stderr", said.encode())
+        was = self._phase
+        self._phase = _Phase.GONE
+        if was is _Phase.BOOTING and type(error) is GuestFailed:
+            error = AppFailedToStart(error.message, details={**error.details, "traceback": said})
+        self._settle(error=error)
+
+    def _on_call(self, frame: bytes) -> None:
+        try:
+            self._dispatch(frame[:1], frame)
+        except IsopodError as error:
+            self._phase = _Phase.GONE
+            self._settle(error=error)
+
+    def _dispatch(self, operation: bytes, frame: bytes) -> None:
+        phase = self._phase
+        if operation == b"S" and phase is _Phase.HEAD:
+            response = frames.parse_response(frame, more=False)
+            self._become_idle()
+            self._settle(response)
+        elif operation == b"H" and phase is _Phase.HEAD:
+            response = frames.parse_response(frame, more=True)
+            self._phase = _Phase.BODY
+            self._begin_client_wait()
+            self._settle(response)
+        elif operation == b"D" and phase is _Phase.BODY:
+            self._begin_client_wait()
+            self._settle(frame[1:])
+        elif operation == b"E" and phase is _Phase.BODY:
+            self._become_idle()
+            self._settle(None)
+        elif operation == b"B" and phase in (_Phase.HEAD, _Phase.BODY):
+            self._start_body_read(frame)
+        elif operation == b"L" and phase is not _Phase.IDLE:
+            self._output("stdout" if frame[1:2] == b"o" else "stderr", frame[2:])
+            self._instance.reply(b"")
+        elif operation == b"X" and phase in (_Phase.HEAD, _Phase.BODY):
+            self._failed(frame)
+        elif operation == b"Q" and phase is _Phase.BOOTING:
+            self._become_idle()
+            self._settle(None)
+        elif operation == b"R" and phase is _Phase.BOOTING:
+            raise boot_error(frame)
+        else:
+            raise GuestProtocolError(
+                f"the guest sent operation {operation!r} while it was {phase.name.lower()}"
+            )
+
+    def _become_idle(self) -> None:
+        self._phase = _Phase.IDLE
+        self._read_body = None
+        if self._body_task is not None:
+            self._body_task.cancel()
+            self._body_task = None
+
+    def _failed(self, frame: bytes) -> None:
+        kind, _, summary = frame[1:].decode("utf-8", "replace").partition("\n")
+        was_streaming = self._phase is _Phase.BODY
+        self._become_idle()
+        if kind == "memory":
+            limit = self._instance.spec.memory_bytes >> 20
+            error: IsopodError = MemoryLimitExceeded(
+                f"the app reached its memory limit of {limit} MiB"
+            )
+        else:
+            error = GuestFailed("the app raised an error", details={"summary": summary[:500]})
+        error.details["streaming"] = was_streaming
+        self._settle(error=error)
+
+    # -- the request's body -----------------------------------------------------------------
+
+    def _start_body_read(self, frame: bytes) -> None:
+        wanted = min(int.from_bytes(frame[1:5], "little"), _MAX_BODY_READ)
+        self._begin_client_wait()
+        self._body_task = asyncio.get_running_loop().create_task(self._feed_body(wanted))
+
+    async def _feed_body(self, wanted: int) -> None:
+        try:
+            data = b""
+            if wanted and self._read_body is not None:
+                data = await self._read_body(wanted)
+        except IsopodError as error:
+            if isinstance(error, ClientDisconnected):
+                self._abandoned = True
+            self._settle(error=error)
+            return
+        self._end_client_wait()
+        if self._instance.state is State.CALLING:
+            self._instance.reply(data)
+            self._scheduler.wake(self._instance)
+
+    def _begin_client_wait(self) -> None:
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
+
+    def _end_client_wait(self) -> None:
+        if self._waits_since is not None:
+            self._client_wait_s += time.monotonic() - self._waits_since
+            self._waits_since = None
+
+
+def boot_error(frame: bytes) -> IsopodError:
+    """The error for an R frame: kind, summary, traceback."""
+    text = frame[1:].decode("utf-8", "replace")
+    kind, _, rest = text.partition("\n")
+    summary, _, traceback = rest.partition("\n")
+    details = {"traceback": traceback} if traceback else {}
+    return _BOOT_ERRORS.get(kind, AppFailedToStart)(
+        summary or "the app failed to start", details=details
+    )
