@@ -19,6 +19,9 @@ class BuildJob:
     trees_dir: str
     cache_dir: str
     timeout_s: float
+    # `Build.to_json()` of an earlier build of this package by the same runtimes, its blobs being
+    # there: then nothing needs to be installed or compiled again, only detected and started.
+    reuse: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "env": dict(self.env)}

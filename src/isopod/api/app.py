@@ -1,0 +1,30 @@
+"""Puts the API together around one node."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from isopod import __version__
+from isopod.api import apps, deploys, errors, node, packages, runtimes
+from isopod.api.guard import Guard
+from isopod.control.node import Node
+
+
+def create_app(the_node: Node, *, token: str) -> ASGIApp:
+    """The ASGI application of the control port."""
+    api = FastAPI(
+        title="isopod",
+        version=__version__,
+        description="The control API of one isopod node. Send the token as `Authorization: "
+        "Bearer TOKEN`. Errors are `{error: {code, message, hint, whose, details, request_id}}`.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.node = the_node
+    errors.install(api)
+    for resource in (node, apps, deploys, packages, runtimes):
+        api.include_router(resource.router)
+    return Guard(api, token=token, settings=the_node.settings)

@@ -1,0 +1,106 @@
+"""/v1/apps: list, show, delete, roll back, put to sleep, read the log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from starlette.responses import StreamingResponse
+
+from isopod.api.context import NDJSON, TheApp, TheNode, Who, stream
+from isopod.control.apps import (
+    AppDetail,
+    AppSummary,
+    app_url,
+    delete_app,
+    get_app,
+    list_apps,
+    sleep_app,
+)
+from isopod.control.logs import read_log
+from isopod.control.rollback import rollback
+
+router = APIRouter(prefix="/v1/apps", tags=["apps"])
+
+
+class AppList(BaseModel):
+    apps: list[AppSummary]
+
+
+class RollbackBody(BaseModel):
+    version: int | None = Field(None, ge=1, description="none: the one before the live version")
+
+
+class RolledBack(BaseModel):
+    app: str
+    version: int
+    digest: str
+    url: str
+
+
+class Slept(BaseModel):
+    app: str
+    ended: int = Field(description="instances that were ended")
+
+
+class Deleted(BaseModel):
+    app: str
+    deleted: bool
+
+
+@router.get("")
+async def apps(who: Who, node: TheNode) -> AppList:
+    """Every app on this node."""
+    return AppList(apps=await list_apps(who, node=node))
+
+
+@router.get("/{name}")
+async def app(who: Who, node: TheNode, name: TheApp) -> AppDetail:
+    """One app, its versions and its instances."""
+    return await get_app(who, name, node=node)
+
+
+@router.delete("/{name}")
+async def delete(who: Who, node: TheNode, name: TheApp) -> Deleted:
+    """The app, all its versions and its log, for ever."""
+    await delete_app(who, name, node=node)
+    return Deleted(app=name, deleted=True)
+
+
+@router.post("/{name}/rollback")
+async def roll_back(who: Who, node: TheNode, name: TheApp, body: RollbackBody) -> RolledBack:
+    """Let an earlier version serve."""
+    version = await rollback(who, name, body.version, node=node)
+    return RolledBack(
+        app=name,
+        version=version.number,
+        digest=version.digest,
+        url=app_url(name, node.settings),
+    )
+
+
+@router.post("/{name}/sleep")
+async def sleep(who: Who, node: TheNode, name: TheApp) -> Slept:
+    """End the app's idle instances now; the next request starts one."""
+    return Slept(app=name, ended=await sleep_app(who, name, node=node))
+
+
+@router.get(
+    "/{name}/logs",
+    response_class=StreamingResponse,
+    responses={200: {"content": {NDJSON: {}}, "description": "one JSON object a line"}},
+)
+async def logs(
+    *,
+    request: Request,
+    who: Who,
+    node: TheNode,
+    name: TheApp,
+    since: Annotated[float, Query(ge=0, description="seconds since the epoch")] = 0,
+    limit: Annotated[int, Query(ge=0, le=100_000, description="the last so many lines")] = 1000,
+    follow: Annotated[bool, Query(description="go on with new lines as they come")] = False,
+) -> StreamingResponse:
+    """The app's log, oldest line first."""
+    lines = await read_log(who, name, since=since, limit=limit, follow=follow, node=node)
+    return await stream(request, lines, lambda line: line, wait_for_first=False)

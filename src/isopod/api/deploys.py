@@ -1,0 +1,64 @@
+"""/v1/deploys: a package becomes a live version; the steps are streamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import StreamingResponse
+
+from isopod.api.context import NDJSON, TheNode, Who, stream
+from isopod.control.apps import app_url
+from isopod.control.deploys import Deployed, DeployRequest, deploy
+from isopod.model.build import Step
+from isopod.model.ids import AppName, Digest
+
+router = APIRouter(prefix="/v1/deploys", tags=["deploys"])
+
+
+class DeployBody(BaseModel):
+    package: str = Field(description="digest of an uploaded package")
+    name: str | None = Field(None, description="the app; none: from isopod.toml or the folder")
+    folder_name: str = Field("", max_length=255)
+    source: str = Field("", max_length=4096, description="machine and folder it comes from")
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+@router.post(
+    "",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {NDJSON: {}},
+            "description": 'lines {"step": ...}, then {"result": ...} or {"error": ...}',
+        }
+    },
+)
+async def create(request: Request, who: Who, node: TheNode, body: DeployBody) -> StreamingResponse:
+    """Build and publish. The result is written only when it is durable and served."""
+    asked = DeployRequest(
+        package=Digest.parse(body.package),
+        name=AppName.parse(body.name) if body.name else None,
+        folder_name=body.folder_name,
+        source=body.source,
+        env=body.env,
+    )
+
+    def show(item: Step | Deployed) -> dict[str, Any]:
+        if isinstance(item, Step):
+            return {"step": item.to_json()}
+        version = item.version
+        return {
+            "result": {
+                "app": version.app,
+                "version": version.number,
+                "digest": version.digest,
+                "url": app_url(version.app, node.settings),
+                "unchanged": item.unchanged,
+                "built": item.built,
+                "dependencies": [list(one) for one in version.build.dependencies],
+            }
+        }
+
+    return await stream(request, deploy(who, asked, node=node), show)

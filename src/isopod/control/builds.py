@@ -1,0 +1,105 @@
+"""Running one builder process, and what it says as it goes.
+
+The builder is short-lived and may die in any way; whatever it does, this ends with a result or
+one of our errors, and with the builder and everything it started gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from isopod.control.child import child_argv
+from isopod.errors import BuildFailed, BuildTimeout, IsopodError
+from isopod.model.app import AppSpec, Build
+from isopod.model.build import BuildJob, Step
+from isopod.settings import NodeSettings, child_environment
+
+BUILDER = "isopod.builder"
+_LINE_BYTES = 32 * 2**20  # an error may carry a long traceback
+_GRACE_S = 15.0  # the builder ends itself at its timeout; after this we do
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a builder handed back."""
+
+    spec: AppSpec
+    build: Build
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Starts builder processes; `argv` gives the command."""
+
+    settings: NodeSettings
+    argv: Callable[[], list[str]] = lambda: child_argv(BUILDER)
+
+    async def build(self, job: BuildJob) -> AsyncGenerator[Step | Built]:
+        """The steps as they happen, then the result. Closing the iterator kills the build."""
+        process = await asyncio.create_subprocess_exec(
+            *self.argv(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+            env=child_environment(self.settings),
+            start_new_session=True,  # so that its own children end with it
+        )
+        try:
+            async with asyncio.timeout(job.timeout_s + _GRACE_S):
+                async with aclosing(_lines(process, job)) as lines:
+                    async for line in lines:
+                        if "step" in line:
+                            yield Step(**line["step"])
+                        elif "error" in line:
+                            raise IsopodError.from_wire(line["error"])
+                        elif "result" in line:
+                            spec = AppSpec.from_json(line["result"]["spec"])
+                            yield Built(spec, Build.from_json(line["result"]["build"]))
+                            return
+                status = await process.wait()
+            raise BuildFailed(_how_it_ended(status))
+        except TimeoutError as bad:
+            raise BuildTimeout(
+                f"the build took longer than {job.timeout_s:g} s",
+                hint="deploy fewer dependencies, or raise ISOPOD_BUILD_TIMEOUT_S on the node",
+            ) from bad
+        except (KeyError, TypeError, ValueError) as bad:
+            raise BuildFailed("the builder spoke in a way control does not understand") from bad
+        finally:
+            _kill_group(process.pid)
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(process.wait())
+
+
+async def _lines(
+    process: asyncio.subprocess.Process, job: BuildJob
+) -> AsyncGenerator[dict[str, Any]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(ConnectionError):  # it died first: its exit says so
+        process.stdin.write(orjson.dumps(job.to_json()) + b"\n")
+        await process.stdin.drain()
+        process.stdin.close()
+    while line := await process.stdout.readline():
+        body = orjson.loads(line)
+        if isinstance(body, dict):
+            yield body
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"the builder was killed by {signal.Signals(-status).name}"
+    return f"the builder ended with status {status} and no result"
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

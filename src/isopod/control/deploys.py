@@ -1,0 +1,251 @@
+"""Deploying: from a package to a version that serves.
+
+    same input as an earlier version? -> that version becomes live, nothing is built
+    else builder (reusing an earlier build of the package) -> new immutable version
+    state (one transaction) -> routes.db -> workers look -> acknowledged
+
+Until the transaction commits, the previous version serves; a crash before it leaves only blobs
+that nothing names. A crash after it is repaired at the next start, from state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+
+from isopod.control.builds import Built
+from isopod.control.node import Node, route_of
+from isopod.errors import BuildFailed, IsopodError, NameTaken, NotFound, UsageError
+from isopod.model.app import AppVersion, version_digest
+from isopod.model.build import BuildJob, Step
+from isopod.model.ids import AppName, Digest
+from isopod.model.principal import Principal
+from isopod.state.apps import App
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRequest:
+    """`name` is what the caller insists on; without it the name comes from isopod.toml or from
+    `folder_name`. `source` says which machine and folder it came from, "" when unknown."""
+
+    package: Digest
+    name: AppName | None
+    folder_name: str
+    source: str
+    env: Mapping[str, str]
+
+    def input_digest(self, runtimes: str) -> Digest:
+        """The same for two requests that would give the same version."""
+        body = {
+            "package": self.package,
+            "name": self.name or "",
+            "folder_name": "" if self.name else self.folder_name,
+            "env": dict(sorted(self.env.items())),
+            "runtimes": runtimes,
+        }
+        return Digest(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The acknowledged end of a deploy."""
+
+    version: AppVersion
+    unchanged: bool  # it was live already
+    built: bool
+
+
+async def deploy(
+    _who: Principal, request: DeployRequest, *, node: Node
+) -> AsyncGenerator[Step | Deployed]:
+    """Steps as they happen, then `Deployed`. Closing the iterator before that gives it up.
+
+    Raises what the builder found, NameTaken, DeployInProgress, BuildFailed; the version that
+    was live serves on after each of them.
+    """
+    check_env(request.env)
+    if not node.blobs.has(request.package):
+        raise NotFound(
+            f"package {request.package.short!r} is not on this node", hint="upload it first"
+        )
+    with ExitStack() as held:
+        if request.name:
+            _hold(held, node, request.name)
+        elif request.source:
+            message = f"a deploy of the folder {_folder(request.source)!r} is under way"
+            held.enter_context(node.one_deploy(f"source {request.source}", message))
+        runtimes = await asyncio.to_thread(node.catalog.digest)
+        input_digest = request.input_digest(runtimes)
+        known = await asyncio.to_thread(node.state.versions.by_input, input_digest)
+        if known is not None and _complete(known, node):
+            if not request.name:
+                _hold(held, node, known.app)
+            yield await _publish_known(known, request, node=node)
+            return
+        built: Built | None = None
+        job = _job(request, node, runtimes)
+        async with aclosing(node.builder.build(job)) as lines:
+            async for line in lines:
+                if isinstance(line, Step):
+                    yield line
+                else:
+                    built = line
+        if built is None:
+            raise BuildFailed("the builder gave no result")
+        if not request.name:
+            _hold(held, node, built.spec.name)
+        began = time.monotonic()
+        yield Step("publish", "start", "Publishing")
+        # Not cut by a caller that hangs up: from here it is done or it is not.
+        done = await asyncio.shield(
+            _publish(built, request, node=node, input_digest=input_digest, runtimes=runtimes)
+        )
+        text = f"Version {done.version.number} is live"
+        yield Step("publish", "done", text, time.monotonic() - began)
+        yield done
+
+
+def check_env(env: Mapping[str, str]) -> None:
+    """UsageError that names the variable and never its value."""
+    for key, value in env.items():
+        if not _ENV_NAME.fullmatch(key):
+            raise UsageError(
+                f"{key[:80]!r} is not a name of an environment variable",
+                hint="use letters, digits and '_', not starting with a digit",
+            )
+        if "\0" in value:
+            raise UsageError(f"the value of environment variable {key!r} holds a NUL")
+    if sum(len(k) + len(v.encode()) for k, v in env.items()) > _ENV_BYTES:
+        raise UsageError(f"the environment variables are larger than {_ENV_BYTES // 1024} KiB")
+
+
+def _job(request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
+    settings = node.settings
+    earlier = node.state.builds.of_package(request.package, runtimes)
+    if earlier and not (node.blobs.has(earlier.app_tree) and node.blobs.has(earlier.site_tree)):
+        earlier = None
+    return BuildJob(
+        package=request.package,
+        app_name=request.name or "",
+        folder_name=request.folder_name,
+        env=request.env,
+        blobs_dir=str(settings.blobs_dir),
+        trees_dir=str(settings.trees_dir),
+        cache_dir=str(settings.cache_dir),
+        timeout_s=settings.build_timeout_s,
+        reuse=earlier.to_json() if earlier else None,
+    )
+
+
+async def _publish_known(known: AppVersion, request: DeployRequest, *, node: Node) -> Deployed:
+    app = await asyncio.to_thread(node.state.apps.get, known.app)
+    _check_name(app, request, known.app)
+    if app is not None and app.live_version == known.number:
+        if app.source != request.source:
+            await asyncio.to_thread(
+                node.state.apps.save, known.app, source=request.source, now=node.clock()
+            )
+        return Deployed(known, unchanged=True, built=False)
+    await asyncio.shield(make_live(known, source=request.source, node=node))
+    return Deployed(known, unchanged=False, built=False)
+
+
+async def _publish(
+    built: Built, request: DeployRequest, *, node: Node, input_digest: Digest, runtimes: str
+) -> Deployed:
+    name, build = built.spec.name, built.build
+    digest = version_digest(package=request.package, build_key=build.key, spec=built.spec)
+
+    def commit() -> tuple[AppVersion, int]:
+        now = node.clock()
+        with node.state.transaction() as t:
+            app = t.apps.get(name)
+            _check_name(app, request, name)
+            earlier = t.versions.by_digest(name, digest)
+            version = AppVersion(
+                app=name,
+                number=earlier.number if earlier else t.versions.next_number(name),
+                digest=digest,
+                package=request.package,
+                build=build,
+                spec=built.spec,
+                created_at=earlier.created_at if earlier else now,
+            )
+            t.builds.save(build, package=request.package, runtimes=runtimes, now=now)
+            t.apps.save(name, source=request.source, now=now)
+            if earlier:
+                t.versions.replace_build(version, input_digest=input_digest)
+            else:
+                t.versions.add(version, input_digest=input_digest)
+            t.apps.set_live(name, version.number)
+        return version, app.live_version if app else 0
+
+    version, before = await asyncio.to_thread(commit)
+    await _follow(version, before=before, node=node)
+    return Deployed(version, unchanged=before == version.number, built=True)
+
+
+async def make_live(version: AppVersion, *, source: str | None, node: Node) -> None:
+    """Let an existing version serve. `source` None: leave where the app came from."""
+
+    def commit() -> int:
+        with node.state.transaction() as t:
+            app = t.apps.get(version.app)
+            if source is not None:
+                t.apps.save(version.app, source=source, now=node.clock())
+            t.apps.set_live(version.app, version.number)
+        return app.live_version if app else 0
+
+    before = await asyncio.to_thread(commit)
+    await _follow(version, before=before, node=node)
+
+
+async def _follow(version: AppVersion, *, before: int, node: Node) -> None:
+    """Routes and workers follow state; when routes cannot, state goes back."""
+    try:
+        await asyncio.to_thread(node.routes.put, route_of(version))
+    except IsopodError:
+        await asyncio.to_thread(_take_back, version, before, node)
+        raise
+    await node.workers.refresh()
+
+
+def _take_back(version: AppVersion, before: int, node: Node) -> None:
+    if before:
+        node.state.apps.set_live(version.app, before)
+    else:
+        node.state.apps.delete(version.app)
+
+
+def _hold(held: ExitStack, node: Node, name: AppName) -> None:
+    message = f"another deploy of app {name!r} is under way"
+    held.enter_context(node.one_deploy(name, message))
+
+
+def _check_name(app: App | None, request: DeployRequest, name: AppName) -> None:
+    """A name nobody chose must not replace an app that came from elsewhere."""
+    if request.name or app is None or (app.source == request.source and request.source):
+        return
+    came_from = f" (from {_folder(app.source)!r})" if app.source else ""
+    raise NameTaken(
+        f"app name {name!r} is taken by another app{came_from}",
+        hint=f"`--name X` chooses another name; `--name {name}` replaces that app",
+        details={"name": name},
+    )
+
+
+def _folder(source: str) -> str:
+    return source.partition(":")[2] or source
+
+
+def _complete(version: AppVersion, node: Node) -> bool:
+    return node.blobs.has(version.build.app_tree) and node.blobs.has(version.build.site_tree)

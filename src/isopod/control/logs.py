@@ -1,0 +1,131 @@
+"""Reading an app's log: the workers append JSON lines, this filters and follows.
+
+The file is renamed to `.1` when it grows; a follower reads the renamed file to its end before
+it opens the new one, so no line is lost. Half a line (a worker is writing) waits for its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from isopod.control.apps import log_paths
+from isopod.control.node import Node
+from isopod.errors import AppNotFound
+from isopod.model.ids import AppName
+from isopod.model.principal import Principal
+
+_POLL_S = 0.2
+_READ_BYTES = 2**20
+
+
+async def read_log(
+    _who: Principal, name: AppName, *, since: float, limit: int, follow: bool, node: Node
+) -> AsyncGenerator[dict[str, Any]]:
+    """The last `limit` lines written at or after `since` (seconds since the epoch), oldest
+    first; with `follow`, then each new line as it comes. AppNotFound, before any line."""
+    if await asyncio.to_thread(node.state.apps.get, name) is None:
+        raise AppNotFound(f"there is no app {name!r}")
+    return _read(name, since, limit, follow, node)
+
+
+async def _read(
+    name: AppName, since: float, limit: int, follow: bool, node: Node
+) -> AsyncGenerator[dict[str, Any]]:
+    older, current = log_paths(node.settings, name)
+    tail = Tail(current)
+    try:
+        # The position is taken with the history, so that nothing falls between the two.
+        for line in await asyncio.to_thread(_history, older, tail, since, limit):
+            yield line
+        while follow:
+            for line in tail.more():
+                yield line
+            await asyncio.sleep(_POLL_S)
+    finally:
+        tail.close()
+
+
+def _history(older: Path, tail: Tail, since: float, limit: int) -> list[dict[str, Any]]:
+    last: deque[dict[str, Any]] = deque(maxlen=limit)
+    before = Tail(older)
+    try:
+        for source in (before, tail):
+            for line in source.more():
+                if _at(line) >= since:
+                    last.append(line)
+    finally:
+        before.close()
+    return list(last)
+
+
+class Tail:
+    """Reads on in a file that grows, is renamed and made anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._inode = 0
+        self._half = b""
+
+    def more(self) -> Iterator[dict[str, Any]]:
+        """The lines that were completed since the last call."""
+        while True:
+            yield from self._rest()
+            if not self._moved():
+                return
+            # Once more: a worker may have written between our read and its rename.
+            yield from self._rest()
+            self.close()
+            if not self._open():
+                return
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._half = b""
+
+    def _rest(self) -> Iterator[dict[str, Any]]:
+        if self._file is None and not self._open():
+            return
+        assert self._file is not None
+        while chunk := self._file.read(_READ_BYTES):
+            *lines, self._half = (self._half + chunk).split(b"\n")
+            for line in lines:
+                body = _parse(line)
+                if body is not None:
+                    yield body
+
+    def _moved(self) -> bool:
+        try:
+            return self._file is not None and self._path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return False  # renamed, and nothing written since
+
+    def _open(self) -> bool:
+        try:
+            # Kept open between calls on purpose: after a rename this is the old file.
+            self._file = self._path.open("rb", buffering=0)
+        except FileNotFoundError:
+            return False
+        self._inode = self._path.stat().st_ino
+        return True
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        body = orjson.loads(line)
+    except ValueError:
+        return None  # the end of a line that a crash cut
+    return body if isinstance(body, dict) else None
+
+
+def _at(line: dict[str, Any]) -> float:
+    at = line.get("at")
+    return float(at) if isinstance(at, (int, float)) else 0.0

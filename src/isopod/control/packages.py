@@ -1,0 +1,57 @@
+"""Receiving packages: streamed to a temporary file, checked, and only then kept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from isopod.control.node import Node
+from isopod.errors import PackageCorrupt, PackageTooLarge, disk_full_is_clear
+from isopod.model.ids import Digest
+from isopod.model.principal import Principal
+
+MAX_PACKAGE_BYTES = 200 * 2**20  # compressed; unpacking has its own limits
+
+
+def has_package(_who: Principal, digest: Digest, *, node: Node) -> bool:
+    return node.blobs.has(digest)
+
+
+async def receive_package(
+    _who: Principal, digest: Digest, chunks: AsyncIterator[bytes], *, node: Node
+) -> int:
+    """Keep the package whose sha256 is `digest`; returns its size.
+
+    PackageCorrupt when the bytes are others, PackageTooLarge past the limit, DiskFull; nothing
+    remains then.
+    """
+    path = node.settings.uploads_dir / secrets.token_hex(8)
+    try:
+        with disk_full_is_clear(str(node.settings.uploads_dir)):
+            size = await _write(path, digest, chunks)
+        await asyncio.to_thread(node.blobs.put_file, path)
+    finally:
+        path.unlink(missing_ok=True)
+    return size
+
+
+async def _write(path: Path, digest: Digest, chunks: AsyncIterator[bytes]) -> int:
+    seen, size = hashlib.sha256(), 0
+    with path.open("xb", buffering=2**20) as file:
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > MAX_PACKAGE_BYTES:
+                raise PackageTooLarge(
+                    f"the package is larger than {MAX_PACKAGE_BYTES // 2**20} MiB"
+                )
+            seen.update(chunk)
+            file.write(chunk)
+    if seen.hexdigest() != digest:
+        raise PackageCorrupt(
+            f"the package that arrived is not {digest.short!r}: its sha256 is "
+            f"{seen.hexdigest()[:12]!r}"
+        )
+    return size

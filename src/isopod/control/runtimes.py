@@ -1,0 +1,111 @@
+"""The language runtimes of this node: what there is, what is prepared, and preparing one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from isopod.control.child import child_argv
+from isopod.errors import IsopodError, RuntimePrepareFailed
+from isopod.model.principal import Principal
+from isopod.settings import NodeSettings, child_environment
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatus:
+    """A runtime as the API shows it."""
+
+    name: str
+    version: str
+    digest: str
+    size_bytes: int
+    prepared: bool
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """0.0 to 1.0, and what is being done."""
+
+    progress: float
+    text: str
+
+
+def installed(cache_dir: Path) -> list[RuntimeStatus]:
+    """Every runtime this isopod knows."""
+    from isopod import runtimes  # here: it loads the engine, which most requests do not need
+
+    found = []
+    for name in runtimes.names():
+        info = runtimes.get(name).info(cache_dir)
+        found.append(
+            RuntimeStatus(
+                name=info.name,
+                version=info.version,
+                digest=info.digest,
+                size_bytes=info.size_bytes,
+                prepared=info.prepared,
+                licence=info.licence,
+            )
+        )
+    return found
+
+
+class Catalog:
+    """The runtimes over one cache folder. `find` is `installed`, but in tests."""
+
+    def __init__(
+        self, cache_dir: Path, find: Callable[[Path], list[RuntimeStatus]] = installed
+    ) -> None:
+        self._cache_dir = cache_dir
+        self._find = find
+        self._digest = ""
+
+    def all(self) -> list[RuntimeStatus]:
+        return self._find(self._cache_dir)
+
+    def digest(self) -> str:
+        """Differs when any runtime does: then earlier builds cannot be taken again."""
+        if not self._digest:
+            text = "\n".join(f"{one.name} {one.version} {one.digest}" for one in self.all())
+            self._digest = hashlib.sha256(text.encode()).hexdigest()
+        return self._digest
+
+
+async def list_runtimes(_who: Principal, *, catalog: Catalog) -> list[RuntimeStatus]:
+    return await asyncio.to_thread(catalog.all)
+
+
+async def prepare(
+    _who: Principal, name: str, *, settings: NodeSettings
+) -> AsyncGenerator[Progress]:
+    """Compile a runtime into the cache, in a child process: it takes gigabytes for a while."""
+    argv = child_argv("isopod.runtimes.prepare", name, str(settings.cache_dir))
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdout=asyncio.subprocess.PIPE, env=child_environment(settings)
+    )
+    assert process.stdout is not None
+    try:
+        while line := await process.stdout.readline():
+            try:
+                body = orjson.loads(line)
+            except ValueError:
+                continue  # a library printed something
+            if "error" in body:
+                raise IsopodError.from_wire(body["error"])
+            if "progress" in body:
+                yield Progress(float(body["progress"]), str(body.get("text", "")))
+        status = await process.wait()
+        if status:
+            raise RuntimePrepareFailed(f"preparing runtime {name!r} ended with status {status}")
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

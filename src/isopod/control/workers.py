@@ -1,0 +1,120 @@
+"""Asking the node's workers: one JSON line each way over their admin sockets.
+
+A worker that does not answer within a second is left out: it is starting, ending or dead, and
+follows routes.db by itself in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_ANSWER_S = 1.0
+_LINE_BYTES = 64 * 2**20  # a worker lists every instance in one line
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance, as its worker sees it."""
+
+    app: str
+    version: int
+    state: str  # "starting", "idle" or "busy"
+    id: str
+    worker: int
+    memory_bytes: int
+    requests: int
+    idle_s: float
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker process."""
+
+    worker: int
+    pid: int
+    memory_bytes: int  # of its instances
+    rss_bytes: int  # of the process
+    instances: tuple[InstanceStatus, ...]
+    apps: Mapping[str, Mapping[str, int]]  # name -> queued, requests, cold_starts, errors
+
+
+class Workers:
+    """The client of all admin sockets in a folder."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    async def status(self) -> list[WorkerStatus]:
+        """By worker number."""
+        answers = await self._ask_all({"op": "status"})
+        return sorted((_status(answer) for answer in answers), key=lambda w: w.worker)
+
+    async def refresh(self) -> None:
+        """Look at the routes now, not at the next poll."""
+        await self._ask_all({"op": "refresh"})
+
+    async def sleep(self, app: str) -> int:
+        """End the app's idle instances; busy ones end after their request. Returns how many."""
+        answers = await self._ask_all({"op": "sleep", "app": app})
+        return sum(int(answer.get("ended", 0)) for answer in answers)
+
+    async def _ask_all(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))
+        if not names:
+            return []
+        # Through the folder's descriptor: a socket path has at most 107 bytes.
+        folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            paths = [f"/proc/self/fd/{folder}/{name}" for name in names]
+            answers = await asyncio.gather(*(_ask(path, question) for path in paths))
+        finally:
+            os.close(folder)
+        return [answer for answer in answers if answer is not None]
+
+
+async def _ask(path: str, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
+            try:
+                writer.write(orjson.dumps(question) + b"\n")
+                await writer.drain()
+                answer = orjson.loads(await reader.readline())
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _status(answer: Mapping[str, Any]) -> WorkerStatus:
+    number = int(answer.get("worker", 0))
+    return WorkerStatus(
+        worker=number,
+        pid=int(answer.get("pid", 0)),
+        memory_bytes=int(answer.get("memory_bytes", 0)),
+        rss_bytes=int(answer.get("rss_bytes", 0)),
+        instances=tuple(
+            InstanceStatus(
+                app=str(one.get("app", "")),
+                version=int(one.get("version", 0)),
+                state=str(one.get("state", "")),
+                id=str(one.get("id", "")),
+                worker=number,
+                memory_bytes=int(one.get("memory_bytes", 0)),
+                requests=int(one.get("requests", 0)),
+                idle_s=float(one.get("idle_s", 0)),
+                age_s=float(one.get("age_s", 0)),
+            )
+            for one in answer.get("instances", ())
+        ),
+        apps=dict(answer.get("apps", {})),
+    )
