@@ -8,7 +8,9 @@ is the API's error body, so the CLI raises the same class that the server raised
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 Whose = Literal["caller", "app", "node"]
@@ -340,3 +342,14 @@ class RuntimePrepareFailed(IsopodError):
 
 class EngineError(IsopodError):
     code, status, whose = "engine_error", 500, "node"
+
+
+@contextmanager
+def disk_full_is_clear(where: str) -> Iterator[None]:
+    """Turn "no space left on device" and "quota exceeded" into `DiskFull` naming `where`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk of {where!r}") from error
+        raise

@@ -1,0 +1,1 @@
+"""Immutable bytes by sha256, and the folders that are packed into them."""

@@ -1,0 +1,280 @@
+"""isopod.toml: what a folder says of its app. Everything in it is optional.
+
+[app] name, runtime, entrypoint; [scaling] max_instances, idle_s, queue; [limits] memory_mib,
+deadline_ms, max_request_mib; [health] path; [env] KEY = "value". Anything else is refused, with
+the file, the key and the line: a misspelt limit that is ignored would be found out too late.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from isopod.errors import ManifestInvalid, NameInvalid
+from isopod.model.app import AppSpec, Health, Limits, Scaling
+from isopod.model.ids import AppName
+
+FILE_NAME = "isopod.toml"
+_MAX_FILE_BYTES = 256 << 10
+
+_IDENTIFIER = r"[^\W\d]\w*"
+_ENTRYPOINT = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
+_ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RUNTIME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What isopod.toml says; None is what it does not say."""
+
+    name: AppName | None = None
+    runtime: str | None = None
+    entrypoint: str | None = None
+    max_instances: int | None = None
+    idle_s: float | None = None
+    queue: int | None = None
+    memory_mib: int | None = None
+    deadline_ms: int | None = None
+    max_request_mib: int | None = None
+    health_path: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def to_spec(
+        self, *, name: AppName, runtime: str, entrypoint: str, env: Mapping[str, str]
+    ) -> AppSpec:
+        """The specification with the defaults filled in. `env` goes over the manifest's."""
+        return AppSpec(
+            name=name,
+            runtime=runtime,
+            entrypoint=entrypoint,
+            env={**self.env, **env},
+            scaling=replace(Scaling(), **self._said(Scaling)),
+            limits=replace(Limits(), **self._said(Limits)),
+            health=Health() if self.health_path is None else Health(path=self.health_path),
+        )
+
+    def _said(self, section: type[Scaling] | type[Limits]) -> dict[str, Any]:
+        said = {f.name: getattr(self, f.name) for f in fields(section)}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+def load(folder: Path) -> Manifest:
+    """The manifest of `folder`; an empty one where there is no isopod.toml."""
+    path = folder / FILE_NAME
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return Manifest()
+    except OSError as error:
+        raise ManifestInvalid(f"cannot read {FILE_NAME}: {error.strerror}") from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise ManifestInvalid(f"{FILE_NAME} is larger than {_MAX_FILE_BYTES >> 10} KiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ManifestInvalid(
+            f"{FILE_NAME}, line {line}: not UTF-8", details={"file": FILE_NAME, "line": line}
+        ) from error
+    return parse(text)
+
+
+def parse(text: str) -> Manifest:
+    """The manifest in `text`. Raises `ManifestInvalid` with file, key and line in details."""
+    try:
+        body = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        # Without a position it is at the end of the document.
+        line = int(found[1]) if found else text.count("\n") + 1
+        why = re.sub(r" \(at [^)]*\)$", "", str(error))
+        raise ManifestInvalid(
+            f"{FILE_NAME}, line {line}: {why[:1].lower()}{why[1:]}",
+            hint='a value is written as key = "text" or key = 1, below its [section]',
+            details={"file": FILE_NAME, "line": line},
+        ) from error
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of 5,000 digits
+        raise ManifestInvalid(
+            f"{FILE_NAME} cannot be read: {error}", details={"file": FILE_NAME}
+        ) from error
+    return _Reader(text).manifest(body)
+
+
+# -- what each key may hold -----------------------------------------------------------------
+
+# Gives the value, or raises ValueError saying what it has to be.
+_Check = Callable[[Any], Any]
+
+
+def _name(value: Any) -> AppName:
+    try:
+        return AppName.parse(_text(value))
+    except NameInvalid as error:
+        raise ValueError(f"must be an app name: {error.message}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+def _runtime(value: Any) -> str:
+    if not _RUNTIME.fullmatch(_text(value)):
+        raise ValueError('must be the name of a runtime, such as "python"')
+    return str(value)
+
+
+def _entrypoint(value: Any) -> str:
+    text = _text(value)
+    if text.endswith(")"):
+        raise ValueError(
+            "must name an object, not a call: write `app = create_app()` in a module and name that"
+        )
+    if not _ENTRYPOINT.fullmatch(text):
+        raise ValueError('must be "module:object", such as "pkg.module:app"')
+    return text
+
+
+def _path(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"/[!-~]*", text) or "#" in text or len(text) > 2000:
+        raise ValueError('must be a path of printable ASCII that starts with "/"')
+    return text
+
+
+def _whole(low: int, high: int) -> _Check:
+    def check(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low:,} to {high:,}")
+        return value
+
+    return check
+
+
+def _number(low: float, high: float) -> _Check:
+    def check(value: Any) -> float:
+        # The comparison is false for nan.
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:,g} to {high:,g}")
+        return float(value)
+
+    return check
+
+
+# section -> key -> (field of Manifest, check)
+_SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
+    "app": {
+        "name": ("name", _name),
+        "runtime": ("runtime", _runtime),
+        "entrypoint": ("entrypoint", _entrypoint),
+    },
+    "scaling": {
+        "max_instances": ("max_instances", _whole(1, 1000)),
+        "idle_s": ("idle_s", _number(0, 86_400)),
+        "queue": ("queue", _whole(0, 100_000)),
+    },
+    "limits": {
+        "memory_mib": ("memory_mib", _whole(32, 4095)),  # a 32-bit guest's address space
+        "deadline_ms": ("deadline_ms", _whole(10, 3_600_000)),
+        "max_request_mib": ("max_request_mib", _whole(1, 4096)),
+    },
+    "health": {"path": ("health_path", _path)},
+}
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._lines = text.splitlines()
+
+    def manifest(self, body: Mapping[str, Any]) -> Manifest:
+        values: dict[str, Any] = {}
+        for section, content in body.items():
+            if section != "env" and section not in _SECTIONS:
+                self._fail("", section, "is not known", [*_SECTIONS, "env"])
+            if not isinstance(content, dict):
+                self._fail("", section, f"must be a section: [{section}]")
+            if section == "env":
+                values["env"] = self._env(content)
+                continue
+            keys = _SECTIONS[section]
+            for key, value in content.items():
+                if key not in keys:
+                    self._fail(section, key, "is not known", list(keys))
+                name, check = keys[key]
+                try:
+                    values[name] = check(value)
+                except ValueError as error:
+                    self._fail(section, key, str(error), value=value)
+        return Manifest(**values)
+
+    def _env(self, content: Mapping[str, Any]) -> dict[str, str]:
+        for key, value in content.items():
+            if not _ENV_KEY.fullmatch(key):
+                self._fail("env", key, "must be letters, digits and '_', no digit first")
+            try:
+                _text(value)
+            except ValueError as error:
+                # The value is not shown: it may be a secret.
+                self._fail("env", key, str(error))
+        return dict(content)
+
+    def _fail(
+        self, section: str, key: str, why: str, known: list[str] | None = None, value: Any = None
+    ) -> NoReturn:
+        line = self._line_of(section, key)
+        at = f"{FILE_NAME}, line {line}" if line else FILE_NAME
+        name = f"[{section}] {key}" if section else f"[{key}]"
+        shown = "" if value is None else f", not {_shown(value)}"
+        raise ManifestInvalid(
+            f"{at}: {name} {why}{shown}",
+            hint=f"known here: {', '.join(known)}" if known else "",
+            details={
+                "file": FILE_NAME,
+                "line": line,
+                "key": f"{section}.{key}" if section else key,
+            },
+        )
+
+    def _line_of(self, section: str, key: str) -> int:
+        """The line that holds the key, as well as a look at the lines can tell; 0 if not.
+
+        tomllib gives no positions. A key may be dotted (`scaling.queue = 1`) or in an inline
+        table (`app = {name = "x"}`): then the line that starts the section is given.
+        """
+        wanted = f"{section}.{key}" if section else key
+        current = ""
+        section_line = 0
+        for number, line in enumerate(self._lines, 1):
+            if header := re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line):
+                current = _bare(header[1])
+                if current == wanted or current.startswith(f"{wanted}."):
+                    return number
+                if current == section:
+                    section_line = section_line or number
+                continue
+            if not (pair := re.match(r"\s*([^=#]+?)\s*=", line)):
+                continue
+            left = _bare(pair[1])
+            full = f"{current}.{left}" if current else left
+            if full == wanted or full.startswith(f"{wanted}."):
+                return number
+            if section and full == section:
+                section_line = section_line or number
+        return section_line
+
+
+def _bare(key: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
