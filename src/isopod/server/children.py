@@ -1,0 +1,184 @@
+"""A child process that is kept running: started, awaited, started again when it dies.
+
+A child says that it is ready by writing "ready" to the pipe it inherits (ISOPOD_READY_FD), or
+why it cannot be, as {"error": ...}. Children are in sessions of their own, so that Ctrl-C in the
+terminal reaches the supervisor alone, which stops them in order; they die with it
+(see control.child).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from isopod.control.child import child_argv
+from isopod.errors import IsopodError
+
+READY_FD = "ISOPOD_READY_FD"
+_QUICK_S = 10.0  # a child that lived shorter died quickly
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to run. `name` is for people ("worker 0")."""
+
+    name: str
+    module: str
+    env: Mapping[str, str]
+    fds: tuple[int, ...] = ()
+
+
+def pause_before_restart(quick_deaths: int) -> float:
+    """Seconds: none after the first quick death, then doubling up to a bound."""
+    if quick_deaths <= 1:
+        return 0.0
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(quick_deaths - 2, 16))
+
+
+def how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+class Child:
+    """One process after another that run the same thing."""
+
+    def __init__(
+        self, spec: ChildSpec, *, report: Callable[[str], None], ready_s: float = 60.0
+    ) -> None:
+        self._spec = spec
+        self._report = report
+        self._ready_s = ready_s
+        self._process: asyncio.subprocess.Process | None = None
+        self._began = 0.0
+        self._keeper: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Returns when the child is ready; from then on it is kept. Raises what it reported."""
+        await self._spawn()
+        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self._spec.name}")
+
+    async def stop(self, grace_s: float) -> bool:
+        """SIGTERM, then SIGKILL after `grace_s`. False when it had to be killed."""
+        self._stopping = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+        process = self._process
+        if process is None or process.returncode is not None:
+            return True
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), grace_s)
+        except TimeoutError:
+            self.kill()
+            await process.wait()
+            return False
+        return True
+
+    def kill(self) -> None:
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _keep(self) -> None:
+        quick = 0
+        while True:
+            assert self._process is not None
+            status = await self._process.wait()
+            lived = time.monotonic() - self._began
+            quick = quick + 1 if lived < _QUICK_S else 0
+            pause = pause_before_restart(quick)
+            then = f"starting it again in {pause:.1f} s" if pause else "starting it again"
+            self._report(f"{self._spec.name} (pid {self.pid}) {how_it_ended(status)}; {then}")
+            await asyncio.sleep(pause)
+            try:
+                await self._spawn()
+            except IsopodError as bad:
+                self._report(f"{self._spec.name}: {bad.message}")
+            else:
+                self._report(f"{self._spec.name} is ready again (pid {self.pid})")
+
+    async def _spawn(self) -> None:
+        reading, writing = os.pipe()
+        try:
+            self._began = time.monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                *child_argv(self._spec.module),
+                env={**self._spec.env, READY_FD: str(writing)},
+                pass_fds=(writing, *self._spec.fds),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        try:
+            line = await asyncio.wait_for(_read_line(reading), self._ready_s)
+        except TimeoutError:
+            await self._end()
+            raise IsopodError(
+                f"{self._spec.name} was not ready within {self._ready_s:g} s"
+            ) from None
+        if line.strip() != b"ready":
+            status = await self._end()
+            raise _reported(line) or IsopodError(
+                f"{self._spec.name} {how_it_ended(status)} before it was ready",
+                hint="its messages are above",
+            )
+
+    async def _end(self) -> int:
+        assert self._process is not None
+        # It said what is wrong, or its pipe closed: it is ending. Do not wait for ever.
+        try:
+            return await asyncio.wait_for(self._process.wait(), 5.0)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            return await self._process.wait()
+
+
+async def _read_line(fd: int) -> bytes:
+    """The first line of a pipe, b"" at its end. Closes the pipe."""
+    reader = asyncio.StreamReader(limit=2**20)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", buffering=0)
+    )
+    try:
+        return await reader.readline()
+    finally:
+        transport.close()
+
+
+def _reported(line: bytes) -> IsopodError | None:
+    try:
+        return IsopodError.from_wire(json.loads(line)["error"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def tell_ready(fd: int, error: IsopodError | None = None) -> None:
+    """The child's side: "ready", or why not."""
+    line = b"ready\n" if error is None else json.dumps({"error": error.to_wire()}).encode() + b"\n"
+    with suppress(OSError):  # nobody waits any more
+        os.write(fd, line)
+    with suppress(OSError):
+        os.close(fd)

@@ -1,0 +1,95 @@
+"""The node's folder: made for its owner alone, and held by one node at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isopod.errors import DataDirUnusable, NodeAlreadyRunning, disk_full_is_clear
+from isopod.settings import NodeSettings
+
+_OURS = frozenset({"lock", "state.db", "token"})
+
+
+def prepare_data_dir(settings: NodeSettings) -> None:
+    """Make the folder (0700) and those under it.
+
+    DataDirUnusable when it cannot be written, or holds files of something else.
+    """
+    path = settings.data_dir
+    try:
+        with disk_full_is_clear(str(path)):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            names = {entry.name for entry in path.iterdir()}
+            if names and not names & _OURS:
+                raise DataDirUnusable(
+                    f"{str(path)!r} is not empty and is not an isopod data directory",
+                    hint="choose an empty or a new folder with --data-dir",
+                )
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o700)
+            for folder in (
+                settings.blobs_dir,
+                settings.trees_dir,
+                settings.logs_dir,
+                settings.run_dir,
+                settings.run_dir / "tmp",
+                settings.uploads_dir,
+            ):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            settings.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = path / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+    except OSError as bad:
+        raise DataDirUnusable(
+            f"cannot use {bad.filename or str(path)!r}: {(bad.strerror or str(bad)).lower()}",
+            hint="choose a folder this user may write with --data-dir",
+        ) from bad
+
+
+@contextmanager
+def data_dir_lock(settings: NodeSettings) -> Iterator[None]:
+    """Hold the folder; the kernel lets go when this process ends, however it ends."""
+    path = settings.data_dir / "lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(fd, 32).decode("ascii", "replace").strip()
+            raise NodeAlreadyRunning(
+                f"a node runs on {str(settings.data_dir)!r} already, with process id {pid}",
+                hint="`isopod status` shows it; choose another folder with --data-dir",
+                details={"pid": int(pid) if pid.isdigit() else 0},
+            ) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(fd)
+
+
+def ensure_token(path: Path) -> str:
+    """The bearer token, made at first start; its file is for the owner alone."""
+    try:
+        token = path.read_text().strip()
+        if token:
+            path.chmod(0o600)
+            return token
+    except FileNotFoundError:
+        pass
+    token = secrets.token_urlsafe(32)
+    temporary = path.with_name(f".token-{secrets.token_hex(4)}")
+    with disk_full_is_clear(str(path.parent)):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(token + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    return token

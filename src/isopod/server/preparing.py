@@ -1,0 +1,51 @@
+"""Preparing a runtime before the first start, in a child: compiling takes gigabytes for a while,
+and the supervisor must stay small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+
+from isopod.control.child import child_argv
+from isopod.errors import IsopodError, RuntimePrepareFailed
+from isopod.server.report import Reporter
+from isopod.settings import NodeSettings, child_environment
+
+
+async def prepare_runtime(name: str, *, settings: NodeSettings, report: Reporter) -> None:
+    """Returns when the runtime is in the cache; at once when it was."""
+    process = await asyncio.create_subprocess_exec(
+        *child_argv("isopod.runtimes.prepare", name, str(settings.cache_dir)),
+        stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+        env=child_environment(settings),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    shown = False
+    try:
+        while line := await process.stdout.readline():
+            try:
+                body = json.loads(line)
+            except ValueError:
+                continue  # a library printed something
+            if "error" in body:
+                raise IsopodError.from_wire(body["error"])
+            fraction = float(body.get("progress", 1.0))
+            if fraction < 1.0 or shown:  # prepared already: show nothing
+                report.progress(fraction, str(body.get("text", "")))
+                shown = True
+        status = await process.wait()
+        if status:
+            raise RuntimePrepareFailed(
+                f"preparing runtime {name!r} ended with status {status}",
+                hint="its messages are above; it needs about 3 GB of memory",
+            )
+    finally:
+        if shown:
+            report.progress_done()
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

@@ -1,0 +1,191 @@
+"""`isopod up`: owns the data directory and the listening sockets, keeps control and workers.
+
+    lock, token -> sockets -> runtime prepared -> control ready -> workers ready -> node.json
+
+It serves no request itself and imports neither the API nor the engine, so it stays small and
+has little to fail with. When it dies its children die with it (see control.child).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from dataclasses import replace
+
+from isopod import __version__
+from isopod.server.children import Child, ChildSpec
+from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir
+from isopod.server.node_file import remove_node_file, write_node_file
+from isopod.server.preparing import prepare_runtime
+from isopod.server.report import Reporter
+from isopod.server.sockets import bind_listener
+from isopod.settings import NodeSettings, child_environment
+
+_CONTROL = "isopod.server.control_process"
+_WORKER = "isopod.server.worker_process"
+_CONTROL_STOP_S = 5.0
+_AFTER_DRAIN_S = 2.0  # a worker ends itself at drain_s; after this we end it
+_PATIENCE_S = 1.0  # for the port, after a node that was killed
+KILLED_STATUS = 130
+
+
+def up(
+    settings: NodeSettings,
+    *,
+    report: Reporter,
+    worker_module: str = _WORKER,
+    runtimes: tuple[str, ...] = ("python",),
+) -> int:
+    """Run a node until SIGTERM or SIGINT; returns the exit status.
+
+    Raises DataDirUnusable, NodeAlreadyRunning, PortInUse, StateCorrupt... before it serves.
+    """
+    prepare_data_dir(settings)
+    with data_dir_lock(settings), ExitStack() as held:
+        patience = _PATIENCE_S if settings.node_path.exists() else 0.0
+        remove_node_file(settings.node_path)
+        ensure_token(settings.token_path)
+        gateway = bind_listener(settings.host, settings.port, option="--port", patience_s=patience)
+        held.callback(gateway.close)
+        control = bind_listener(
+            settings.control_host,
+            settings.control_port,
+            option="--control-port",
+            patience_s=patience,
+        )
+        held.callback(control.close)
+        held.callback(remove_node_file, settings.node_path)
+        real = replace(
+            settings,
+            port=gateway.getsockname()[1],
+            control_port=control.getsockname()[1],
+        )
+        supervisor = Supervisor(
+            real,
+            gateway=gateway,
+            control=control,
+            report=report,
+            worker_module=worker_module,
+            runtimes=runtimes,
+        )
+        return asyncio.run(supervisor.run())
+
+
+class Supervisor:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        gateway: socket.socket,
+        control: socket.socket,
+        report: Reporter,
+        worker_module: str,
+        runtimes: tuple[str, ...],
+    ) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._report = report
+        self._runtimes = runtimes
+        self._control = Child(
+            ChildSpec(
+                "control",
+                _CONTROL,
+                child_environment(settings, ISOPOD_CONTROL_FD=str(control.fileno())),
+                fds=(control.fileno(),),
+            ),
+            report=report.say,
+        )
+        self._workers = [
+            Child(
+                ChildSpec(
+                    f"worker {index}",
+                    worker_module,
+                    child_environment(
+                        settings,
+                        ISOPOD_WORKER_INDEX=str(index),
+                        ISOPOD_GATEWAY_FD=str(gateway.fileno()),
+                    ),
+                    fds=(gateway.fileno(),),
+                ),
+                report=report.say,
+            )
+            for index in range(settings.workers)
+        ]
+
+    async def run(self) -> int:
+        stop, stop_now = asyncio.Event(), asyncio.Event()
+
+        def on_signal() -> None:
+            (stop_now if stop.is_set() else stop).set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, on_signal)
+        starting = asyncio.create_task(self._start())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait((starting,))
+            else:
+                await starting  # raises what kept the node from starting
+                await stopped
+        except BaseException:
+            await self._stop(stop_now, quiet=True)
+            raise
+        return await self._stop(stop_now)
+
+    async def _start(self) -> None:
+        for name in self._runtimes:
+            await prepare_runtime(name, settings=self._settings, report=self._report)
+        await self._control.start()
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+        write_node_file(self._settings)
+        self._say_where()
+
+    async def _stop(self, stop_now: asyncio.Event, *, quiet: bool = False) -> int:
+        """Workers first: they answer what is in flight, and may ask control nothing."""
+        remove_node_file(self._settings.node_path)
+        if not quiet:
+            drain_s = self._settings.drain_s
+            self._report.say(
+                f"Stopping: requests in flight have {drain_s:g} s; Ctrl-C again ends them now"
+            )
+        self._gateway.close()  # the workers' copies are what is left of it
+        in_order = asyncio.create_task(self._stop_in_order())
+        at_once = asyncio.create_task(stop_now.wait())
+        await asyncio.wait((in_order, at_once), return_when=asyncio.FIRST_COMPLETED)
+        if in_order.done():
+            at_once.cancel()
+            await in_order
+            if not quiet:
+                self._report.say("Stopped.")
+            return 0
+        for child in (*self._workers, self._control):
+            child.kill()
+        await in_order
+        self._report.say("Stopped at once.")
+        return KILLED_STATUS
+
+    async def _stop_in_order(self) -> None:
+        grace = self._settings.drain_s + _AFTER_DRAIN_S
+        await asyncio.gather(*(worker.stop(grace) for worker in self._workers))
+        await self._control.stop(_CONTROL_STOP_S)
+
+    def _say_where(self) -> None:
+        settings = self._settings
+        port = "" if settings.port == 80 else f":{settings.port}"
+        pids = ", ".join(str(worker.pid) for worker in self._workers)
+        for line in (
+            f"isopod {__version__} is up (pid {os.getpid()})",
+            f"  apps     http://NAME.{settings.domain}{port}/  on {settings.host}:{settings.port}",
+            f"  control  http://{settings.control_host}:{settings.control_port}/",
+            f"  data     {settings.data_dir}",
+            f"  workers  {settings.workers} (pids {pids})",
+            "Deploy with `isopod deploy`; Ctrl-C stops the node.",
+        ):
+            self._report.say(line)
