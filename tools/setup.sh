@@ -13,7 +13,11 @@ fingerprint() { # of everything that decides what is in .venv
 }
 
 stamp="$venv/.made-from-$lock"
-if [[ -x $venv/bin/python ]] && "$venv/bin/python" -c "$supported" 2>/dev/null; then
+usable() { # whether .venv runs, and is of the interpreter that was asked for, if one was
+    "$venv/bin/python" -c "$supported" 2>/dev/null || return 1
+    [[ -z ${PYTHON:-} || $("$PYTHON" -VV 2>/dev/null) == "$("$venv/bin/python" -VV)" ]]
+}
+if usable; then
     [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]] && exit 0
 else
     found=
