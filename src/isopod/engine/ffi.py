@@ -10,7 +10,10 @@ import ctypes
 from ctypes import CFUNCTYPE, POINTER, byref, c_void_p
 from typing import Any
 
-from wasmtime import _bindings as raw
+import wasmtime._bindings
+
+# Generated and untyped where it matters: ctypes structures and functions.
+raw: Any = wasmtime._bindings
 
 # The header declares an error pointer as the result, the library returns nothing: without this
 # ctypes would read a garbage pointer.

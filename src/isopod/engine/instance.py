@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -78,8 +79,8 @@ class Instance:
         self.linkage = linkage
         self.spec = spec
         self.state = State.READY
-        self.on_call: Callable[[bytes], None] = lambda frame: None
-        self.on_exit: Callable[[IsopodError | None], None] = lambda error: None
+        self.on_call: Callable[[bytes], None] = lambda _frame: None
+        self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
         self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
         self.result: Any = None  # where the pending host call's i32 result goes
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
@@ -139,7 +140,7 @@ class Instance:
         gets as (pointer, length), or without arguments."""
         self._calls = [self._begin_instantiate]
         for export, payload in calls:
-            self._calls.append(lambda e=export, p=payload: self._begin_call(e, p))
+            self._calls.append(functools.partial(self._begin_call, export, payload))
 
     def poll(self) -> None:
         """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
@@ -233,8 +234,8 @@ class Instance:
         self._stderr.close()
         self._calls.clear()
         self._keep.clear()
-        self.on_call = lambda frame: None
-        self.on_exit = lambda error: None
+        self.on_call = lambda _frame: None
+        self.on_exit = lambda _error: None
 
     @property
     def memory_bytes(self) -> int:

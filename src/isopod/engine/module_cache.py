@@ -36,7 +36,7 @@ class ModuleCache:
     """`root` is created when an entry is first written."""
 
     root: Path
-    settings: EngineSettings = EngineSettings()
+    settings: EngineSettings
 
     def key(self, module_digest: str) -> str:
         text = f"{module_digest}:{fingerprint(self.settings)}"
@@ -98,7 +98,8 @@ def _compile(module: Path, out: Path, progress: Progress) -> None:
                     )
                 # Never 1.0 before it is done, however slow the machine is.
                 progress(
-                    min(elapsed / expected_s, 1.0) * 0.98, f"compiling {module.name} ({elapsed:.0f} s)"
+                    min(elapsed / expected_s, 1.0) * 0.98,
+                    f"compiling {module.name} ({elapsed:.0f} s)",
                 )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)

@@ -113,10 +113,9 @@ class Scheduler:
         try:
             while instance.state is State.READY:
                 instance.poll()
-                if instance.state is State.CALLING:
-                    frame = instance.take_frame()
-                    if frame is not None:
-                        instance.on_call(frame)
+                frame = instance.take_frame()
+                if frame is not None:
+                    instance.on_call(frame)
                 if time.monotonic() - started > _SLICE_S:
                     break
         finally:

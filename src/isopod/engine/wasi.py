@@ -36,15 +36,15 @@ def plan_poll(subscriptions: bytes, *, realtime_ns: int, monotonic_ns: int) -> P
     """Files are always ready; otherwise the shortest clock wins. Pure."""
     ready: list[bytes] = []
     clocks: list[tuple[int, int]] = []
-    for userdata, tag, which, timeout, _precision, flags in _SUBSCRIPTION.iter_unpack(
+    for userdata, tag, which, given_ns, _precision, flags in _SUBSCRIPTION.iter_unpack(
         subscriptions
     ):
         if tag == _CLOCK:
             if which not in (_REALTIME, _MONOTONIC):
                 return PollPlan(errno=EINVAL)
             if flags & _ABSOLUTE:
-                timeout -= realtime_ns if which == _REALTIME else monotonic_ns
-            clocks.append((max(0, timeout), userdata))
+                given_ns -= realtime_ns if which == _REALTIME else monotonic_ns
+            clocks.append((max(0, given_ns), userdata))
         elif tag in (_FD_READ, _FD_WRITE):
             ready.append(_EVENT.pack(userdata, 0, tag, 1, 0))
         else:

@@ -118,7 +118,7 @@ class PythonRuntime:
 
 def prepare(cache_dir: Path, progress: Progress) -> None:
     """Compile the module and lay out its folder, unless the cache holds them, verified."""
-    cache = ModuleCache(cache_dir / "modules")
+    cache = ModuleCache(cache_dir / "modules", EngineSettings())
     found = artifacts.artifacts()
     if cache.entry(found.module_digest) is None:
         artifacts.verify_module()

@@ -61,5 +61,3 @@ def log(stream, data):
     """One piece of output; stream is b"o" or b"e"."""
     for part in chunks(data):
         call(b"L" + stream + part)
-
-

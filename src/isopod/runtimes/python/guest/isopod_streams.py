@@ -1,5 +1,6 @@
 """stdout, stderr and the request body as Python file objects over host calls."""
 
+import contextlib
 import io
 import sys
 
@@ -57,10 +58,8 @@ def install():
 def flush():
     """At the end of a request, so that a line without its newline is in the log too."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or replaced
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass  # the app closed or replaced it
 
 
 def request_body():

@@ -1,0 +1,7 @@
+"""The data plane: one HTTP request in, one guest's answer out.
+
+`app` is the ASGI entry; `router` finds the app by host name; `pool` decides which instance answers
+and `slots` makes and ends instances; `invoke` passes the request through a guest; `body` reads what
+the client sends; `logs` writes what the app prints; `pages` answers when no guest does; `admin` is
+the socket on which control asks a worker.
+"""

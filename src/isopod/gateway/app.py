@@ -1,0 +1,191 @@
+"""The gateway's ASGI entry: router, pool, invocation, and an answer whatever happens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from isopod.errors import (
+    AppUnknown,
+    BodyTooLarge,
+    ClientDisconnected,
+    IsopodError,
+    MemoryLimitExceeded,
+    NodeDraining,
+    WebSocketUnsupported,
+)
+from isopod.gateway.body import RequestBody
+from isopod.gateway.fleet import Fleet
+from isopod.gateway.headers import Incoming, port_of, read_incoming
+from isopod.gateway.invoke import Invocation
+from isopod.gateway.pages import error_page
+from isopod.gateway.router import app_name_of, hostname_of
+from isopod.gateway.slot import Slot
+from isopod.gateway.timing import Timing, no_guest
+from isopod.model.route import Route
+from isopod.runtimes.guest import GuestRequest
+
+_log = logging.getLogger(__name__)
+_MIB = 1 << 20
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+FindRoute = Callable[[str], Route | None]
+
+
+class Gateway:
+    """`find_route` is the worker's route table; `in_flight` is what a drain waits for."""
+
+    def __init__(
+        self, *, fleet: Fleet, find_route: FindRoute, domain: str, trusted_proxies: Iterable[str]
+    ) -> None:
+        self.in_flight = 0
+        self.draining = False
+        self._fleet = fleet
+        self._find_route = find_route
+        self._domain = domain
+        self._trusted = frozenset(trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        self.in_flight += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send)
+        try:
+            client = (scope.get("client") or ("", 0))[0]
+            incoming = read_incoming(
+                scope["headers"],
+                client=client,
+                scheme=scope.get("scheme", "http"),
+                trusted=client in self._trusted,
+                http2=scope.get("http_version", "").startswith("2"),
+            )
+            answer.request_id, answer.accept = incoming.request_id, incoming.accept
+            await self._serve(scope, receive, incoming, client, answer)
+        except ClientDisconnected:
+            answer.abort()
+        except IsopodError as error:
+            await answer.fail(error)
+        except Exception:
+            _log.exception("request %s failed inside the gateway", answer.request_id)
+            await answer.fail(IsopodError("the gateway failed"))
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, incoming: Incoming, client: str, answer: _Answer
+    ) -> None:
+        if self.draining:
+            raise NodeDraining("this worker is shutting down")
+        if incoming.upgrade:
+            raise WebSocketUnsupported("WebSockets are not supported yet")
+        route = self._route(incoming.host)
+        limits = route.spec.limits
+        limit_bytes = limits.max_request_mib * _MIB
+        if incoming.content_length is not None and incoming.content_length > limit_bytes:
+            raise BodyTooLarge(f"the request body is larger than {limits.max_request_mib} MiB")
+        request = self._request(scope, incoming, client)
+        body = RequestBody(receive, has_body=incoming.has_body, limit_bytes=limit_bytes)
+        pool = self._fleet.pool(route)
+        acquired = await pool.acquire(incoming.request_id)
+        slot = acquired.slot
+        timing = Timing(queue_ms=acquired.queue_ms, start_ms=acquired.start_ms)
+        invocation = Invocation(slot, request, body, answer.send, timing, incoming.request_id)
+        healthy = False
+        try:
+            await invocation.run()
+            healthy = not self._out_of_memory(slot, answer)
+        except IsopodError as error:
+            # An app's own exception leaves its guest able to serve on; our stops do not.
+            healthy = slot.guest.idle and not isinstance(error, MemoryLimitExceeded)
+            answer.timing = timing
+            if not isinstance(error, ClientDisconnected):
+                pool.errors += 1
+                slot.report(error)
+            raise
+        finally:
+            pool.release(slot, reusable=healthy)
+
+    def _route(self, host: str) -> Route:
+        hostname = hostname_of(host)
+        name = app_name_of(hostname, self._domain)
+        route = self._find_route(name) if name else None
+        if route is None:
+            raise AppUnknown(
+                f"no app answers at {hostname[:253]!r}",
+                hint=f"deploy one with `isopod deploy --name {name or 'NAME'}`; "
+                f"apps answer at NAME.{self._domain}",
+            )
+        return route
+
+    def _request(self, scope: Scope, incoming: Incoming, client: str) -> GuestRequest:
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        version = scope.get("http_version", "1.1")
+        scheme = scope.get("scheme", "http")
+        return GuestRequest(
+            method=scope["method"],
+            path=raw_path.partition(b"?")[0].decode("latin-1"),
+            query=scope["query_string"].decode("latin-1"),
+            protocol=f"HTTP/{version}",
+            scheme=scheme,
+            host=hostname_of(incoming.host),
+            port=port_of(incoming.host, scheme),
+            client=client,
+            headers=incoming.headers,
+            has_body=incoming.has_body,
+        )
+
+    def _out_of_memory(self, slot: Slot, answer: _Answer) -> bool:
+        """The app caught its MemoryError and answered 500 itself: its log names the limit, and
+        the instance, whose memory never shrinks, is replaced."""
+        if not (slot.said_memory_error and answer.status >= 500):
+            return False
+        limit = slot.route.spec.limits.memory_mib
+        slot.report(
+            MemoryLimitExceeded(
+                f"the app reached its memory limit of {limit} MiB; the instance is replaced"
+            )
+        )
+        return True
+
+
+class _Answer:
+    """What the client has got so far, so that an error is told once or not at all."""
+
+    def __init__(self, send: Send) -> None:
+        self.request_id = ""
+        self.accept = ""
+        self.status = 0
+        self.timing: Timing | None = None
+        self._send = send
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+    async def fail(self, error: IsopodError) -> None:
+        if self.status:
+            self.abort()
+        status, headers, body = error_page(error, request_id=self.request_id, accept=self.accept)
+        timing = self.timing.header() if self.timing is not None else no_guest()
+        headers += [
+            (b"x-request-id", self.request_id.encode()),
+            (b"server-timing", timing.encode()),
+        ]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def abort(self) -> None:
+        """Cut the response: the client must not take a part for the whole."""
+        raise ResponseCut(self.request_id)
+
+
+class ResponseCut(Exception):
+    """Raised into the server: it closes the connection (HTTP/2: resets the stream)."""

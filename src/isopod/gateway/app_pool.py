@@ -1,0 +1,241 @@
+"""The instances of one app version in one worker, and the requests that wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from isopod.errors import DeadlineExceeded, IsopodError, NodeBusy, Overloaded
+from isopod.gateway.pool import PoolView, should_start
+from isopod.gateway.slot import Slot
+from isopod.model.route import Route
+
+BOOT_DEADLINE_S = 60.0
+# After a boot that failed, the same answer for so long: a broken app must not boot all day.
+FAILED_BOOT_S = 1.0
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    future: asyncio.Future[Slot]
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """A slot, and where the time until it was had went."""
+
+    slot: Slot
+    queue_ms: float
+    start_ms: float
+
+
+class AppPool:
+    """`new_slot` makes a slot within the node's budget, or raises NodeBusy."""
+
+    def __init__(self, route: Route, new_slot: Callable[[Route], Slot]) -> None:
+        self.route = route
+        self.idle: list[Slot] = []  # the last used is at the end, and goes first
+        self.busy: set[Slot] = set()
+        self.starting: set[Slot] = set()
+        self.cold_starts = 0
+        self.requests = 0
+        self.errors = 0
+        self.retired = False
+        self._new_slot = new_slot
+        self._waiters: deque[Waiter] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._boot_failed: tuple[float, IsopodError] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def slots(self) -> list[Slot]:
+        return [*self.starting, *self.busy, *self.idle]
+
+    async def acquire(self, request_id: str) -> Acquired:
+        """An instance for one request. Raises Overloaded (queue full, or waited as long as a
+        request may take), NodeBusy, or the error of a boot that failed."""
+        self.requests += 1
+        if self.idle:
+            return Acquired(self._lend(self.idle.pop(), request_id), 0.0, 0.0)
+        if self._boot_failed is not None:
+            at, error = self._boot_failed
+            if time.monotonic() - at < FAILED_BOOT_S:
+                raise error
+            self._boot_failed = None
+        scaling = self.route.spec.scaling
+        if len(self._waiters) >= scaling.queue:
+            raise Overloaded(f"{len(self._waiters)} requests wait for app {self.route.name!r}")
+        waiter = Waiter(asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        slot = await self._wait(waiter)
+        waited_ms = (time.monotonic() - waiter.since) * 1e3
+        # Its first request: what it waited for was this boot, as far as it lasted.
+        start_ms = min(waited_ms, slot.boot_s * 1e3) if slot.requests == 0 else 0.0
+        slot.begin(request_id)
+        return Acquired(slot, waited_ms - start_ms, start_ms)
+
+    def release(self, slot: Slot, *, reusable: bool) -> None:
+        """Give an instance back after its request."""
+        self.busy.discard(slot)
+        if reusable and not self.retired and slot.guest.idle:
+            slot.end()
+            self._offer(slot)
+        else:
+            slot.close()
+        self.consider()
+
+    def consider(self) -> None:
+        """Start an instance if the plan says so. Called whenever something changed."""
+        if not self._waiters or self.retired:
+            return
+        view = PoolView(
+            waiting=len(self._waiters),
+            oldest_wait_s=time.monotonic() - self._waiters[0].since,
+            starting=len(self.starting),
+            live=len(self.starting) + len(self.busy) + len(self.idle),
+            runnable=sum(not slot.waiting for slot in self.busy),
+            max_instances=self.route.spec.scaling.max_instances,
+        )
+        if should_start(view):
+            self._start_one()
+        elif self._patience is None and view.starting == 0 and view.live < view.max_instances:
+            # Guests that compute may soon wait, and patience ends: look again.
+            self._patience = asyncio.get_running_loop().call_later(0.02, self._look_again)
+
+    def retire(self) -> None:
+        """Another version is live: idle instances end now, busy ones after their request."""
+        self.retired = True
+        for slot in self.idle:
+            slot.close()
+        self.idle.clear()
+
+    def sleep(self) -> int:
+        """End the idle instances now; how many there were."""
+        ended, self.idle = self.idle, []
+        for slot in ended:
+            slot.close()
+        return len(ended)
+
+    def end(self, slot: Slot) -> None:
+        """End one idle instance."""
+        if slot in self.idle:
+            self.idle.remove(slot)
+            slot.close()
+
+    async def close(self) -> None:
+        """End everything: the worker stops."""
+        self.retired = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for slot in self.slots:
+            slot.close()
+        self.idle.clear()
+        self.busy.clear()
+
+    # ---------------------------------------------------------------------------------------
+
+    def _lend(self, slot: Slot, request_id: str) -> Slot:
+        self.busy.add(slot)
+        slot.begin(request_id)
+        return slot
+
+    async def _wait(self, waiter: Waiter) -> Slot:
+        deadline_s = self.route.spec.limits.deadline_ms / 1e3
+        try:
+            self.consider()
+            async with asyncio.timeout(deadline_s):
+                return await waiter.future
+        except BaseException as error:
+            given = waiter.future
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif given.done() and not given.cancelled() and given.exception() is None:
+                # Given an instance in the very moment it gave up: pass it on.
+                self.busy.discard(given.result())
+                self._offer(given.result())
+            if isinstance(error, TimeoutError):
+                raise Overloaded(
+                    f"no instance of app {self.route.name!r} was free within {deadline_s:g} s"
+                ) from None
+            raise
+
+    def _offer(self, slot: Slot) -> None:
+        """To the first that waits, or to the idle ones."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.future.done():
+                self.busy.add(slot)  # now: nothing may take it before its request wakes
+                waiter.future.set_result(slot)
+                return
+        self.idle.append(slot)
+
+    def _look_again(self) -> None:
+        self._patience = None
+        self.consider()
+
+    def _start_one(self) -> None:
+        try:
+            slot = self._new_slot(self.route)
+        except IsopodError as error:
+            self._no_slot(error)
+            return
+        self.starting.add(slot)
+        self.cold_starts += 1
+        task = asyncio.get_running_loop().create_task(self._boot(slot))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _no_slot(self, error: IsopodError) -> None:
+        # Without memory for one more, those who wait may still be served by the ones there are.
+        if isinstance(error, NodeBusy) and (self.busy or self.starting):
+            return
+        self._fail_waiters(error)
+
+    async def _boot(self, slot: Slot) -> None:
+        try:
+            async with asyncio.timeout(BOOT_DEADLINE_S):
+                await slot.start()
+        except TimeoutError:
+            error = DeadlineExceeded(
+                f"app {self.route.name!r} did not start within {BOOT_DEADLINE_S:.0f} s",
+                hint="do less at import",
+            )
+            slot.report(error)
+            self._boot_ended(slot, error)
+        except IsopodError as error:
+            self._boot_ended(slot, error)
+        except BaseException:
+            self._boot_ended(slot, None)
+            raise
+        else:
+            self.starting.discard(slot)
+            self._offer_started(slot)
+
+    def _boot_ended(self, slot: Slot, error: IsopodError | None) -> None:
+        self.starting.discard(slot)
+        slot.close()
+        if error is not None:
+            self._boot_failed = (time.monotonic(), error)
+            self._fail_waiters(error)
+
+    def _offer_started(self, slot: Slot) -> None:
+        if self.retired and not self._waiters:
+            slot.close()
+            return
+        self._offer(slot)
+        self.consider()
+
+    def _fail_waiters(self, error: IsopodError) -> None:
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(error)

@@ -1,0 +1,167 @@
+"""All instances of one worker: its pools by app, its memory budget, the end of idle instances."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from isopod.errors import NodeBusy
+from isopod.gateway.app_pool import AppPool
+from isopod.gateway.logs import AppLog
+from isopod.gateway.pool import IdleInstance, expired, to_evict
+from isopod.gateway.slot import MakeGuest, Slot
+from isopod.model.route import Route
+
+_REAP_EVERY_S = 0.25
+# What a guest is counted as until it runs: CPython's memory after its boot.
+_EXPECTED_BYTES = 48 << 20
+
+
+class Fleet:
+    def __init__(self, *, make: MakeGuest, logs_dir: Path, budget_bytes: int) -> None:
+        self._make = make
+        self._logs_dir = logs_dir
+        self._budget = budget_bytes
+        self._pools: dict[str, AppPool] = {}
+        self._retired: list[AppPool] = []
+        self._logs: dict[str, AppLog] = {}
+        self._reaper = asyncio.get_running_loop().create_task(self._reap())
+
+    def pool(self, route: Route) -> AppPool:
+        """The pool of an app's live version; the pool of the version before it retires."""
+        pool = self._pools.get(route.name)
+        if pool is None or pool.route.digest != route.digest or pool.route.version != route.version:
+            if pool is not None:
+                self._retire(pool)
+            pool = self._pools[route.name] = AppPool(route, self._new_slot)
+        return pool
+
+    def forget(self, live: dict[str, Route | None]) -> None:
+        """Retire pools whose route is gone or newer. `live` holds the names we asked about."""
+        for name, route in live.items():
+            pool = self._pools.get(name)
+            if pool is not None and (route is None or route.digest != pool.route.digest):
+                self._retire(self._pools.pop(name))
+
+    def log(self, app: str) -> AppLog:
+        if app not in self._logs:
+            self._logs[app] = AppLog(self._logs_dir, app)
+        return self._logs[app]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._pools)
+
+    def sleep(self, app: str) -> int:
+        """End an app's idle instances now."""
+        return sum(pool.sleep() for pool in self._all() if pool.route.name == app)
+
+    def memory_bytes(self) -> int:
+        return sum(
+            max(slot.memory_bytes, _EXPECTED_BYTES if slot.starting else 0)
+            for pool in self._all()
+            for slot in pool.slots
+        )
+
+    def status(self) -> dict[str, Any]:
+        """For control: the instances and the counters of every app."""
+        instances = [
+            {
+                "id": slot.id,
+                "app": pool.route.name,
+                "version": pool.route.version,
+                "state": state,
+                "memory_bytes": slot.memory_bytes,
+                "requests": slot.requests,
+                "idle_s": round(slot.idle_s, 3) if state == "idle" else 0.0,
+                "age_s": round(time.monotonic() - slot.made_at, 3),
+                "start_ms": round(slot.boot_s * 1e3, 2),
+                "cpu_ms": round(slot.cpu_ns / 1e6, 3),
+            }
+            for pool in self._all()
+            for slots, state in (
+                (pool.starting, "starting"),
+                (pool.busy, "busy"),
+                (pool.idle, "idle"),
+            )
+            for slot in slots
+        ]
+        apps = {
+            name: {
+                "queued": pool.queued,
+                "requests": pool.requests,
+                "cold_starts": pool.cold_starts,
+                "errors": pool.errors,
+            }
+            for name, pool in self._pools.items()
+        }
+        return {"instances": instances, "apps": apps, "memory_bytes": self.memory_bytes()}
+
+    async def close(self) -> None:
+        self._reaper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reaper
+        for pool in self._all():
+            await pool.close()
+        for log in self._logs.values():
+            log.close()
+
+    # ---------------------------------------------------------------------------------------
+
+    def _all(self) -> list[AppPool]:
+        return [*self._pools.values(), *self._retired]
+
+    def _retire(self, pool: AppPool) -> None:
+        pool.retire()
+        self._retired.append(pool)
+
+    def _new_slot(self, route: Route) -> Slot:
+        self._make_room(_EXPECTED_BYTES)
+        return Slot(route, self.log(route.name), self._make)
+
+    def _make_room(self, need_bytes: int) -> None:
+        idle = self._idle()
+        chosen = to_evict(
+            [view for view, _, _ in idle],
+            used_bytes=self.memory_bytes(),
+            need_bytes=need_bytes,
+            budget_bytes=self._budget,
+        )
+        if chosen is None:
+            raise NodeBusy("the node's memory budget is used up by busy instances")
+        for view, pool, slot in idle:
+            if view.id in chosen:
+                pool.end(slot)
+
+    def _idle(self) -> list[tuple[IdleInstance, AppPool, Slot]]:
+        return [
+            (
+                IdleInstance(
+                    id=slot.id,
+                    idle_s=slot.idle_s,
+                    keep_s=pool.route.spec.scaling.idle_s,
+                    memory_bytes=slot.memory_bytes,
+                ),
+                pool,
+                slot,
+            )
+            for pool in self._all()
+            for slot in pool.idle
+        ]
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(_REAP_EVERY_S)
+            idle = self._idle()
+            over = set(expired([view for view, _, _ in idle]))
+            for view, pool, slot in idle:
+                if view.id in over:
+                    pool.end(slot)
+            # A guest may have grown since it was let in.
+            if self.memory_bytes() > self._budget:
+                with contextlib.suppress(NodeBusy):
+                    self._make_room(0)
+            self._retired = [pool for pool in self._retired if pool.slots or pool.queued]

@@ -1,0 +1,159 @@
+"""Headers in and out: hop-by-hop removed, forwarding headers ours, request ids.
+
+Sources: RFC 9110 7.6.1 (hop-by-hop), RFC 7239's older siblings X-Forwarded-*. Header names with an
+underscore are dropped: as `HTTP_X_Y` they could not be told from `X-Y`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from isopod.errors import BadRequest
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+_OURS = frozenset(
+    {
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-real-ip",
+        b"forwarded",
+        b"x-request-id",
+        # httpoxy: would become HTTP_PROXY in a CGI-like environment.
+        b"proxy",
+        b"expect",
+    }
+)
+_REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,128}")
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What the gateway read from a request's headers."""
+
+    host: str
+    request_id: str
+    content_length: int | None
+    has_body: bool
+    upgrade: bool
+    headers: tuple[tuple[str, str], ...]  # for the guest
+    accept: str
+
+
+def read_incoming(
+    headers: Headers, *, client: str, scheme: str, trusted: bool, http2: bool
+) -> Incoming:
+    """`trusted`: the peer is a configured proxy, whose forwarding headers are believed.
+
+    Raises BadRequest for a request without one valid Host, or with a damaged Content-Length.
+    """
+    given = list(headers)
+    host, accept, length = "", "", None
+    request_id = b""
+    chunked = upgrade = False
+    passed: list[tuple[str, str]] = []
+    forwarded: dict[bytes, bytes] = {}
+    named = _named_by_connection(given)
+    for name, value in given:
+        if name == b"host":
+            if host and host != value.decode("latin-1"):
+                raise BadRequest("the request has more than one Host header")
+            host = value.decode("latin-1")
+            continue
+        if name == b"content-length":
+            length = _content_length(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+        elif name == b"upgrade":
+            upgrade = b"websocket" in value.lower()
+        elif name == b"accept":
+            accept = value.decode("latin-1")
+        if name in HOP_BY_HOP or name in named:
+            continue
+        if name in _OURS:
+            if trusted:
+                forwarded[name] = value
+                if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                    request_id = value
+            continue
+        if b"_" in name:
+            continue
+        passed.append((name.decode("latin-1"), value.decode("latin-1")))
+    if not host:
+        raise BadRequest("the request has no Host header")
+    identity = request_id.decode() or os.urandom(8).hex()
+    chain = forwarded.get(b"x-forwarded-for", b"").decode("latin-1")
+    passed += [
+        ("host", host),
+        ("x-forwarded-for", f"{chain}, {client}" if chain else client),
+        ("x-forwarded-proto", forwarded.get(b"x-forwarded-proto", b"").decode("latin-1") or scheme),
+        ("x-forwarded-host", forwarded.get(b"x-forwarded-host", b"").decode("latin-1") or host),
+        ("x-request-id", identity),
+    ]
+    return Incoming(
+        host=host,
+        request_id=identity,
+        content_length=length,
+        # HTTP/2 has no Transfer-Encoding: a body may come whenever no length says otherwise.
+        has_body=chunked or bool(length) or (http2 and length is None),
+        upgrade=upgrade,
+        headers=tuple(passed),
+        accept=accept,
+    )
+
+
+def _named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The headers that `Connection` makes hop-by-hop; never those that frame the message."""
+    for name, value in headers:
+        if name == b"connection":
+            tokens = {token.strip().lower() for token in value.split(b",")}
+            return frozenset(tokens - {b"host", b"content-length", b"content-type", b"cookie"})
+    return frozenset()
+
+
+def _content_length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise BadRequest("the request's Content-Length is not a number")
+    return int(value)
+
+
+def outgoing(
+    headers: list[tuple[bytes, bytes]], request_id: str, timing: str
+) -> list[tuple[bytes, bytes]]:
+    """A guest's response headers for the client, with ours."""
+    named = _named_by_connection(headers)
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP and name not in named and name != b"x-request-id"
+    ]
+    kept.append((b"x-request-id", request_id.encode()))
+    kept.append((b"server-timing", timing.encode()))
+    return kept
+
+
+def port_of(host_header: str, scheme: str) -> int:
+    """The port a Host header names, or the scheme's."""
+    tail = host_header.rsplit("]", 1)[-1] if "[" in host_header else host_header
+    _, colon, port = tail.rpartition(":")
+    if colon and port.isdigit() and 0 < int(port) < 65536:
+        return int(port)
+    return 443 if scheme == "https" else 80

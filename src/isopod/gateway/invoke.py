@@ -1,0 +1,179 @@
+"""One request through one guest, under its deadline; the response streams to the client.
+
+The deadline counts the app's time: waits for the client (a slow upload, a slow download) stop its
+clock, and are bounded on their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from isopod.errors import (
+    ClientDisconnected,
+    ClientTooSlow,
+    DeadlineExceeded,
+    GuestProtocolError,
+    IsopodError,
+    MemoryLimitExceeded,
+)
+from isopod.gateway.body import CLIENT_IDLE_S, RequestBody
+from isopod.gateway.headers import outgoing
+from isopod.gateway.slot import Slot
+from isopod.gateway.timing import Timing
+from isopod.runtimes.guest import GuestRequest, GuestResponse
+
+Send = Callable[[Any], Awaitable[None]]
+# A request that is not answered by then is watched for its client going away.
+_WATCH_AFTER_S = 0.05
+# A guest whose client has gone may end its request for so long, before it is ended itself.
+_GRACE_S = 0.25
+_NO_BODY = frozenset({204, 304})
+
+
+class Invocation:
+    """Runs a request. `began` tells whether the client has got a response head."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        request: GuestRequest,
+        body: RequestBody,
+        send: Send,
+        timing: Timing,
+        request_id: str,
+    ) -> None:
+        self.began = False
+        self._slot = slot
+        self._request = request
+        self._body = body
+        self._send = send
+        self._timing = timing
+        self._request_id = request_id
+        self._cpu_before = slot.guest.cpu_ns
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s = slot.route.spec.limits.deadline_ms / 1e3
+        self._started = self._loop.time()
+        self._stopped_by: IsopodError | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Raises IsopodError: the caller answers it, if the client has got nothing yet."""
+        deadline = self._loop.call_later(self._deadline_s, self._check_deadline)
+        self._deadline_timer = deadline
+        watch = self._loop.call_later(_WATCH_AFTER_S, self._start_watch)
+        guest = self._slot.guest
+        try:
+            response = await guest.send(self._request, self._body.read)
+            await self._respond(response)
+        except IsopodError as error:
+            raise self._reason(error) from error
+        finally:
+            self._deadline_timer.cancel()
+            watch.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+            self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
+
+    def _reason(self, error: IsopodError) -> IsopodError:
+        """Why it really ended: our deadline or the client, before what the guest died of."""
+        if self._stopped_by is not None:
+            return self._stopped_by
+        if self._slot.said_memory_error and error.code == "guest_failed":
+            limit = self._slot.route.spec.limits.memory_mib
+            return MemoryLimitExceeded(f"the app reached its memory limit of {limit} MiB")
+        return error
+
+    async def _respond(self, response: GuestResponse) -> None:
+        guest = self._slot.guest
+        declared = declared_length(response)
+        silent = self._request.method == "HEAD" or response.status in _NO_BODY
+        if silent or not response.more:
+            complete = True
+        else:
+            # The app said how long the body is, and here it is: the client need not wait for
+            # what the app still does after it.
+            complete = declared is not None and declared == len(response.body)
+        size = len(response.body)
+        if (
+            declared is not None
+            and not silent
+            and (size > declared or (complete and size < declared))
+        ):
+            raise GuestProtocolError(f"the app declared {declared} bytes and sent {size}")
+        self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
+        headers = outgoing(response.headers, self._request_id, self._timing.header())
+        self.began = True
+        await self._send(
+            {"type": "http.response.start", "status": response.status, "headers": headers}
+        )
+        await self._send_piece(b"" if silent else response.body, more=not complete)
+        sent = len(response.body)
+        chunk = await guest.next_chunk() if response.more else None
+        while chunk is not None:
+            sent += len(chunk)
+            if not complete:
+                if declared is not None and sent > declared:
+                    raise GuestProtocolError(f"the app sent more than the {declared} bytes it said")
+                await self._send_piece(chunk, more=True)
+            chunk = await guest.next_chunk()
+        if not complete:
+            if declared is not None and sent != declared:
+                raise GuestProtocolError(f"the app declared {declared} bytes and sent {sent}")
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_piece(self, data: bytes, *, more: bool) -> None:
+        message = {"type": "http.response.body", "body": data, "more_body": more}
+        if not more:
+            await self._send(message)
+            return
+        try:
+            async with asyncio.timeout(CLIENT_IDLE_S):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientTooSlow(f"the client took nothing for {CLIENT_IDLE_S:.0f} s") from None
+
+    # -- what may end it early --------------------------------------------------------------
+
+    def _check_deadline(self) -> None:
+        used = self._loop.time() - self._started - self._slot.guest.client_wait_s
+        left = self._deadline_s - used
+        if left > 0.001:
+            self._deadline_timer = self._loop.call_later(left, self._check_deadline)
+            return
+        self._stop(
+            DeadlineExceeded(
+                f"app {self._slot.route.name!r} ran past its deadline of "
+                f"{self._slot.route.spec.limits.deadline_ms} ms"
+            )
+        )
+
+    def _start_watch(self) -> None:
+        self._watch = self._loop.create_task(self._watch_client())
+
+    async def _watch_client(self) -> None:
+        try:
+            await self._body.disconnected()
+        except IsopodError as error:
+            self._stop(error)
+            return
+        self._slot.guest.abandon()
+        await asyncio.sleep(_GRACE_S)
+        self._stop(ClientDisconnected("the client went away before the response was complete"))
+
+    def _stop(self, error: IsopodError) -> None:
+        if self._stopped_by is None:
+            self._stopped_by = error
+            self._slot.guest.close()
+
+
+def declared_length(response: GuestResponse) -> int | None:
+    """The response's Content-Length. Raises GuestProtocolError when it is not one number."""
+    lengths = {value for name, value in response.headers if name == b"content-length"}
+    if not lengths:
+        return None
+    value = lengths.pop()
+    if lengths or not value.isdigit() or len(value) > 18:
+        raise GuestProtocolError("the app sent a Content-Length that is not one number")
+    return int(value)

@@ -1,0 +1,115 @@
+"""Answers that no guest gave: unknown hosts, and errors with a stable code.
+
+What a stranger sees is a fixed sentence per code; the details are in the app's log.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+
+from isopod.errors import IsopodError
+
+_SENTENCES = {
+    "guest_failed": "The app failed while it answered.",
+    "guest_protocol_error": "The app gave an answer that is not valid HTTP.",
+    "stack_limit_exceeded": "The app failed while it answered.",
+    "app_failed_to_start": "The app failed to start.",
+    "app_syntax_error": "The app failed to start.",
+    "entrypoint_not_found": "The app failed to start.",
+    "entrypoint_not_callable": "The app failed to start.",
+    "deadline_exceeded": "The app took longer than its deadline.",
+    "memory_limit_exceeded": "The app reached its memory limit.",
+    "overloaded": "Too many requests wait for this app.",
+    "node_busy": "This node has no memory left for another instance.",
+    "node_draining": "This node is shutting down.",
+    "body_too_large": "The request body is larger than this app accepts.",
+    "client_too_slow": "The request did not arrive in time.",
+    "websocket_unsupported": "WebSockets are not supported by this version of isopod.",
+    "blob_corrupt": "The app's stored files are damaged; it is not served.",
+    "blob_missing": "The app's stored files are missing; it is not served.",
+    "state_corrupt": "This node's database is damaged.",
+}
+# Statuses that differ from the error's own when it reaches a stranger through an app's host.
+_STATUS = {
+    "app_failed_to_start": 502,
+    "app_syntax_error": 502,
+    "entrypoint_not_found": 502,
+    "entrypoint_not_callable": 502,
+}
+_RETRY_AFTER_S = {"overloaded": 1, "node_busy": 2, "node_draining": 2, "state_busy": 1}
+
+
+def error_page(
+    error: IsopodError, *, request_id: str, accept: str
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body: JSON, or HTML for a browser."""
+    status = _STATUS.get(error.code, error.status)
+    public = error.whose == "caller"
+    sentence = _SENTENCES.get(error.code, "")
+    if not sentence:
+        sentence = (
+            (error.message[:1].upper() + error.message[1:] + ".")
+            if public
+            else ("This node could not answer the request.")
+        )
+    hint = error.hint if public else ""
+    if wants_html(accept):
+        kind, body = (
+            b"text/html; charset=utf-8",
+            _html(status, error.code, sentence, hint, request_id),
+        )
+    else:
+        kind = b"application/json"
+        body = json.dumps(
+            {
+                "error": {
+                    "code": error.code,
+                    "message": sentence,
+                    "hint": hint,
+                    "request_id": request_id,
+                }
+            }
+        )
+    encoded = body.encode()
+    headers = [
+        (b"content-type", kind),
+        (b"content-length", str(len(encoded)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", b"Accept"),
+        (b"x-isopod-error", error.code.encode()),
+    ]
+    if error.code in _RETRY_AFTER_S:
+        headers.append((b"retry-after", str(_RETRY_AFTER_S[error.code]).encode()))
+    return status, headers, encoded
+
+
+def wants_html(accept: str) -> bool:
+    """Whether the client, a browser most likely, prefers HTML over JSON (RFC 9110 12.5.1)."""
+    best = {"text/html": -1.0, "application/json": -1.0}
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        if kind in best:
+            best[kind] = max(best[kind], quality)
+    return best["text/html"] > max(best["application/json"], 0.0)
+
+
+def _html(status: int, code: str, sentence: str, hint: str, request_id: str) -> str:
+    parts = [html.escape(text) for text in (sentence, hint, code, request_id)]
+    sentence, hint, code, request_id = parts
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{status} {code}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em;
+color:#222;background:#fff}}h1{{font-size:1.4em}}p.small{{color:#666;font-size:.85em}}
+@media(prefers-color-scheme:dark){{body{{color:#ddd;background:#181818}}}}</style></head>
+<body><h1>{sentence}</h1><p>{hint}</p>
+<p class="small">{status} {code} &middot; request {request_id}</p></body></html>
+"""

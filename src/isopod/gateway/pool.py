@@ -1,0 +1,66 @@
+"""Which instance answers, which starts, which ends: pure functions, acted on in `app_pool`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# A queue that moves this slowly gets another instance even when the CPU is the bottleneck.
+PATIENCE_S = 0.1
+# Runnable guests of one app per worker beyond which another would only cost memory.
+MAX_RUNNABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One app version in one worker. `runnable`: busy guests that are not suspended in a call."""
+
+    waiting: int
+    oldest_wait_s: float
+    starting: int
+    live: int  # starting, busy and idle
+    runnable: int
+    max_instances: int
+
+
+def should_start(view: PoolView) -> bool:
+    """Whether to start one more instance now.
+
+    One boots at a time: two share the CPU and are both late. Guests that wait cost no CPU, so
+    waiting guests are a reason for more instances and computing ones are not, for a while.
+    """
+    if view.waiting == 0 or view.starting > 0 or view.live >= view.max_instances:
+        return False
+    return view.runnable < MAX_RUNNABLE or view.oldest_wait_s >= PATIENCE_S
+
+
+@dataclass(frozen=True, slots=True)
+class IdleInstance:
+    """An instance that could end. `idle_s` seconds have passed since its last request."""
+
+    id: str
+    idle_s: float
+    keep_s: float  # its app's scaling.idle_s
+    memory_bytes: int
+
+
+def expired(idle: Sequence[IdleInstance]) -> list[str]:
+    """The instances whose time has come."""
+    return [one.id for one in idle if one.idle_s >= one.keep_s]
+
+
+def to_evict(
+    idle: Sequence[IdleInstance], *, used_bytes: int, need_bytes: int, budget_bytes: int
+) -> list[str] | None:
+    """Idle instances to end, least recently used first, so that `need_bytes` more fit.
+
+    None when ending all of them would not be enough.
+    """
+    excess = used_bytes + need_bytes - budget_bytes
+    chosen: list[str] = []
+    for one in sorted(idle, key=lambda candidate: -candidate.idle_s):
+        if excess <= 0:
+            break
+        chosen.append(one.id)
+        excess -= one.memory_bytes
+    return chosen if excess <= 0 else None

@@ -1,0 +1,133 @@
+"""One instance of an app in a worker: its guest, its /tmp, its place in the log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+from isopod.errors import GuestFailed, IsopodError
+from isopod.gateway.logs import AppLog, LineSplitter
+from isopod.model.log import Stream
+from isopod.model.route import Route
+from isopod.runtimes.guest import Guest, OutputSink
+
+# How a worker makes a guest for a route: the guest, and what removes its files afterwards.
+MakeGuest = Callable[[Route, OutputSink], Awaitable[tuple[Guest, Callable[[], None]]]]
+
+
+class Slot:
+    """`request_id` is set while it serves, so that its output can be told by request."""
+
+    def __init__(self, route: Route, log: AppLog, make: MakeGuest) -> None:
+        self.id = os.urandom(4).hex()
+        self.route = route
+        self.request_id = ""
+        self.requests = 0
+        self.made_at = time.monotonic()
+        self.used_at = self.made_at
+        self.boot_s = 0.0
+        self.starting = True
+        self.said_memory_error = False
+        self.closed = False
+        self._log = log
+        self._splitters: dict[Stream, LineSplitter] = {}
+        self._make = make
+        self._guest: Guest | None = None
+        self._remove: Callable[[], None] = lambda: None
+
+    @property
+    def guest(self) -> Guest:
+        """Only after `start`."""
+        if self._guest is None:
+            raise RuntimeError(f"instance {self.id} has no guest yet")
+        return self._guest
+
+    @property
+    def waiting(self) -> bool:
+        return self._guest is None or self._guest.waiting
+
+    @property
+    def cpu_ns(self) -> int:
+        return 0 if self._guest is None else self._guest.cpu_ns
+
+    @property
+    def memory_bytes(self) -> int:
+        return 0 if self._guest is None else self._guest.memory_bytes
+
+    async def start(self) -> None:
+        """Boot. Raises what the app or the engine raised; the traceback is in the log."""
+        began = time.monotonic()
+        try:
+            self._guest, self._remove = await self._make(self.route, self._output)
+            if self.closed:  # ended while its files were made ready
+                self._discard()
+                raise GuestFailed("the instance was ended while it started")
+            await self._guest.start()
+        except IsopodError as error:
+            self.report(error)
+            raise
+        finally:
+            self.boot_s = time.monotonic() - began
+            self.starting = False
+            self.used_at = time.monotonic()
+
+    def begin(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.said_memory_error = False
+        self.requests += 1
+
+    def end(self) -> None:
+        """The request is over: what was printed without a line end is a line too."""
+        for stream, splitter in self._splitters.items():
+            for line in splitter.end():
+                self._write(stream, line)
+        self.request_id = ""
+        self.used_at = time.monotonic()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._discard()
+            self.end()
+
+    def _discard(self) -> None:
+        if self._guest is not None:
+            self._guest.close()
+        with contextlib.suppress(OSError):
+            self._remove()
+
+    def say(self, message: str) -> None:
+        """A line of ours in the app's log."""
+        self._write("isopod", message)
+
+    def report(self, error: IsopodError) -> None:
+        """An error in the app's log, with everything that a stranger is not told."""
+        self.say(f"{error.code}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        for key in ("traceback", "trap", "summary"):
+            text = str(error.details.get(key) or "")
+            for line in text.splitlines():
+                self._write("stderr" if key == "traceback" else "isopod", line)
+
+    @property
+    def idle_s(self) -> float:
+        return time.monotonic() - self.used_at
+
+    def _output(self, stream: Stream, data: bytes) -> None:
+        if b"MemoryError" in data:
+            self.said_memory_error = True
+        splitter = self._splitters.get(stream)
+        if splitter is None:
+            splitter = self._splitters[stream] = LineSplitter()
+        for line in splitter.feed(data):
+            self._write(stream, line)
+
+    def _write(self, stream: Stream, message: str) -> None:
+        self._log.write(
+            stream,
+            message,
+            version=self.route.version,
+            instance=self.id,
+            request_id=self.request_id,
+        )
