@@ -42,7 +42,7 @@ class _OnSocket(Server):
 
     def _init_shared_socket(self) -> None:
         # granian's stubs do not know that a holder takes (fd, is_uds, backlog).
-        self._shd: Any = SocketHolder(self._listening_fd, False, 128)
+        self._shd: Any = SocketHolder(self._listening_fd, False, 128)  # type: ignore[call-arg]
         self._sfd: Any = self._listening_fd
 
 

@@ -1,0 +1,154 @@
+"""`isopod apps`, `app`, `delete`, `open` and `sleep`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from isopod.cli import output
+from isopod.cli.options import AsJson, DataDir, Name, connect
+from isopod.errors import UsageError
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command("apps", epilog="Example: isopod apps --json")(list_apps)
+    cli.command("app", epilog="Example: isopod app hello")(show_app)
+    cli.command("delete", epilog="Example: isopod delete hello --yes")(delete)
+    cli.command("open", epilog="Example: isopod open hello")(open_app)
+    cli.command("sleep", epilog="Example: isopod sleep hello")(sleep)
+
+
+def list_apps(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the apps on the node."""
+    with connect(data_dir) as client:
+        found = client.apps()
+    if as_json:
+        output.print_json(found)
+        return
+    if not found:
+        output.note("no apps yet; `isopod deploy` makes one")
+        return
+    output.table(
+        ("NAME", "URL", "VERSION", "RUNTIME", "INSTANCES", "REQUESTS", "DEPLOYED"),
+        (
+            (
+                app["name"],
+                app["url"],
+                app["version"],
+                app["runtime"],
+                app["instances"] or "asleep",
+                app["requests"],
+                output.ago(app["deployed_at"]),
+            )
+            for app in found
+        ),
+    )
+
+
+def show_app(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show one app, its versions and its instances."""
+    with connect(data_dir) as client:
+        found = client.app(name)
+    if as_json:
+        output.print_json(found)
+        return
+    app = found["app"]
+    dependencies = ", ".join(f"{n} {v}" for n, v in found["dependencies"])
+    output.fields(
+        [
+            ("name", app["name"]),
+            ("url", app["url"]),
+            ("version", f"{app['version']} ({app['digest'][:12]})"),
+            ("runtime", app["runtime"]),
+            ("entrypoint", found["entrypoint"]),
+            ("source", app["source"].partition(":")[2] or "unknown"),
+            ("env", ", ".join(found["env_names"]) or "none"),
+            ("scaling", _pairs(found["scaling"])),
+            ("limits", _pairs(found["limits"])),
+            ("health", found["health_path"]),
+            ("dependencies", dependencies or "none"),
+            ("requests", f"{app['requests']} ({app['cold_starts']} cold, {app['errors']} failed)"),
+        ]
+    )
+    output.say()
+    output.table(
+        ("VERSION", "DIGEST", "MADE", ""),
+        (
+            (v["number"], v["digest"][:12], output.ago(v["created_at"]), "live" * v["live"])
+            for v in found["versions"]
+        ),
+    )
+    if found["instances"]:
+        output.say()
+        output.table(
+            ("INSTANCE", "WORKER", "VERSION", "STATE", "MEMORY", "REQUESTS", "AGE"),
+            (
+                (
+                    i["id"],
+                    i["worker"],
+                    i["version"],
+                    i["state"],
+                    output.mib(i["memory_bytes"]),
+                    i["requests"],
+                    f"{i['age_s']:.0f} s",
+                )
+                for i in found["instances"]
+            ),
+        )
+
+
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete an app, all its versions and its log."""
+    with connect(data_dir) as client:
+        if not yes:
+            client.app(name)  # before the question: a name that is not there needs none
+            if not sys.stdin.isatty():
+                raise UsageError(
+                    f"deleting app {name!r} cannot be undone", hint="say --yes to do it"
+                )
+            question = f"Delete app {name!r}, all its versions and its log? [y/N] "
+            sys.stderr.write(question)
+            sys.stderr.flush()
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                output.note("Nothing was deleted.")
+                raise typer.Exit(1)
+        done = client.delete(name)
+    if as_json:
+        output.print_json(done)
+    else:
+        output.say(f"app {name!r} is deleted")
+
+
+def open_app(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Open an app in the browser; prints its URL."""
+    with connect(data_dir) as client:
+        url = client.app(name)["app"]["url"]
+    if as_json:
+        output.print_json({"url": url})
+        return
+    output.say(url)
+    if sys.stdout.isatty():
+        import webbrowser
+
+        webbrowser.open(url)
+
+
+def sleep(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """End an app's idle instances now; the next request wakes it."""
+    with connect(data_dir) as client:
+        done = client.sleep(name)
+    if as_json:
+        output.print_json(done)
+    else:
+        output.say(f"{name} sleeps; {done['ended']} instances ended")
+
+
+def _pairs(values: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in values.items())

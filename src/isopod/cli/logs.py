@@ -1,0 +1,71 @@
+"""`isopod logs`."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from isopod.cli import output
+from isopod.cli.options import AsJson, DataDir, Name, connect
+from isopod.errors import UsageError
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+_COLOURS = {"stderr": "\x1b[31m", "isopod": "\x1b[36m"}
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command(
+        "logs", epilog="Examples: isopod logs hello -f    isopod logs hello --since 10m --json"
+    )(logs)
+
+
+def logs(
+    name: Name,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="10m, 2h, 1d, or an ISO 8601 time.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="The last so many lines.")] = 1000,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what an app wrote, and what isopod says of it."""
+    start = parse_since(since, time.time()) if since else 0.0
+    colour = output.is_terminal(sys.stdout)
+    with connect(data_dir) as client:
+        for line in client.logs(name, since=start, limit=limit, follow=follow):
+            if as_json:
+                output.print_json(line, one_line=True)
+            else:
+                output.say(_shown(line, colour=colour))
+            if follow:
+                sys.stdout.flush()
+
+
+def parse_since(text: str, now: float) -> float:
+    """Seconds since the epoch; a time without a zone is local."""
+    span = _SPAN.fullmatch(text.strip())
+    if span:
+        return max(0.0, now - float(span[1]) * _SECONDS[span[2]])
+    try:
+        return max(0.0, datetime.fromisoformat(text.strip()).timestamp())
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since {text!r} is neither a span nor a time",
+            hint="e.g. 30s, 10m, 2h, 1d or 2026-01-31T12:00:00",
+        ) from None
+
+
+def _shown(line: dict[str, Any], *, colour: bool) -> str:
+    stream = str(line.get("stream", ""))
+    text = f"{output.moment(float(line.get('at', 0)))} {stream:<6} {line.get('message', '')}"
+    if colour and stream in _COLOURS:
+        return f"{_COLOURS[stream]}{text}\x1b[0m"
+    return text

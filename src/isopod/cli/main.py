@@ -1,0 +1,110 @@
+"""`isopod`: the entry, and the one place that turns errors into messages and exit statuses.
+
+0 done; 1 the app's fault; 2 the caller's; 3 the node's; 130 stopped by Ctrl-C.
+Every import of weight happens inside the command that needs it, so that each starts quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from isopod import __version__
+from isopod.cli import apps, deploy, login, logs, output, runtimes, status, up
+from isopod.errors import IsopodError, UsageError
+from isopod.settings import SettingInvalid
+
+cli = typer.Typer(
+    name="isopod",
+    help="A WebAssembly cloud you can run yourself: deploy unmodified web apps, asleep until "
+    "a request wakes them.",
+    epilog="First `isopod up`; then, in an app's folder, `isopod deploy`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        output.say(f"isopod {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@cli.command(epilog="Example: isopod version --json")
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+) -> None:
+    """Print isopod's version."""
+    if as_json:
+        output.print_json({"version": __version__})
+    else:
+        output.say(f"isopod {__version__}")
+
+
+for noun in (up, deploy, apps, logs, status, runtimes, login):
+    noun.register(cli)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        result = cli(args=args, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except IsopodError as bad:
+        output.print_error(bad)
+        return bad.exit_status
+    except SettingInvalid as bad:
+        said = UsageError(str(bad), hint="see `isopod up --help`")
+        output.print_error(said)
+        return said.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has enough. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except typer.Abort:
+        return 130
+    except Exception as bad:
+        # The parser's own errors: their class moved between versions of typer.
+        message = getattr(bad, "format_message", None)
+        if message is None:
+            raise
+        return _usage(bad, message())
+
+
+def _usage(bad: Exception, message: str) -> int:
+    context = getattr(bad, "ctx", None)
+    path = getattr(context, "command_path", "isopod")
+    if type(bad).__name__ == "NoArgsIsHelpError":
+        if message:
+            output.say(message)
+        return 2
+    text = message[:1].lower() + message[1:].rstrip(".")
+    output.print_error(UsageError(text, hint=f"see `{path} --help`"))
+    return 2
+
+
+if __name__ == "__main__":
+    main()

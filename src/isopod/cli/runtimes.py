@@ -1,0 +1,66 @@
+"""`isopod runtimes` and `isopod runtimes prepare NAME`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isopod.cli import output
+from isopod.cli.options import AsJson, DataDir, connect
+
+_group = typer.Typer(no_args_is_help=False, invoke_without_command=True)
+
+
+def register(cli: typer.Typer) -> None:
+    cli.add_typer(
+        _group,
+        name="runtimes",
+        help="List the language runtimes of the node, or prepare one.",
+        epilog="Examples: isopod runtimes --json    isopod runtimes prepare python",
+    )
+
+
+@_group.callback()
+def runtimes(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    with connect(data_dir) as client:
+        found = client.runtimes()
+    if as_json:
+        output.print_json(found)
+        return
+    output.table(
+        ("NAME", "VERSION", "PREPARED", "SIZE", "LICENCE", "DIGEST"),
+        (
+            (
+                one["name"],
+                one["version"],
+                "yes" if one["prepared"] else "no",
+                output.mib(one["size_bytes"]),
+                one["licence"],
+                one["digest"][:12],
+            )
+            for one in found
+        ),
+    )
+
+
+@_group.command(epilog="Example: isopod runtimes prepare python")
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The runtime's name.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compile a runtime for this machine, unless that is done already."""
+    bar = output.Bar()
+    with connect(data_dir) as client:
+        try:
+            for line in client.prepare_runtime(name):
+                bar.update(line["progress"], line["text"])
+        finally:
+            bar.stop()
+    if as_json:
+        output.print_json({"name": name, "prepared": True})
+    else:
+        output.say(f"runtime {name!r} is prepared")

@@ -1,0 +1,300 @@
+"""The API's client, and how the command line finds its node.
+
+Everything the command line does goes through here; an error of the server is raised as the same
+class on this side. Answers are JSON objects as /v1/openapi.json describes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from isopod.errors import IsopodError, NodeNotRunning, NodeUnreachable, UsageError
+from isopod.settings import ClientSettings
+
+Json = dict[str, Any]
+_CHUNK_BYTES = 256 * 1024
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_STREAM_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a build says nothing for minutes
+
+
+@dataclass(frozen=True)
+class NodeAddress:
+    """Where a node's API is. `found` says, for people, how we came to it."""
+
+    url: str
+    token: str = field(repr=False)
+    found: str
+    data_dir: Path | None = None
+
+
+def find_node(settings: ClientSettings) -> NodeAddress:
+    """--data-dir, else ISOPOD_URL, else ISOPOD_DATA_DIR, else the login, else the default folder.
+
+    NodeNotRunning when a folder says that no node runs on it.
+    """
+    if settings.data_dir is not None:
+        return _of_data_dir(settings.data_dir)
+    if settings.url:
+        return NodeAddress(_checked(settings.url), settings.token, "ISOPOD_URL")
+    if settings.env_data_dir is not None:
+        return _of_data_dir(settings.env_data_dir)
+    login = read_login(settings.login_path)
+    if login is not None:
+        return login
+    return _of_data_dir(settings.default_data_dir)
+
+
+def read_login(path: Path) -> NodeAddress | None:
+    """What `isopod login` wrote, if anything."""
+    try:
+        body = json.loads(path.read_text())
+        return NodeAddress(str(body["url"]), str(body["token"]), str(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as bad:
+        raise UsageError(
+            f"cannot read the login in {str(path)!r}", hint="run `isopod login URL` again"
+        ) from bad
+
+
+def write_login(path: Path, url: str, token: str) -> None:
+    """For the owner's eyes only; whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump({"url": _checked(url), "token": token}, file)
+    temporary.replace(path)
+
+
+def _of_data_dir(path: Path) -> NodeAddress:
+    nobody = NodeNotRunning(f"no node runs on {str(path)!r}")
+    try:
+        node = json.loads((path / "node.json").read_text())
+        token = (path / "token").read_text().strip()
+        port, pid = int(node["control_port"]), int(node["pid"])
+        host = str(node.get("control_host") or "127.0.0.1")
+    except FileNotFoundError:
+        raise nobody from None
+    except PermissionError as bad:
+        raise UsageError(
+            f"may not read {bad.filename!r}", hint="the node belongs to another user: use `login`"
+        ) from bad
+    except (OSError, ValueError, KeyError, TypeError) as bad:
+        raise NodeNotRunning(f"cannot understand {str(path / 'node.json')!r}") from bad
+    if not Path(f"/proc/{pid}").exists():  # killed: its port may be another's, tell it no token
+        raise nobody
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104
+        host = "127.0.0.1"
+    shown = f"[{host}]" if ":" in host else host
+    return NodeAddress(f"http://{shown}:{port}", token, str(path), data_dir=path)
+
+
+def _checked(url: str) -> str:
+    url = url if "://" in url else f"http://{url}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{url!r} is not the URL of a node", hint="e.g. http://127.0.0.1:8081")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+class Client:
+    """One connection to one node. Close it, or use it in `with`."""
+
+    def __init__(self, node: NodeAddress) -> None:
+        self.node = node
+        local = urlsplit(node.url).hostname in ("127.0.0.1", "localhost", "::1")
+        headers = {"Authorization": f"Bearer {node.token}"} if node.token else {}
+        self._http = httpx.Client(
+            base_url=node.url,
+            headers=headers,
+            timeout=_TIMEOUT,
+            trust_env=not local,  # a proxy cannot reach our loopback
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def health(self) -> Json:
+        return self._json("GET", "/v1/health")
+
+    def status(self) -> Json:
+        return self._json("GET", "/v1/status")
+
+    def apps(self) -> list[Json]:
+        found = self._json("GET", "/v1/apps")["apps"]
+        assert isinstance(found, list)
+        return found
+
+    def app(self, name: str) -> Json:
+        return self._json("GET", f"/v1/apps/{_part(name)}")
+
+    def delete(self, name: str) -> Json:
+        return self._json("DELETE", f"/v1/apps/{_part(name)}")
+
+    def rollback(self, name: str, version: int | None) -> Json:
+        return self._json("POST", f"/v1/apps/{_part(name)}/rollback", body={"version": version})
+
+    def sleep(self, name: str) -> Json:
+        return self._json("POST", f"/v1/apps/{_part(name)}/sleep")
+
+    def logs(self, name: str, *, since: float, limit: int, follow: bool) -> Iterator[Json]:
+        params = {"since": since, "limit": limit, "follow": follow}
+        return self._lines("GET", f"/v1/apps/{_part(name)}/logs", params=params)
+
+    def runtimes(self) -> list[Json]:
+        found = self._json("GET", "/v1/runtimes")["runtimes"]
+        assert isinstance(found, list)
+        return found
+
+    def prepare_runtime(self, name: str) -> Iterator[Json]:
+        """Lines {"progress": 0.0 to 1.0, "text"}."""
+        return self._lines("POST", f"/v1/runtimes/{_part(name)}/prepare")
+
+    def has_package(self, digest: str) -> bool:
+        with self._talking():
+            response = self._http.head(f"/v1/packages/{digest}")
+        if response.status_code in (204, 404):
+            return response.status_code == 204
+        # HEAD has no body to say why: a request that has one finds the same.
+        self.status()
+        raise _unexpected(response)
+
+    def upload(
+        self, digest: str, path: Path, *, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """`progress` is called with (bytes sent, bytes in all)."""
+        size = path.stat().st_size
+
+        def chunks() -> Iterator[bytes]:
+            sent = 0
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
+                    sent += len(chunk)
+                    if progress is not None:
+                        progress(sent, size)
+
+        with self._talking():
+            response = self._http.put(
+                f"/v1/packages/{digest}",
+                content=chunks(),
+                headers={"Content-Length": str(size)},
+                timeout=httpx.Timeout(120.0, connect=5.0),
+            )
+        _raise_for(response)
+
+    def deploy(
+        self,
+        *,
+        package: str,
+        name: str | None,
+        folder_name: str,
+        source: str,
+        env: Mapping[str, str],
+    ) -> Iterator[Json]:
+        """Lines {"step": ...}, and {"result": ...} as the last; an error is raised."""
+        body = {
+            "package": package,
+            "name": name,
+            "folder_name": folder_name,
+            "source": source,
+            "env": dict(env),
+        }
+        return self._lines("POST", "/v1/deploys", body=body)
+
+    def _json(self, method: str, path: str, *, body: Json | None = None) -> Json:
+        with self._talking():
+            response = self._http.request(method, path, json=body)
+        _raise_for(response)
+        try:
+            answer = response.json()
+        except ValueError:
+            raise _unexpected(response) from None
+        if not isinstance(answer, dict):
+            raise _unexpected(response)
+        return answer
+
+    def _lines(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Mapping[str, str | float | bool] | None = None,
+    ) -> Iterator[Json]:
+        with (
+            self._talking(),
+            self._http.stream(
+                method, path, json=body, params=params, timeout=_STREAM_TIMEOUT
+            ) as response,
+        ):
+            if response.is_error:
+                response.read()
+            _raise_for(response)
+            for line in response.iter_lines():
+                item = json.loads(line)
+                if "error" in item and isinstance(item["error"], dict):
+                    raise IsopodError.from_wire(item["error"])
+                yield item
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as bad:
+            if self.node.data_dir is not None:
+                raise NodeNotRunning(
+                    f"the node on {str(self.node.data_dir)!r} does not answer at {self.node.url}"
+                ) from bad
+            raise NodeUnreachable(
+                f"cannot reach a node at {self.node.url!r}",
+                hint=f"is it up, and is its address right? it came from {self.node.found}",
+            ) from bad
+        except httpx.TimeoutException as bad:
+            raise NodeUnreachable(
+                f"the node at {self.node.url!r} did not answer in time", hint="try again"
+            ) from bad
+        except httpx.TransportError as bad:
+            raise NodeUnreachable(
+                f"the connection to {self.node.url!r} was lost",
+                hint="what was not acknowledged may not have happened: look, then try again",
+            ) from bad
+        except httpx.InvalidURL as bad:
+            raise UsageError(f"{self.node.url!r} is not the URL of a node") from bad
+
+
+def _part(text: str) -> str:
+    """One path segment; what it means is the server's to check."""
+    from urllib.parse import quote
+
+    return quote(text, safe="") or "%20"
+
+
+def _raise_for(response: httpx.Response) -> None:
+    if not response.is_error:
+        return
+    try:
+        error = response.json()["error"]
+        raise IsopodError.from_wire(error)
+    except (ValueError, KeyError, TypeError):
+        raise _unexpected(response) from None
+
+
+def _unexpected(response: httpx.Response) -> IsopodError:
+    return NodeUnreachable(
+        f"{str(response.url)!r} answered {response.status_code} in a way no isopod node does",
+        hint="is this the control API's address?",
+    )
