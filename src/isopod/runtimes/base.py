@@ -1,0 +1,43 @@
+"""What a language runtime offers to the rest of isopod. A runtime for a tenant's own language is
+one folder that fulfils this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from isopod.manifest import Manifest
+from isopod.model.app import AppSpec
+from isopod.model.ids import Digest
+from isopod.model.runtime import RuntimeInfo
+from isopod.runtimes.health import HealthResult
+
+Progress = Callable[[float, str], None]
+
+
+class Runtime(Protocol):
+    """Everything a node, a builder and the command line ask of a language."""
+
+    @property
+    def name(self) -> str: ...
+
+    def info(self, cache_dir: Path) -> RuntimeInfo:
+        """What `isopod runtimes` shows; cheap."""
+
+    def digest(self) -> Digest:
+        """Of everything a build depends on beside the package."""
+
+    def prepare(self, cache_dir: Path, progress: Progress) -> None:
+        """Make it ready on this machine: compile its module into the cache."""
+
+    def detect(self, folder: Path, manifest: Manifest) -> str:
+        """The app's entrypoint. Raises AppNotDetected and its kin."""
+
+    def compile_tree(self, cache_dir: Path, folder: Path) -> list[tuple[str, str]]:
+        """Compile the sources below `folder` in place; (path, message) of those that fail."""
+
+    def check_health(
+        self, cache_dir: Path, *, app_tree: Path, site_tree: Path, spec: AppSpec, tmp_root: Path
+    ) -> HealthResult:
+        """Boot the app and send it its health request."""

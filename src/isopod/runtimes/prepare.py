@@ -1,0 +1,34 @@
+"""`python -m isopod.runtimes.prepare NAME CACHE_DIR`: prepare a runtime, telling progress.
+
+JSON lines on standard output: {"progress": 0.0-1.0, "text": ...}; on failure {"error": ...} and
+exit status 1. A process of its own, because what it maps and compiles must not stay in the
+supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from isopod import runtimes
+from isopod.errors import IsopodError
+
+
+def main(name: str, cache_dir: str) -> int:
+    def say(line: dict[str, Any]) -> None:
+        print(json.dumps(line), flush=True)
+
+    try:
+        runtimes.prepare(
+            name, Path(cache_dir), lambda done, text: say({"progress": done, "text": text})
+        )
+    except IsopodError as error:
+        say({"error": error.to_wire()})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

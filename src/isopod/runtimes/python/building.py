@@ -1,0 +1,137 @@
+"""What a builder asks of the Python runtime: compile a tree, and see the app answer once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from isopod.engine.instance import Preopen
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import AppFailedToStart, DeadlineExceeded, HealthFailed, IsopodError
+from isopod.model.app import AppSpec
+from isopod.model.log import Stream
+from isopod.runtimes.guest import GuestRequest
+from isopod.runtimes.health import HealthResult
+from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder, in_scheduler
+
+START_DEADLINE_S = 60.0
+_MAX_OUTPUT = 64 << 10
+_COMPILE_MEMORY_MIB = 1024
+
+
+def compile_tree(runtime: PythonRuntime, root: Path) -> list[tuple[str, str]]:
+    """Byte-compile the sources below `root` in a guest of their own interpreter, in place.
+
+    Gives (relative path, message) of the files that do not compile: no error by itself, since
+    packages carry such files on purpose.
+    """
+    said = in_scheduler(
+        runtime,
+        lambda scheduler: runtime.run_script(
+            scheduler,
+            "import isopod_compile; isopod_compile.main('/work')",
+            (Preopen(root, "/work", writable=True),),
+            _COMPILE_MEMORY_MIB,
+        ),
+    )
+    failed = [line.partition("\t") for line in said.splitlines()[1:]]
+    return [(path, message) for path, _, message in failed]
+
+
+def check_health(
+    runtime: PythonRuntime, *, app_tree: Path, site_tree: Path, spec: AppSpec, tmp_root: Path
+) -> HealthResult:
+    """Boot the app as a worker would, and send it `GET [health] path`.
+
+    Raises AppFailedToStart, EntrypointNotFound, EntrypointNotCallable, AppSyntaxError,
+    MemoryLimitExceeded or HealthFailed; `details["traceback"]` holds what the guest printed.
+    """
+    output: list[bytes] = []
+
+    def collect(_stream: Stream, data: bytes) -> None:
+        if sum(map(len, output)) < _MAX_OUTPUT:
+            output.append(data)
+
+    def printed() -> str:
+        return b"".join(output).decode("utf-8", "replace")
+
+    async def check(scheduler: Scheduler) -> HealthResult:
+        tmp = TemporaryFolder(tmp_root)
+        guest = runtime.new_guest(
+            scheduler=scheduler,
+            app_tree=app_tree,
+            site_tree=site_tree,
+            tmp=tmp.path,
+            entrypoint=spec.entrypoint,
+            env=spec.env,
+            memory_mib=spec.limits.memory_mib,
+            output=collect,
+        )
+        try:
+            began = time.monotonic()
+            async with asyncio.timeout(START_DEADLINE_S):
+                await guest.start()
+            booted = time.monotonic()
+            async with asyncio.timeout(spec.limits.deadline_ms / 1e3):
+                response = await guest.send(_request(spec), _no_body)
+                # One piece is enough: a health endpoint may stream for ever.
+            ended = time.monotonic()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"app {spec.name!r} did not start and answer GET {spec.health.path} in time",
+                hint="do less at import, or raise limits.deadline_ms",
+            ) from None
+        finally:
+            guest.close()
+            tmp.remove()
+        if response.status >= 500:
+            raise HealthFailed(
+                f"app {spec.name!r} answered GET {spec.health.path} with {response.status}"
+            )
+        return HealthResult(
+            status=response.status,
+            boot_ms=(booted - began) * 1e3,
+            request_ms=(ended - booted) * 1e3,
+            output=printed(),
+        )
+
+    try:
+        return in_scheduler(runtime, check)
+    except IsopodError as error:
+        raise _explain(error, spec, printed()) from error
+
+
+def _explain(error: IsopodError, spec: AppSpec, printed: str) -> IsopodError:
+    """The error with what the app printed; an exception in the request is a failed health check."""
+    if error.code in ("guest_failed", "guest_protocol_error"):
+        error = HealthFailed(
+            f"app {spec.name!r} failed to answer GET {spec.health.path}: {error.message}",
+            details=error.details,
+        )
+    elif error.code == "stack_limit_exceeded":
+        error = AppFailedToStart(error.message, details=error.details)
+    if not error.details.get("traceback"):
+        error.details["traceback"] = printed
+    elif printed:
+        error.details["output"] = printed
+    return error
+
+
+def _request(spec: AppSpec) -> GuestRequest:
+    path, _, query = spec.health.path.partition("?")
+    return GuestRequest(
+        method="GET",
+        path=path,
+        query=query,
+        protocol="HTTP/1.1",
+        scheme="http",
+        host="localhost",
+        port=80,
+        client="127.0.0.1",
+        headers=(("host", "localhost"), ("user-agent", "isopod-health")),
+    )
+
+
+async def _no_body(_size: int) -> bytes:
+    return b""

@@ -1,0 +1,44 @@
+"""Python, as `isopod.runtimes.base.Runtime` wants a language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isopod.manifest import Manifest
+from isopod.model.app import AppSpec
+from isopod.model.ids import Digest
+from isopod.model.runtime import RuntimeInfo
+from isopod.runtimes.base import Progress
+from isopod.runtimes.health import HealthResult
+from isopod.runtimes.python import artifacts, building, detect, preparing
+from isopod.runtimes.python.runtime import PythonRuntime
+
+
+class PythonLanguage:
+    name = "python"
+
+    def info(self, cache_dir: Path) -> RuntimeInfo:
+        return preparing.info(cache_dir)
+
+    def digest(self) -> Digest:
+        return artifacts.runtime_digest()
+
+    def prepare(self, cache_dir: Path, progress: Progress) -> None:
+        preparing.prepare(cache_dir, progress)
+
+    def detect(self, folder: Path, manifest: Manifest) -> str:
+        return detect.detect(folder, manifest)
+
+    def compile_tree(self, cache_dir: Path, folder: Path) -> list[tuple[str, str]]:
+        return building.compile_tree(PythonRuntime(cache_dir), folder)
+
+    def check_health(
+        self, cache_dir: Path, *, app_tree: Path, site_tree: Path, spec: AppSpec, tmp_root: Path
+    ) -> HealthResult:
+        return building.check_health(
+            PythonRuntime(cache_dir),
+            app_tree=app_tree,
+            site_tree=site_tree,
+            spec=spec,
+            tmp_root=tmp_root,
+        )
