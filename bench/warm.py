@@ -20,7 +20,7 @@ from tools import processes
 from tools.node import running
 
 ROUNDS = 5
-REQUESTS = 1200  # a round; CPU time comes in steps of 10 ms, so a round must use many of them
+REQUESTS = 2500  # a round; CPU time comes in steps of 10 ms, so a round must use many of them
 CONNECTIONS = 16
 
 

@@ -100,24 +100,27 @@ class Node:
 
     def stop(self) -> None:
         """Ends the node as a service manager would, and raises `Leftovers` if anything of it
-        still runs afterwards."""
+        still runs afterwards (and ends that too)."""
         family = processes.descendants(self.process.pid)
         self.process.send_signal(signal.SIGTERM)
+        wrong = []
         try:
-            status = self.process.wait(_STOP_S)
+            if status := self.process.wait(_STOP_S):
+                wrong.append(f"the node ended with status {status}")
         except subprocess.TimeoutExpired:
+            wrong.append(f"the node did not end within {_STOP_S} s of SIGTERM")
             self.process.kill()
             self.process.wait()
-            raise Leftovers(f"the node did not end within {_STOP_S} s of SIGTERM") from None
         # Children end by the kernel's hand when their parent does: give it a moment.
         end = time.monotonic() + 2
         while (left := self._left(family)) and time.monotonic() < end:
             time.sleep(0.05)
-        if left:
-            names = ", ".join(f"{process.pid} ({process.command})" for process in left)
-            raise Leftovers(f"still running after the node ended: {names}")
-        if status:
-            raise Leftovers(f"the node ended with status {status}")
+        for process in left:
+            wrong.append(f"still running: {process.pid} ({process.command[:200]})")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        if wrong:
+            raise Leftovers("; ".join(wrong))
 
     def _left(self, family: list[Process]) -> list[Process]:
         named = {process.pid: process for process in processes.mentioning(str(self.data_dir))}
