@@ -214,3 +214,23 @@ def _parse(name: str, kind: str, text: str) -> object:
     if kind.startswith("tuple"):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
+
+
+_INDEX_VARIABLES = frozenset(
+    {
+        *("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_EXCLUDE_NEWER", "UV_FIND_LINKS"),
+        *("UV_INSECURE_HOST", "UV_KEYRING_PROVIDER", "UV_NATIVE_TLS", "UV_NO_INDEX"),
+        *("UV_OFFLINE", "UV_SYSTEM_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    }
+)
+
+
+def package_index_environment() -> dict[str, str]:
+    """How an operator says where packages come from: uv's own variables for indexes and their
+    credentials, certificates and proxies. Nothing else of the environment reaches uv."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() in _INDEX_VARIABLES or name.startswith(("UV_INDEX", "UV_HTTP_"))
+    }
