@@ -12,6 +12,7 @@ from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
 from isopod.runtimes.health import HealthResult
+from isopod.runtimes.installed import Installed
 
 Progress = Callable[[float, str], None]
 
@@ -33,6 +34,10 @@ class Runtime(Protocol):
 
     def detect(self, folder: Path, manifest: Manifest) -> str:
         """The app's entrypoint. Raises AppNotDetected and its kin."""
+
+    def install_dependencies(self, cache_dir: Path, folder: Path, site: Path) -> Installed:
+        """Install what the app in `folder` asks for into the new folder `site`. Raises
+        DependencyInvalid and its kin."""
 
     def compile_tree(self, cache_dir: Path, folder: Path) -> list[tuple[str, str]]:
         """Compile the sources below `folder` in place; (path, message) of those that fail."""

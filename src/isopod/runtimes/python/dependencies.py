@@ -13,11 +13,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.errors import DependencyInvalid, IsopodError
 from isopod.model.ids import Digest
+from isopod.runtimes.installed import Installed
 from isopod.runtimes.python.bundled import Distribution, distribution, in_use, plant, unplant
 from isopod.runtimes.python.diagnose import Native, diagnose, native_only
 from isopod.runtimes.python.lock import read_lock
@@ -27,16 +27,6 @@ from isopod.runtimes.python.uv import Uv
 # What an installation writes that says when, where or how; the guest reads none of it.
 _LEFT_BEHIND = ("bin", "Scripts", ".lock", ".gitignore", "CACHEDIR.TAG")
 _LOCAL_METADATA = frozenset({"REQUESTED", "INSTALLER", "uv_cache.json", "direct_url.json"})
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """`distributions`: (name, version), sorted, with the bundled ones that are in use.
-    `fingerprint` is equal for equal files. `text` says what was done, for people."""
-
-    distributions: tuple[tuple[str, str], ...]
-    fingerprint: Digest
-    text: str
 
 
 def install(folder: Path, site: Path, *, cache_dir: Path) -> Installed:

@@ -10,7 +10,8 @@ from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
 from isopod.runtimes.base import Progress
 from isopod.runtimes.health import HealthResult
-from isopod.runtimes.python import artifacts, building, detect, preparing
+from isopod.runtimes.installed import Installed
+from isopod.runtimes.python import artifacts, building, dependencies, detect, preparing
 from isopod.runtimes.python.runtime import PythonRuntime
 
 
@@ -28,6 +29,9 @@ class PythonLanguage:
 
     def detect(self, folder: Path, manifest: Manifest) -> str:
         return detect.detect(folder, manifest)
+
+    def install_dependencies(self, cache_dir: Path, folder: Path, site: Path) -> Installed:
+        return dependencies.install(folder, site, cache_dir=cache_dir)
 
     def compile_tree(self, cache_dir: Path, folder: Path) -> list[tuple[str, str]]:
         return building.compile_tree(PythonRuntime(cache_dir), folder)

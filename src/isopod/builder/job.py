@@ -1,0 +1,94 @@
+"""One job in this process, from its JSON to the last line, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from isopod.blobs.store import BlobStore
+from isopod.blobs.trees import TreeCache
+from isopod.builder.report import Report
+from isopod.builder.steps import Builds
+from isopod.errors import BuildFailed, BuildTimeout, IsopodError, disk_full_is_clear
+from isopod.model.build import BuildJob
+from isopod.runtimes.base import Runtime
+
+_HARD_EXIT_AFTER_S = 5.0  # for a main thread that is deep in native code
+
+
+class _TimeIsUp(BaseException):
+    """Not an Exception: nothing on the way may take it for its own."""
+
+
+def run(job: BuildJob, *, report: Report, find_runtime: Callable[[str], Runtime]) -> int:
+    """Build, and say how it ended. Returns the process's exit status."""
+    timeout = BuildTimeout(
+        f"the build took longer than {job.timeout_s:g} s",
+        hint="deploy fewer dependencies; the node's operator can raise the build timeout",
+    )
+    try:
+        with _bounded(job.timeout_s, report, timeout):
+            result = _build(job, report, find_runtime)
+    except _TimeIsUp:
+        return _failed(report, timeout)
+    except IsopodError as error:
+        return _failed(report, error)
+    except Exception as error:
+        return _failed(
+            report,
+            BuildFailed(
+                f"the builder failed: {type(error).__name__}: {error}",
+                details={"traceback": traceback.format_exc()},
+            ),
+        )
+    report.end({"result": result})
+    return 0
+
+
+def _build(job: BuildJob, report: Report, find_runtime: Callable[[str], Runtime]) -> dict[str, Any]:
+    with disk_full_is_clear(job.trees_dir):
+        blobs = BlobStore(Path(job.blobs_dir))
+        trees = TreeCache(Path(job.trees_dir), blobs)
+        built = Builds(
+            job, report=report, blobs=blobs, trees=trees, find_runtime=find_runtime
+        ).run()
+    return {
+        "name": built.spec.name,
+        "spec": built.spec.to_json(),
+        "build": built.build.to_json(),
+    }
+
+
+def _failed(report: Report, error: IsopodError) -> int:
+    report.end({"error": error.to_wire()})
+    return 1
+
+
+@contextmanager
+def _bounded(seconds: float, report: Report, timeout: BuildTimeout) -> Iterator[None]:
+    """Interrupt this thread after `seconds`; end the process if it does not heed that."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise _TimeIsUp
+
+    def give_up() -> None:
+        if report.end({"error": timeout.to_wire()}):
+            os._exit(1)
+
+    hard = threading.Timer(seconds + _HARD_EXIT_AFTER_S, give_up)
+    hard.daemon = True
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    hard.start()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        hard.cancel()

@@ -1,0 +1,184 @@
+"""The steps of a build, in order: unpack, detect, dependencies, compile, start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from isopod import manifest as manifests
+from isopod.blobs.store import BlobStore
+from isopod.blobs.trees import TreeCache
+from isopod.builder.report import Report
+from isopod.builder.sites import SiteCache, site_key
+from isopod.errors import AppSyntaxError
+from isopod.manifest import Manifest
+from isopod.model.app import AppSpec, Build
+from isopod.model.build import BuildJob
+from isopod.model.ids import RESERVED_NAMES, AppName, Digest
+from isopod.package.unpack import unpack
+from isopod.runtimes.base import Runtime
+from isopod.runtimes.health import HealthResult
+from isopod.runtimes.installed import Installed
+
+BUILDER_FORMAT = 1  # raise it when equal inputs shall be built anew
+DEFAULT_RUNTIME = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A build that answered its health request."""
+
+    spec: AppSpec
+    build: Build
+
+
+def build_key(package: Digest, runtime: Digest) -> Digest:
+    """The digest of everything that a build is made from. What an app requires is in its package;
+    what the index held at the time is not part of it, so a package keeps its dependencies."""
+    body = json.dumps([BUILDER_FORMAT, package, runtime])
+    return Digest(hashlib.sha256(body.encode()).hexdigest())
+
+
+def choose_name(given: str, manifest: Manifest, folder_name: str) -> AppName:
+    """--name, else the manifest's, else one made from the folder's."""
+    if given:
+        return AppName.parse(given)
+    return manifest.name or slug(folder_name)
+
+
+def slug(folder_name: str) -> AppName:
+    """An app name that reads like the folder's."""
+    text = re.sub(r"[^a-z0-9]+", "-", folder_name.lower()).strip("-")[:63].strip("-")
+    return AppName.parse(f"{text}-app" if text in RESERVED_NAMES else text or "app")
+
+
+class Builds:
+    """What a build needs, and the steps over it."""
+
+    def __init__(
+        self,
+        job: BuildJob,
+        *,
+        report: Report,
+        blobs: BlobStore,
+        trees: TreeCache,
+        find_runtime: Callable[[str], Runtime],
+    ) -> None:
+        self._job = job
+        self._report = report
+        self._blobs = blobs
+        self._trees = trees
+        self._find_runtime = find_runtime
+        self._cache_dir = Path(job.cache_dir)
+        self._sites = SiteCache(self._cache_dir / "sites", blobs)
+
+    def run(self) -> Built:
+        """Do it all. Leaves blobs and trees only; raises what went wrong."""
+        work = self._trees.temporary()
+        try:
+            return self._run(work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _run(self, work: Path) -> Built:
+        job = self._job
+        package = Digest.parse(job.package)
+        app = work / "app"
+        with self._report.step("unpack", "Unpacking") as step:
+            files = unpack(self._blobs.open_verified(package), app)
+            step.text = f"{files:,} file{'' if files == 1 else 's'}"
+        with self._report.step("detect", "Finding the app") as step:
+            manifest = manifests.load(app)
+            runtime = self._find_runtime(manifest.runtime or DEFAULT_RUNTIME)
+            spec = manifest.to_spec(
+                name=choose_name(job.app_name, manifest, job.folder_name),
+                runtime=runtime.name,
+                entrypoint=runtime.detect(app, manifest),
+                env=job.env,
+            )
+            step.text = f"{spec.entrypoint} ({runtime.name})"
+        key = build_key(package, runtime.digest())
+        build = self._earlier(key) or self._make(key, runtime, app, work)
+        self._start(runtime, spec, build, work)
+        return Built(spec, build)
+
+    def _earlier(self, key: Digest) -> Build | None:
+        """The build that control found, if it was made from the same and its blobs are there."""
+        if self._job.reuse is None:
+            return None
+        build = Build.from_json(self._job.reuse)
+        there = self._blobs.has(build.app_tree) and self._blobs.has(build.site_tree)
+        if build.key != key or not there:
+            return None
+        for name, text in (("dependencies", "As built before"), ("compile", "As built before")):
+            with self._report.step(name, text):
+                pass
+        return build
+
+    def _make(self, key: Digest, runtime: Runtime, app: Path, work: Path) -> Build:
+        site = work / "site"
+        with self._report.step("dependencies", "Installing dependencies") as step:
+            installed = runtime.install_dependencies(self._cache_dir, app, site)
+            step.text = installed.text
+        with self._report.step("compile", "Compiling") as step:
+            # The app first: its mistakes are the likely ones.
+            failed = runtime.compile_tree(self._cache_dir, app)
+            if failed:
+                raise _does_not_compile(failed)
+            app_tree = self._trees.make(app)
+            site_tree, again = self._site_tree(runtime, installed, site)
+            step.text = "The app" if again else "The app and its dependencies"
+        return Build(key, app_tree, site_tree, installed.distributions)
+
+    def _site_tree(self, runtime: Runtime, installed: Installed, site: Path) -> tuple[Digest, bool]:
+        """The compiled dependencies, and whether they were there already."""
+        key = site_key(installed.fingerprint, runtime.digest())
+        found = self._sites.find(key)
+        if found is not None:
+            return found, True
+        # Packages carry files for other versions of Python: that these fail harms nobody.
+        runtime.compile_tree(self._cache_dir, site)
+        tree = self._trees.make(site)
+        self._sites.keep(key, tree)
+        return tree, False
+
+    def _start(self, runtime: Runtime, spec: AppSpec, build: Build, work: Path) -> HealthResult:
+        with self._report.step("start", "Starting it") as step:
+            app_tree = self._trees.ensure(build.app_tree)
+            site_tree = self._trees.ensure(build.site_tree)
+            scratch = work / "tmp"
+            scratch.mkdir()
+            health = runtime.check_health(
+                self._cache_dir,
+                app_tree=app_tree,
+                site_tree=site_tree,
+                spec=spec,
+                tmp_root=scratch,
+            )
+            step.text = (
+                f"{spec.health.path} answered {health.status} "
+                f"(start {health.boot_ms:.0f} ms, request {health.request_ms:.0f} ms)"
+            )
+        return health
+
+
+def _does_not_compile(failed: list[tuple[str, str]]) -> AppSyntaxError:
+    path, message = failed[0]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    line = re.search(r"\bline (\d+)", message)
+    return AppSyntaxError(
+        f"{path}: {message}{more}",
+        hint="fix it, or list the file in .isopodignore if the app does not need it",
+        details={
+            "file": path,
+            "line": int(line[1]) if line else 0,
+            "text": message,
+            "files": [{"file": name, "text": text} for name, text in failed],
+            "traceback": "\n".join(f"{name}: {text}" for name, text in failed),
+        },
+    )

@@ -1,0 +1,17 @@
+"""What the installation of an app's dependencies left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isopod.model.ids import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """`distributions`: (name, version), sorted, with those of the runtime that are in use.
+    `fingerprint` is equal for equal files. `text` says what was done, for people."""
+
+    distributions: tuple[tuple[str, str], ...]
+    fingerprint: Digest
+    text: str
