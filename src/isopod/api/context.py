@@ -62,6 +62,7 @@ async def stream(
     async def lines() -> AsyncIterator[bytes]:
         async with aclosing(items):
             try:
+                yield b""  # the status goes out now, however long the first line takes
                 for item in first:
                     yield orjson.dumps(show(item)) + b"\n"
                 async for item in items:

@@ -26,15 +26,15 @@ _EXPECTED = frozenset({".git", ".hg", ".svn", "__pycache__", ".DS_Store"})
 
 def register(cli: typer.Typer) -> None:
     cli.command(
-        epilog="Examples: isopod deploy    "
-        "isopod deploy ./shop --name shop --env DEBUG=0    "
+        epilog="Examples:\n\nisopod deploy\n\n"
+        "isopod deploy ./shop --name shop --env DEBUG=0\n\n"
         "URL=$(isopod deploy)"
     )(deploy)
-    cli.command(epilog="Examples: isopod rollback hello    isopod rollback hello 3")(rollback)
+    cli.command(epilog="Examples:\n\nisopod rollback hello\n\nisopod rollback hello 3")(rollback)
 
 
 def deploy(
-    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The app's folder.")] = Path(),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The app's folder.")] = Path(),
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="N", help="The app; replaces its live version."),
@@ -72,7 +72,7 @@ def deploy(
 def rollback(
     name: Name,
     version: Annotated[
-        int | None, typer.Argument(metavar="[VERSION]", help="Its number; none: the one before.")
+        int | None, typer.Argument(metavar="VERSION", help="Its number; none: the one before.")
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,

@@ -14,7 +14,7 @@ from isopod.settings import ClientSettings
 
 def register(cli: typer.Typer) -> None:
     cli.command(
-        epilog="Examples: isopod login http://10.0.0.5:8081    "
+        epilog="Examples:\n\nisopod login http://10.0.0.5:8081\n\n"
         "isopod login http://10.0.0.5:8081 --token-stdin < token"
     )(login)
 

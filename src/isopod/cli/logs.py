@@ -21,7 +21,7 @@ _COLOURS = {"stderr": "\x1b[31m", "isopod": "\x1b[36m"}
 
 def register(cli: typer.Typer) -> None:
     cli.command(
-        "logs", epilog="Examples: isopod logs hello -f    isopod logs hello --since 10m --json"
+        "logs", epilog="Examples:\n\nisopod logs hello -f\n\nisopod logs hello --since 10m --json"
     )(logs)
 
 
@@ -47,6 +47,8 @@ def logs(
                 output.say(_shown(line, colour=colour))
             if follow:
                 sys.stdout.flush()
+    if follow:
+        output.note("the node ended the log")
 
 
 def parse_since(text: str, now: float) -> float:

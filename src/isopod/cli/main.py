@@ -68,7 +68,7 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """Run one command; returns the exit status."""
     try:
-        result = cli(args=args, standalone_mode=False)
+        result = cli(args=args, prog_name="isopod", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except IsopodError as bad:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="D", help="The node's folder. [env: ISOPOD_DATA_DIR]"),
+    typer.Option("--data-dir", metavar="D", help="The node's folder, else ISOPOD_DATA_DIR."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The app's name.")]

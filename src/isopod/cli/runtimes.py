@@ -17,7 +17,7 @@ def register(cli: typer.Typer) -> None:
         _group,
         name="runtimes",
         help="List the language runtimes of the node, or prepare one.",
-        epilog="Examples: isopod runtimes --json    isopod runtimes prepare python",
+        epilog="Examples:\n\nisopod runtimes --json\n\nisopod runtimes prepare python",
     )
 
 

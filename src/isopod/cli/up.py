@@ -30,8 +30,8 @@ class _Terminal:
 
 def register(cli: typer.Typer) -> None:
     cli.command(
-        epilog="Example: isopod up --data-dir ./node --port 0    "
-        "Every option is also a variable: ISOPOD_PORT=0 isopod up"
+        epilog="Examples:\n\nisopod up --data-dir ./node --port 0\n\n"
+        "ISOPOD_PORT=0 isopod up    (every option is also a variable)"
     )(up)
 
 
@@ -41,31 +41,31 @@ def up(
         Path | None, typer.Option(metavar="D", help="Where the node keeps everything.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option(metavar="H", help="Address apps are served on. [127.0.0.1]")
+        str | None, typer.Option(metavar="H", help="Address apps are served on. (127.0.0.1)")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port apps are served on; 0 picks one. [8080]")
+        int | None, typer.Option(help="Port apps are served on; 0 picks one. (8080)")
     ] = None,
     control_host: Annotated[
-        str | None, typer.Option(metavar="H", help="Address of the API. [127.0.0.1]")
+        str | None, typer.Option(metavar="H", help="Address of the API. (127.0.0.1)")
     ] = None,
     control_port: Annotated[
-        int | None, typer.Option(help="Port of the API; 0 picks one. [8081]")
+        int | None, typer.Option(help="Port of the API; 0 picks one. (8081)")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Gateway processes. [one per core]")
+        int | None, typer.Option(metavar="N", help="Gateway processes. (one per core)")
     ] = None,
     domain: Annotated[
-        str | None, typer.Option(metavar="D", help="Apps answer at NAME.D. [localhost]")
+        str | None, typer.Option(metavar="D", help="Apps answer at NAME.D. (localhost)")
     ] = None,
     cache_dir: Annotated[
-        Path | None, typer.Option(metavar="D", help="Compiled runtimes. [~/.cache/isopod]")
+        Path | None, typer.Option(metavar="D", help="Compiled runtimes. (~/.cache/isopod)")
     ] = None,
     memory_budget_mib: Annotated[
-        int | None, typer.Option(metavar="MIB", help="Of all instances. [half of RAM]")
+        int | None, typer.Option(metavar="MIB", help="Of all instances. (half of RAM)")
     ] = None,
     drain_s: Annotated[
-        float | None, typer.Option(metavar="S", help="For requests in flight at a stop. [10]")
+        float | None, typer.Option(metavar="S", help="For requests in flight at a stop. (10)")
     ] = None,
 ) -> None:
     """Start the node and serve until Ctrl-C or SIGTERM."""

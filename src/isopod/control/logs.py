@@ -43,7 +43,7 @@ async def _read(
         # The position is taken with the history, so that nothing falls between the two.
         for line in await asyncio.to_thread(_history, older, tail, since, limit):
             yield line
-        while follow:
+        while follow and not node.stopping.is_set():
             for line in tail.more():
                 yield line
             await asyncio.sleep(_POLL_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class Node:
     catalog: Catalog
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # names (or folders) being deployed
+    stopping: threading.Event = field(default_factory=threading.Event)  # endless answers end
 
     @contextmanager
     def one_deploy(self, key: str, message: str) -> Iterator[None]:

@@ -62,6 +62,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        node.stopping.set()
         if not serving.done():
             server.stop()  # type: ignore[no-untyped-call]
             await asyncio.wait((serving,), timeout=_STOP_S)

@@ -37,6 +37,7 @@ def up(
     *,
     report: Reporter,
     worker_module: str = _WORKER,
+    control_module: str = _CONTROL,
     runtimes: tuple[str, ...] = ("python",),
 ) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit status.
@@ -69,6 +70,7 @@ def up(
             control=control,
             report=report,
             worker_module=worker_module,
+            control_module=control_module,
             runtimes=runtimes,
         )
         return asyncio.run(supervisor.run())
@@ -83,6 +85,7 @@ class Supervisor:
         control: socket.socket,
         report: Reporter,
         worker_module: str,
+        control_module: str,
         runtimes: tuple[str, ...],
     ) -> None:
         self._settings = settings
@@ -92,7 +95,7 @@ class Supervisor:
         self._control = Child(
             ChildSpec(
                 "control",
-                _CONTROL,
+                control_module,
                 child_environment(settings, ISOPOD_CONTROL_FD=str(control.fileno())),
                 fds=(control.fileno(),),
             ),
