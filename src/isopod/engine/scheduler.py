@@ -88,11 +88,18 @@ class Scheduler:
         self._ticker.stop()
 
     def wake(self, instance: Instance) -> None:
-        """Run `instance` soon: it is new, or was given a reply."""
+        """Run `instance` soon: it is new, or was given a reply. It goes before those that used up
+        their slice: who computes must not delay who answers."""
+        self._enqueue(instance, first=True)
+
+    def _enqueue(self, instance: Instance, *, first: bool) -> None:
         if instance.queued or instance.state is not State.READY:
             return
         instance.queued = True
-        self._queue.append(instance)
+        if first:
+            self._queue.appendleft(instance)
+        else:
+            self._queue.append(instance)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_one)
@@ -121,7 +128,7 @@ class Scheduler:
         finally:
             self._ticker.busy = False
         if instance.state is State.READY:
-            self.wake(instance)
+            self._enqueue(instance, first=False)
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
             delay = max(0.0, instance.wake_at - time.monotonic())
             self._loop.call_later(delay, self._end_sleep, instance)

@@ -50,6 +50,7 @@ class AppPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._boot_failed: tuple[float, IsopodError] | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._moved_at = 0.0  # when a waiting request was last given an instance
 
     @property
     def queued(self) -> int:
@@ -98,7 +99,7 @@ class AppPool:
             return
         view = PoolView(
             waiting=len(self._waiters),
-            oldest_wait_s=time.monotonic() - self._waiters[0].since,
+            stalled_s=time.monotonic() - max(self._moved_at, self._waiters[0].since),
             starting=len(self.starting),
             live=len(self.starting) + len(self.busy) + len(self.idle),
             runnable=sum(not slot.waiting for slot in self.busy),
@@ -175,6 +176,7 @@ class AppPool:
             if not waiter.future.done():
                 self.busy.add(slot)  # now: nothing may take it before its request wakes
                 waiter.future.set_result(slot)
+                self._moved_at = time.monotonic()
                 return
         self.idle.append(slot)
 

@@ -87,50 +87,45 @@ class Invocation:
 
     async def _respond(self, response: GuestResponse) -> None:
         guest = self._slot.guest
-        declared = declared_length(response)
         silent = self._request.method == "HEAD" or response.status in _NO_BODY
-        if silent or not response.more:
-            complete = True
-        else:
-            # The app said how long the body is, and here it is: the client need not wait for
-            # what the app still does after it.
-            complete = declared is not None and declared == len(response.body)
-        size = len(response.body)
-        if (
-            declared is not None
-            and not silent
-            and (size > declared or (complete and size < declared))
-        ):
-            raise GuestProtocolError(f"the app declared {declared} bytes and sent {size}")
+        _check_length(response, silent=silent)
         self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
         headers = outgoing(response.headers, self._request_id, self._timing.header())
         self.began = True
         await self._send(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )
-        await self._send_piece(b"" if silent else response.body, more=not complete)
-        sent = len(response.body)
-        chunk = await guest.next_chunk() if response.more else None
-        while chunk is not None:
-            sent += len(chunk)
-            if not complete:
-                if declared is not None and sent > declared:
-                    raise GuestProtocolError(f"the app sent more than the {declared} bytes it said")
-                await self._send_piece(chunk, more=True)
-            chunk = await guest.next_chunk()
-        if not complete:
-            if declared is not None and sent != declared:
-                raise GuestProtocolError(f"the app declared {declared} bytes and sent {sent}")
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        if silent or not response.more:
+            body = b"" if silent else response.body
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+            while response.more and await guest.next_chunk() is not None:
+                pass  # a body that HEAD asked to leave out
+        else:
+            await self._stream(response)
+        if not guest.idle:
+            await guest.finish()
 
-    async def _send_piece(self, data: bytes, *, more: bool) -> None:
-        message = {"type": "http.response.body", "body": data, "more_body": more}
-        if not more:
-            await self._send(message)
-            return
+    async def _stream(self, response: GuestResponse) -> None:
+        sent, chunk = 0, response.body
+        while True:
+            sent += len(chunk)
+            if response.length is not None and sent > response.length:
+                raise GuestProtocolError(
+                    f"the app sent more than the {response.length} bytes it declared"
+                )
+            await self._send_piece(chunk)
+            following = await self._slot.guest.next_chunk()
+            if following is None:
+                break
+            chunk = following
+        if response.length is not None and sent != response.length:
+            raise GuestProtocolError(f"the app declared {response.length} bytes and sent {sent}")
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_piece(self, data: bytes) -> None:
         try:
             async with asyncio.timeout(CLIENT_IDLE_S):
-                await self._send(message)
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except TimeoutError:
             raise ClientTooSlow(f"the client took nothing for {CLIENT_IDLE_S:.0f} s") from None
 
@@ -168,12 +163,10 @@ class Invocation:
             self._slot.guest.close()
 
 
-def declared_length(response: GuestResponse) -> int | None:
-    """The response's Content-Length. Raises GuestProtocolError when it is not one number."""
-    lengths = {value for name, value in response.headers if name == b"content-length"}
-    if not lengths:
-        return None
-    value = lengths.pop()
-    if lengths or not value.isdigit() or len(value) > 18:
-        raise GuestProtocolError("the app sent a Content-Length that is not one number")
-    return int(value)
+def _check_length(response: GuestResponse, *, silent: bool) -> None:
+    """A whole body that is not what its Content-Length says would desynchronise the client."""
+    size = len(response.body)
+    if silent or response.length is None:
+        return
+    if size > response.length or (not response.more and size != response.length):
+        raise GuestProtocolError(f"the app declared {response.length} bytes and sent {size}")

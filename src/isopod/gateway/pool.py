@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A queue that moves this slowly gets another instance even when the CPU is the bottleneck.
+# A queue in which nothing has moved for so long gets another instance, whatever its guests do.
 PATIENCE_S = 0.1
-# Runnable guests of one app per worker beyond which another would only cost memory.
-MAX_RUNNABLE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +14,7 @@ class PoolView:
     """One app version in one worker. `runnable`: busy guests that are not suspended in a call."""
 
     waiting: int
-    oldest_wait_s: float
+    stalled_s: float  # since a request was last given an instance, or began to wait
     starting: int
     live: int  # starting, busy and idle
     runnable: int
@@ -26,12 +24,13 @@ class PoolView:
 def should_start(view: PoolView) -> bool:
     """Whether to start one more instance now.
 
-    One boots at a time: two share the CPU and are both late. Guests that wait cost no CPU, so
-    waiting guests are a reason for more instances and computing ones are not, for a while.
+    One boots at a time: two share the CPU and are both late. When every guest of the app waits
+    for something else, one more serves one more request. While one computes, another would only
+    share its core (and cost a boot): then it starts only if the queue does not move at all.
     """
     if view.waiting == 0 or view.starting > 0 or view.live >= view.max_instances:
         return False
-    return view.runnable < MAX_RUNNABLE or view.oldest_wait_s >= PATIENCE_S
+    return view.runnable == 0 or view.stalled_s >= PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)

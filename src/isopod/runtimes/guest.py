@@ -1,6 +1,7 @@
 """A live guest as the gateway and the builder see it, whatever its language.
 
-A request is `send`, then `next_chunk` until it gives None (only when the response says `more`).
+A request is `send`, then `next_chunk` until it gives None when the response says `more`, else
+`finish`.
 One request at a time. Every wait of a guest for its client (reading the body, a chunk nobody has
 taken yet) is counted in `client_wait_s`, because deadlines do not count it.
 """
@@ -37,12 +38,14 @@ class GuestRequest:
 
 @dataclass(frozen=True, slots=True)
 class GuestResponse:
-    """`body` is whole unless `more`. Names and values are checked: tokens, no control bytes."""
+    """`body` is whole unless `more`. Names and values are checked: tokens, no control bytes.
+    `length` is the Content-Length the app declared."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
     more: bool
+    length: int | None = None
 
 
 class Guest(Protocol):
@@ -73,6 +76,10 @@ class Guest(Protocol):
     async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse: ...
 
     async def next_chunk(self) -> bytes | None: ...
+
+    async def finish(self) -> None:
+        """After a whole response: until the guest is idle. An app may go on working when its
+        client has everything."""
 
     def abandon(self) -> None:
         """Nobody wants the response: let the guest end its request if it is streaming."""

@@ -57,7 +57,22 @@ def parse_response(frame: bytes, *, more: bool) -> GuestResponse:
         raise GuestProtocolError(f"the guest sent the interim status {status}")
     if len(lines) > MAX_HEADERS:
         raise GuestProtocolError(f"the guest sent {len(lines)} headers")
-    return GuestResponse(status, [_header(line) for line in lines], frame[5 + size :], more)
+    headers = [_header(line) for line in lines]
+    body = frame[5 + size :]
+    length = _declared_length(headers)
+    # The app said how long the body is, and here it is: the client need not wait for what the
+    # app still does afterwards.
+    return GuestResponse(status, headers, body, more and length != len(body), length)
+
+
+def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    lengths = {value for name, value in headers if name == b"content-length"}
+    if not lengths:
+        return None
+    value = lengths.pop()
+    if lengths or not value.isdigit() or len(value) > 18:
+        raise GuestProtocolError("the app sent a Content-Length that is not one number")
+    return int(value)
 
 
 def _header(line: bytes) -> tuple[bytes, bytes]:

@@ -41,6 +41,7 @@ class _Phase(enum.Enum):
     IDLE = enum.auto()
     HEAD = enum.auto()  # has a request, has not answered
     BODY = enum.auto()  # is sending a response in pieces
+    ENDING = enum.auto()  # has sent a whole response and works on, for its own sake
     GONE = enum.auto()
 
 
@@ -106,6 +107,10 @@ class PythonGuest:
         chunk: bytes | None = await self._step()
         return chunk
 
+    async def finish(self) -> None:
+        if self._phase is _Phase.ENDING:
+            await self._step()
+
     def abandon(self) -> None:
         self._abandoned = True
 
@@ -161,21 +166,30 @@ class PythonGuest:
             self._settle(response)
         elif operation == b"H" and phase is _Phase.HEAD:
             response = frames.parse_response(frame, more=True)
-            self._phase = _Phase.BODY
-            self._begin_client_wait()
+            if response.more:
+                self._phase = _Phase.BODY
+                self._begin_client_wait()
+            else:
+                self._phase = _Phase.ENDING
+                self._instance.reply(b"")
             self._settle(response)
+        elif operation == b"D" and phase is _Phase.ENDING:
+            self._instance.reply(b"gone")  # more than it declared: nobody takes it
+        elif operation == b"E" and phase is _Phase.ENDING:
+            self._become_idle()
+            self._settle(None)
         elif operation == b"D" and phase is _Phase.BODY:
             self._begin_client_wait()
             self._settle(frame[1:])
         elif operation == b"E" and phase is _Phase.BODY:
             self._become_idle()
             self._settle(None)
-        elif operation == b"B" and phase in (_Phase.HEAD, _Phase.BODY):
+        elif operation == b"B" and phase in (_Phase.HEAD, _Phase.BODY, _Phase.ENDING):
             self._start_body_read(frame)
         elif operation == b"L" and phase is not _Phase.IDLE:
             self._output("stdout" if frame[1:2] == b"o" else "stderr", frame[2:])
             self._instance.reply(b"")
-        elif operation == b"X" and phase in (_Phase.HEAD, _Phase.BODY):
+        elif operation == b"X" and phase in (_Phase.HEAD, _Phase.BODY, _Phase.ENDING):
             self._failed(frame)
         elif operation == b"Q" and phase is _Phase.BOOTING:
             self._become_idle()
