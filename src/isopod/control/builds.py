@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,20 +52,26 @@ class Builder:
             env=child_environment(self.settings),
             start_new_session=True,  # so that its own children end with it
         )
+        # Around each read, never around a `yield`: the steps of one build may be taken by
+        # several tasks, and a timeout belongs to the task that entered it.
+        deadline = asyncio.get_running_loop().time() + job.timeout_s + _GRACE_S
         try:
-            async with asyncio.timeout(job.timeout_s + _GRACE_S):
-                async with aclosing(_lines(process, job)) as lines:
-                    async for line in lines:
-                        if "step" in line:
-                            yield Step(**line["step"])
-                        elif "error" in line:
-                            raise IsopodError.from_wire(line["error"])
-                        elif "result" in line:
-                            spec = AppSpec.from_json(line["result"]["spec"])
-                            yield Built(spec, Build.from_json(line["result"]["build"]))
-                            return
-                status = await process.wait()
-            raise BuildFailed(_how_it_ended(status))
+            async with asyncio.timeout_at(deadline):
+                await _hand_over(process, job)
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    line = await _next_line(process)
+                if line is None:
+                    async with asyncio.timeout_at(deadline):
+                        raise BuildFailed(_how_it_ended(await process.wait()))
+                if "step" in line:
+                    yield Step(**line["step"])
+                elif "error" in line:
+                    raise IsopodError.from_wire(line["error"])
+                elif "result" in line:
+                    spec = AppSpec.from_json(line["result"]["spec"])
+                    yield Built(spec, Build.from_json(line["result"]["build"]))
+                    return
         except TimeoutError as bad:
             raise BuildTimeout(
                 f"the build took longer than {job.timeout_s:g} s",
@@ -79,19 +85,24 @@ class Builder:
                 await asyncio.shield(process.wait())
 
 
-async def _lines(
-    process: asyncio.subprocess.Process, job: BuildJob
-) -> AsyncGenerator[dict[str, Any]]:
+async def _hand_over(process: asyncio.subprocess.Process, job: BuildJob) -> None:
     assert process.stdin is not None
-    assert process.stdout is not None
     with suppress(ConnectionError):  # it died first: its exit says so
         process.stdin.write(orjson.dumps(job.to_json()) + b"\n")
         await process.stdin.drain()
-        process.stdin.close()
-    while line := await process.stdout.readline():
-        body = orjson.loads(line)
-        if isinstance(body, dict):
-            yield body
+    process.stdin.close()
+
+
+async def _next_line(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+    """None at the end. ValueError for what is no JSON object."""
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        return None
+    body = orjson.loads(line)
+    if not isinstance(body, dict):
+        raise ValueError("not an object")
+    return body
 
 
 def _how_it_ended(status: int) -> str:

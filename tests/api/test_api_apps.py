@@ -1,0 +1,111 @@
+import asyncio
+import json
+
+
+def append(api, *messages: str, at: float = 100.0) -> None:
+    with (api.node.settings.logs_dir / "hello.jsonl").open("a") as log:
+        for message in messages:
+            line = {"at": at, "app": "hello", "stream": "stdout", "message": message}
+            log.write(json.dumps(line) + "\n")
+
+
+async def messages(api, query: str = "") -> list[str]:
+    response = await api.http.get(f"/v1/apps/hello/logs{query}")
+    return [json.loads(line)["message"] for line in response.text.splitlines()]
+
+
+def test_a_log_is_read_from_both_files_filtered_and_cut_from_the_old_end(opened, run):
+    async def main():
+        async with opened() as api:
+            await api.deployed()
+            assert await messages(api) == []
+            append(api, "one", "two", at=100)
+            logs = api.node.settings.logs_dir
+            (logs / "hello.jsonl").rename(logs / "hello.jsonl.1")
+            append(api, "three", at=200)
+            assert await messages(api) == ["one", "two", "three"]
+            assert await messages(api, "?since=150") == ["three"]
+            assert await messages(api, "?limit=2") == ["two", "three"]
+            assert await messages(api, "?limit=0") == []
+
+    run(main())
+
+
+def test_a_follower_is_sent_each_new_line_and_the_end_of_the_node(opened, run):
+    # httpx's in-process transport hands over whole answers, so this looks at control's stream.
+    from isopod.control.logs import read_log
+    from isopod.model.principal import OPERATOR
+
+    async def main():
+        async with opened() as api:
+            await api.deployed()
+            append(api, "one")
+            lines = await read_log(OPERATOR, "hello", since=0, limit=10, follow=True, node=api.node)
+            assert (await anext(lines))["message"] == "one"
+            waiting = asyncio.ensure_future(anext(lines))
+            append(api, "two")
+            assert (await waiting)["message"] == "two"
+            api.node.stopping.set()
+            assert [line async for line in lines] == []
+
+    run(main())
+
+
+def test_a_deleted_app_is_gone_with_its_log_and_its_route(opened, run):
+    async def main():
+        async with opened() as api:
+            await api.deployed()
+            append(api, "one")
+            response = await api.http.delete("/v1/apps/hello")
+            assert response.json() == {"app": "hello", "deleted": True}
+            assert api.routes.get("hello") is None
+            assert (await api.http.get("/v1/apps/hello")).status_code == 404
+            assert list(api.node.settings.logs_dir.iterdir()) == []
+            assert (await api.deployed())["version"] == 1
+
+    run(main())
+
+
+def test_status_and_app_join_state_with_what_workers_say(opened, run):
+    async def main():
+        async with opened() as api:
+            await api.deployed()
+
+            async def on_connection(reader, writer):
+                await reader.readline()
+                instance = {"app": "hello", "version": 1, "state": "idle", "id": "i1"}
+                said = {
+                    "pid": 7,
+                    "worker": 0,
+                    "instances": [instance | {"memory_bytes": 2**20}],
+                    "apps": {"hello": {"requests": 5, "cold_starts": 1, "errors": 2, "queued": 0}},
+                    "memory_bytes": 2**20,
+                    "rss_bytes": 2**25,
+                }
+                writer.write(json.dumps(said).encode() + b"\n")
+                await writer.drain()
+                writer.close()
+
+            socket = api.node.settings.run_dir / "worker-0.sock"
+            server = await asyncio.start_unix_server(on_connection, socket)
+            status = await api.get("/v1/status")
+            assert (status["instances"], status["memory_bytes"]) == (1, 2**20)
+            assert status["workers"][0]["pid"] == 7
+            app = (await api.get("/v1/apps"))["apps"][0]
+            assert (app["instances"], app["requests"], app["errors"]) == (1, 5, 2)
+            detail = await api.get("/v1/apps/hello")
+            assert detail["instances"][0]["id"] == "i1"
+            assert detail["dependencies"] == [["flask", "3.1.0"]]
+            server.close()
+            await server.wait_closed()
+
+    run(main())
+
+
+def test_runtimes_are_listed(opened, run):
+    async def main():
+        async with opened() as api:
+            found = (await api.get("/v1/runtimes"))["runtimes"]
+            assert [(r["name"], r["prepared"]) for r in found] == [("python", True)]
+
+    run(main())
