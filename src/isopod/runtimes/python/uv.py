@@ -112,7 +112,9 @@ class Uv:
                     f"installing dependencies took longer than {self._timeout_s:g} s"
                 ) from error
         said = cleaned(done.stderr)
-        if done.returncode and _NETWORK.search(done.stderr):
+        # A wrong hash is the requirement's fault, not the network's.
+        is_network = _NETWORK.search(done.stderr) and "hash mismatch" not in done.stderr.lower()
+        if done.returncode and is_network:
             raise DependencyFailed(
                 f"the package index could not be used: {said.splitlines()[-1] if said else ''}",
                 details={"said": said},
