@@ -144,7 +144,10 @@ def environment(data_dir: Path) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("ISOPOD_") or k in kept}
     if command()[0] == sys.executable:
         env["PYTHONPATH"] = str(ROOT / "src")
-    return {**env, "ISOPOD_DATA_DIR": str(data_dir)}
+    # A command that is killed leaves its temporary files where they are removed with the rest.
+    temporary = data_dir.with_name("tmp")
+    temporary.mkdir(exist_ok=True)
+    return {**env, "ISOPOD_DATA_DIR": str(data_dir), "TMPDIR": str(temporary)}
 
 
 @contextlib.contextmanager
