@@ -24,6 +24,7 @@ _yield_on_epoch.restype = None
 NO_FINALIZER = CFUNCTYPE(None, c_void_p)(0)
 
 AsyncCallback = raw.wasmtime_func_async_callback_t
+Callback = raw.wasmtime_func_callback_t
 Continuation = raw.wasmtime_func_async_continuation_callback_t
 Val = raw.wasmtime_val_t
 Extern = raw.wasmtime_extern_t

@@ -25,6 +25,7 @@ import wasmtime
 
 from isopod.engine import ffi, traps, wasi
 from isopod.engine.ffi import raw
+from isopod.engine.image import WASM_PAGE, Image, map_over
 from isopod.engine.linker import Linkage
 from isopod.engine.stderr_file import StderrFile
 from isopod.errors import (
@@ -135,12 +136,22 @@ class Instance:
 
     # -- driving: called by the scheduler ---------------------------------------------------
 
-    def start(self, calls: Sequence[tuple[str, bytes | None]]) -> None:
-        """Queue instantiation and then `calls`: exports by name, with a payload that the guest
-        gets as (pointer, length), or without arguments."""
+    def start(
+        self, calls: Sequence[tuple[str, bytes | None]], *, image: Image | None = None
+    ) -> None:
+        """Queue instantiation, the restore of `image` if there is one, and then `calls`: exports
+        by name, with a payload that the guest gets as (pointer, length), or without arguments."""
         self._calls = [self._begin_instantiate]
+        if image is not None:
+            self._calls.append(functools.partial(self._restore, image))
+        self.then(calls)
+
+    def then(self, calls: Sequence[tuple[str, bytes | None]]) -> None:
+        """Queue more calls; a guest that had ended can be polled again."""
         for export, payload in calls:
             self._calls.append(functools.partial(self._begin_call, export, payload))
+        if self.state is State.ENDED:
+            self.state = State.READY
 
     def poll(self) -> None:
         """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
@@ -161,6 +172,8 @@ class Instance:
                 self._finish(None)
                 return
             self._future = self._calls.pop(0)()
+            if self._future is None:  # done at once
+                return
         done = raw.wasmtime_call_future_poll(self._future)
         if done:
             raw.wasmtime_call_future_delete(self._future)
@@ -258,6 +271,25 @@ class Instance:
             byref(self._error),
         )
 
+    def _restore(self, image: Image) -> None:
+        if self._memory is None:
+            self._memory = self._export("memory").of.memory
+        more = image.size - self.memory_bytes
+        if more > 0:
+            before = ctypes.c_uint64()
+            error = raw.wasmtime_memory_grow(
+                self._context, byref(self._memory), more // WASM_PAGE, byref(before)
+            )
+            if error:
+                raw.wasmtime_error_delete(error)
+                raise MemoryLimitExceeded(
+                    f"the snapshot needs {image.size >> 20} MiB, more than the memory limit of "
+                    f"{self.spec.memory_bytes >> 20} MiB"
+                )
+        map_over(image, self._base(0, image.size))
+        # The guest's monotonic clock goes on from where the image stopped it.
+        self._clock_origin_ns = time.monotonic_ns() - image.clock_ns
+
     def _begin_call(self, export: str, payload: bytes | None) -> Any:
         if self._memory is None:
             self._memory = self._export("memory").of.memory
@@ -342,6 +374,16 @@ class Instance:
     def _write(self, pointer: int, data: bytes) -> None:
         ctypes.memmove(self._base(pointer, len(data)) + pointer, data, len(data))
 
+    def memory(self) -> memoryview:
+        """The linear memory itself, to read or patch between calls. Valid until the next poll."""
+        size = self.memory_bytes
+        return memoryview((ctypes.c_char * size).from_address(self._base(0, size))).cast("B")
+
+    @property
+    def clock_ns(self) -> int:
+        """The guest's monotonic clock."""
+        return time.monotonic_ns() - self._clock_origin_ns
+
     # -- callbacks: run on the fiber, inside a poll -----------------------------------------
 
     def on_host_call(self, pointer: int, size: int, out_pointer: int, out_size: int) -> None:
@@ -364,7 +406,7 @@ class Instance:
         plan = wasi.plan_poll(
             self._read(inputs, count * wasi.SUBSCRIPTION_BYTES),
             realtime_ns=time.time_ns(),
-            monotonic_ns=time.monotonic_ns() - self._clock_origin_ns,
+            monotonic_ns=self.clock_ns,
         )
         self.result[0].of.i32 = plan.errno
         if plan.errno == 0:
@@ -373,6 +415,21 @@ class Instance:
             if plan.wait_s > 0:
                 self.wake_at = time.monotonic() + plan.wait_s
                 self.state = State.SLEEPING
+
+    def on_clock_time_get(self, clock: int, out: int) -> int:
+        """The errno. Ours, because a restored guest's monotonic clock must go on."""
+        if self._memory is None:
+            return wasi.EINVAL
+        if clock == wasi.REALTIME:
+            now = time.time_ns()
+        elif clock == wasi.MONOTONIC:
+            now = self.clock_ns
+        elif clock in (wasi.PROCESS_CPU, wasi.THREAD_CPU):
+            now = self.cpu_ns
+        else:
+            return wasi.EINVAL
+        self._write(out, now.to_bytes(8, "little"))
+        return 0
 
     def on_random_get(self, pointer: int, size: int) -> None:
         self._base(pointer, size)

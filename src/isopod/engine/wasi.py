@@ -18,7 +18,7 @@ SUBSCRIPTION_BYTES = _SUBSCRIPTION.size
 EVENT_BYTES = _EVENT.size
 
 _CLOCK, _FD_READ, _FD_WRITE = 0, 1, 2
-_REALTIME, _MONOTONIC = 0, 1
+REALTIME, MONOTONIC, PROCESS_CPU, THREAD_CPU = 0, 1, 2, 3
 _ABSOLUTE = 1
 
 
@@ -40,10 +40,10 @@ def plan_poll(subscriptions: bytes, *, realtime_ns: int, monotonic_ns: int) -> P
         subscriptions
     ):
         if tag == _CLOCK:
-            if which not in (_REALTIME, _MONOTONIC):
+            if which not in (REALTIME, MONOTONIC):
                 return PollPlan(errno=EINVAL)
             if flags & _ABSOLUTE:
-                given_ns -= realtime_ns if which == _REALTIME else monotonic_ns
+                given_ns -= realtime_ns if which == REALTIME else monotonic_ns
             clocks.append((max(0, given_ns), userdata))
         elif tag in (_FD_READ, _FD_WRITE):
             ready.append(_EVENT.pack(userdata, 0, tag, 1, 0))
