@@ -1,4 +1,4 @@
-"""A node of one's own for the demo and the benches: temporary data, free ports, nothing left."""
+"""A node of one's own for the demo, the benches and the tests: free ports, nothing left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ class Leftovers(Exception):
 
 
 class Node:
-    """`isopod up` in a temporary data directory. Made by `running`."""
+    """`isopod up` on a data directory. Made by `start` or `running`."""
 
-    def __init__(self, data_dir: Path, process: subprocess.Popen[bytes], env: dict[str, str]):
+    def __init__(
+        self, data_dir: Path, process: subprocess.Popen[bytes], env: dict[str, str], said: Path
+    ):
         self.data_dir = data_dir
         self.process = process
-        self._env = env
         self.gateway_port = 0
+        self.control_port = 0
         self.version = ""
+        self._env = env
+        self._said = said
 
     def wait_until_ready(self) -> None:
         """Returns when the node has written what it listens on; fails when it ends before."""
@@ -48,9 +52,37 @@ class Node:
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
                 found = json.loads((self.data_dir / "node.json").read_text())
                 self.gateway_port, self.version = found["gateway_port"], found["version"]
+                self.control_port = found["control_port"]
                 return
             time.sleep(0.02)
         raise RuntimeError(f"`isopod up` was not ready after {_START_S} s")
+
+    @property
+    def said(self) -> str:
+        """What the node printed so far; "" when that went to the terminal."""
+        return self._said.read_text(errors="replace") if self._said.exists() else ""
+
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "token").read_text().strip()
+
+    def popen(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """Starts the real command against this node; its output is in pipes."""
+        return subprocess.Popen(
+            [*command(), *arguments],
+            env=self._env,
+            cwd=cwd,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs the real command against this node to its end, whatever that is."""
+        process = self.popen(*arguments, cwd=cwd)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def cli(self, *arguments: str, show: bool = False) -> str:
         """Runs the real command against this node and returns what it printed. With `show` its
@@ -75,11 +107,18 @@ class Node:
         """What a command prints with `--json`."""
         return json.loads(self.cli(*arguments, "--json"))
 
+    def children(self) -> list[Process]:
+        """Everything that the node has started and that still runs."""
+        return processes.descendants(self.process.pid)
+
     def workers(self) -> list[Process]:
         """The worker processes, by their number."""
-        found = processes.descendants(self.process.pid)
         return sorted(
-            (process for process in found if "isopod.server.worker_process" in process.command),
+            (
+                process
+                for process in self.children()
+                if "isopod.server.worker_process" in process.command
+            ),
             key=lambda process: process.pid,
         )
 
@@ -150,36 +189,48 @@ def environment(data_dir: Path) -> dict[str, str]:
     return {**env, "ISOPOD_DATA_DIR": str(data_dir), "TMPDIR": str(temporary)}
 
 
+def start(
+    data_dir: Path,
+    *,
+    said: Path,
+    workers: int | None = None,
+    show: bool = False,
+    options: tuple[str, ...] = ("--port", "0", "--control-port", "0"),
+    extra_env: Mapping[str, str] | None = None,
+) -> Node:
+    """Starts `isopod up`; it is not ready yet. What it prints goes to `said`, or with `show` to
+    the terminal. Who starts it stops it."""
+    env = environment(data_dir) | dict(extra_env or {})
+    arguments = ["up", "--data-dir", str(data_dir), *options]
+    if workers:
+        arguments += ["--workers", str(workers)]
+    with said.open("ab") as log:
+        process = subprocess.Popen(
+            [*command(), *arguments],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=None if show else log,
+            stderr=None if show else log,
+        )
+    return Node(data_dir, process, env, said)
+
+
 @contextlib.contextmanager
 def running(*, workers: int | None = None, show: bool = False) -> Iterator[Node]:
     """A started node, stopped and removed at the end. With `show` what it prints is seen,
     otherwise only when it fails."""
     folder = Path(tempfile.mkdtemp(prefix="isopod-"))
-    data_dir = folder / "data"
-    env = environment(data_dir)
-    arguments = ["up", "--data-dir", str(data_dir), "--port", "0", "--control-port", "0"]
-    if workers:
-        arguments += ["--workers", str(workers)]
-    said = folder / "up.log"
     try:
-        with said.open("wb") as log:
-            process = subprocess.Popen(
-                [*command(), *arguments],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=None if show else log,
-                stderr=None if show else log,
-            )
-        node = Node(data_dir, process, env)
+        node = start(folder / "data", said=folder / "up.log", workers=workers, show=show)
         try:
             node.wait_until_ready()
             yield node
         except BaseException:
             if not show and sys.exc_info()[0] is not KeyboardInterrupt:
-                sys.stderr.write(said.read_text(errors="replace")[-4000:])
+                sys.stderr.write(node.said[-4000:])
             raise
         finally:
-            if process.poll() is None:
+            if node.process.poll() is None:
                 node.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
