@@ -22,8 +22,8 @@ from isopod.runtimes.base import Runtime
 _HARD_EXIT_AFTER_S = 5.0  # for a main thread that is deep in native code
 
 
-class _TimeIsUp(BaseException):
-    """Not an Exception: nothing on the way may take it for its own."""
+class _TimeIsUp(KeyboardInterrupt):
+    """Nothing on the way may take it for its own; asyncio lets only interrupts pass."""
 
 
 def run(job: BuildJob, *, report: Report, find_runtime: Callable[[str], Runtime]) -> int:
