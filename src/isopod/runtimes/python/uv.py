@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uv as uv_package
 
-from isopod.errors import DependencyFailed
+from isopod.errors import DependencyFailed, DiskFull
 from isopod.runtimes.python.bundled import guest_markers
 from isopod.settings import package_index_environment
 
@@ -112,6 +112,8 @@ class Uv:
                     f"installing dependencies took longer than {self._timeout_s:g} s"
                 ) from error
         said = cleaned(done.stderr)
+        if done.returncode and "no space left on device" in done.stderr.lower():
+            raise DiskFull(f"no space left on the disk of {str(self._cache)!r}")
         # A wrong hash is the requirement's fault, not the network's.
         is_network = _NETWORK.search(done.stderr) and "hash mismatch" not in done.stderr.lower()
         if done.returncode and is_network:
