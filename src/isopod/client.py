@@ -44,7 +44,7 @@ def find_node(settings: ClientSettings) -> NodeAddress:
     if settings.data_dir is not None:
         return _of_data_dir(settings.data_dir)
     if settings.url:
-        return NodeAddress(_checked(settings.url), settings.token, "ISOPOD_URL")
+        return NodeAddress(checked_url(settings.url), settings.token, "ISOPOD_URL")
     if settings.env_data_dir is not None:
         return _of_data_dir(settings.env_data_dir)
     login = read_login(settings.login_path)
@@ -72,7 +72,7 @@ def write_login(path: Path, url: str, token: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w") as file:
-        json.dump({"url": _checked(url), "token": token}, file)
+        json.dump({"url": checked_url(url), "token": token}, file)
     temporary.replace(path)
 
 
@@ -99,7 +99,8 @@ def _of_data_dir(path: Path) -> NodeAddress:
     return NodeAddress(f"http://{shown}:{port}", token, str(path), data_dir=path)
 
 
-def _checked(url: str) -> str:
+def checked_url(url: str) -> str:
+    """A node's address, without a final slash; http when it names no scheme."""
     url = url if "://" in url else f"http://{url}"
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -30,11 +30,11 @@ def login(
     The token is in the file `token` of the node's data directory; it is taken from ISOPOD_TOKEN,
     from standard input, or asked for.
     """
-    from isopod.client import Client, NodeAddress, write_login
+    from isopod.client import Client, NodeAddress, checked_url, write_login
 
     settings = ClientSettings.load()
+    address = checked_url(url)
     token = _token(settings, token_stdin=token_stdin)
-    address = url if "://" in url else f"http://{url}"
     with Client(NodeAddress(address, token, "the command line")) as client:
         found = client.status()
     write_login(settings.login_path, address, token)

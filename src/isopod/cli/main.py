@@ -80,6 +80,8 @@ def run(args: list[str]) -> int:
         return said.exit_status
     except KeyboardInterrupt:
         return 130
+    except SystemExit:
+        return 0  # the parser library met the broken pipe first, and silenced the streams
     except BrokenPipeError:
         # Whoever read us has enough. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

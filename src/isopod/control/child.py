@@ -1,9 +1,9 @@
 """How our processes start their children, so that none outlives its parent.
 
-The child asks the kernel for SIGKILL at its parent's death before it imports anything, and then
-checks that the parent is still the one that started it. This needs no `preexec_fn`, which is
-unsafe in a process with threads. The kernel watches the *thread* that started the child: start
-children from the main thread only.
+The child (`python -m isopod.control.child PARENT MODULE`) asks the kernel for SIGKILL at its
+parent's death, checks that the parent is still the one that started it, and only then becomes
+the module. This needs no `preexec_fn`, which is unsafe in a process with threads. The kernel
+watches the *thread* that started the child: start children from the main thread only.
 """
 
 from __future__ import annotations
@@ -11,14 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-_BOOT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]): os._exit(1)
-import runpy
-module, sys.argv = sys.argv[2], sys.argv[2:]
-runpy.run_module(module, run_name="__main__", alter_sys=True)
-"""
+_PR_SET_PDEATHSIG = 1
 
 
 def child_argv(module: str, *args: str) -> list[str]:
@@ -26,4 +19,20 @@ def child_argv(module: str, *args: str) -> list[str]:
 
     `-P`: the current folder is an operator's, it must not shadow our imports.
     """
-    return [sys.executable, "-P", "-c", _BOOT, str(os.getpid()), module, *args]
+    return [sys.executable, "-P", "-m", __name__, str(os.getpid()), module, *args]
+
+
+def _become(parent: int, module: str, args: list[str]) -> None:
+    import ctypes
+    import runpy
+    import signal
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel knew
+        os._exit(1)
+    sys.argv = [module, *args]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _become(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

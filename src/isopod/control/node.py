@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from isopod.blobs.store import BlobStore
+from isopod.blobs.trees import TreeCache
 from isopod.control.builds import Builder
 from isopod.control.runtimes import Catalog
 from isopod.control.workers import Workers
@@ -60,6 +61,7 @@ def open_node(settings: NodeSettings) -> Node:
     settings.uploads_dir.mkdir(mode=0o700)
     blobs = BlobStore(settings.blobs_dir)
     blobs.sweep()  # builders die with control: nobody writes yet
+    TreeCache(settings.trees_dir, blobs).sweep()
     state = open_state(settings.state_path)
     routes = RouteWriter(settings.routes_path)
     routes.replace_all(route_of(version) for version in state.versions.live())

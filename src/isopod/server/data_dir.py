@@ -12,7 +12,7 @@ from pathlib import Path
 from isopod.errors import DataDirUnusable, NodeAlreadyRunning, disk_full_is_clear
 from isopod.settings import NodeSettings
 
-_OURS = frozenset({"lock", "state.db", "token"})
+_OURS = frozenset({"blobs", "lock", "state.db", "token", "trees"})
 
 
 def prepare_data_dir(settings: NodeSettings) -> None:
