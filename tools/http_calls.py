@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import json
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode(errors="replace")
+
+    def __getitem__(self, name: str) -> str:
+        """A header, "" when it is not there."""
+        return self.headers.get(name, "")
+
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 class Caller:
@@ -46,6 +54,9 @@ class Caller:
         data = response.read()
         ms = (time.perf_counter() - began) * 1000
         return Answer(response.status, response.headers, data, ms)
+
+    def json(self, path: str) -> Any:
+        return self.call(path).json()
 
     def pieces(self, path: str) -> list[bytes]:
         """A streamed response in the pieces that arrived."""

@@ -1,0 +1,67 @@
+"""One node and its apps for most tests; those that break a node make their own (`nodes.up`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.nodes import APPS, up
+from tools import processes
+from tools.http_calls import Caller
+from tools.node import Node
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    yield
+    # Every node's data directory is below it, and so in its processes' environment or command.
+    left = processes.mentioning(str(tmp_path_factory.getbasetemp()))
+    assert not left, left
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory, nothing_left_behind: None) -> Iterator[Node]:
+    """A node with two workers, and the apps of `apps/` deployed when they are first asked for."""
+    with up(tmp_path_factory.mktemp("shared") / "data", workers=2) as node:
+        yield node
+
+
+def _deployed(node: Node, folder: str, name: str, *options: str) -> str:
+    node.cli("deploy", str(APPS / folder), "--name", name, *options)
+    return name
+
+
+@pytest.fixture(scope="session")
+def kitchen(node: Node) -> str:
+    return _deployed(node, "kitchen", "kitchen")
+
+
+@pytest.fixture(scope="session")
+def validated(node: Node) -> str:
+    """The same app under `wsgiref.validate`."""
+    return _deployed(node, "kitchen", "validated", "--env", "VALIDATE=1")
+
+
+@pytest.fixture(scope="session")
+def faults(node: Node) -> str:
+    return _deployed(node, "faults", "faults")
+
+
+@pytest.fixture(scope="session")
+def flask_faults(node: Node) -> str:
+    return _deployed(node, "flask_faults", "flask-faults")
+
+
+@pytest.fixture
+def caller(node: Node, kitchen: str) -> Iterator[Caller]:
+    """One keep-alive connection to the kitchen."""
+    with Caller(node.gateway_port, kitchen) as caller:
+        yield caller
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """For a node of the test's own."""
+    return tmp_path / "data"

@@ -1,0 +1,120 @@
+"""What e2e tests share: nodes of their own, apps in folders, and waiting until something is so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools import node as nodes
+from tools.http_calls import Answer, Caller
+from tools.node import Node
+
+APPS = Path(__file__).parent / "apps"
+HELLO = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%s"]
+"""
+
+
+def folder(path: Path, files: Mapping[str, str]) -> Path:
+    """A folder with these files."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return path
+
+
+def hello(path: Path, text: str = "hello") -> Path:
+    """The smallest app."""
+    return folder(path, {"app.py": HELLO % text})
+
+
+@contextlib.contextmanager
+def up(
+    data_dir: Path,
+    *options: str,
+    workers: int = 1,
+    extra_env: Mapping[str, str] | None = None,
+) -> Iterator[Node]:
+    """A node that is ready; stopped at the end, when nothing of it may remain. One that the test
+    has ended is left alone."""
+    options = ("--port", "0", "--control-port", "0", *options)
+    said = data_dir.with_name(f"{data_dir.name}.log")
+    node = nodes.start(data_dir, said=said, workers=workers, options=options, extra_env=extra_env)
+    try:
+        node.wait_until_ready()
+        yield node
+    finally:
+        print(node.said)  # pytest shows it when the test fails
+        if node.process.poll() is None:
+            node.stop()
+
+
+def refused(data_dir: Path, *options: str, within_s: float = 30) -> tuple[int, str]:
+    """A start that must fail: its exit status, and what it said."""
+    options = ("--port", "0", "--control-port", "0", *options)
+    said = data_dir.with_name(f"{data_dir.name}.refused.log")
+    said.unlink(missing_ok=True)
+    node = nodes.start(data_dir, said=said, workers=1, options=options)
+    try:
+        return node.process.wait(within_s), node.said
+    finally:
+        if node.process.poll() is None:
+            node.stop()
+
+
+def get(node: Node, app: str, path: str = "/", **headers: str) -> Answer:
+    """One request on a connection of its own."""
+    with Caller(node.gateway_port, app) as caller:
+        return caller.call(path, **headers)
+
+
+def text(node: Node, app: str, path: str = "/") -> str:
+    answer = get(node, app, path)
+    assert answer.status == 200, (answer.status, answer.text)
+    return answer.text
+
+
+def until(what: str, look: Callable[[], Any], *, within_s: float = 20) -> Any:
+    """Look again and again until there is something to see; then that."""
+    end = time.monotonic() + within_s
+    while not (found := look()):
+        assert time.monotonic() < end, f"not within {within_s} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def log(node: Node, app: str) -> list[dict[str, Any]]:
+    """All lines of an app's log, by the command line."""
+    return [json.loads(line) for line in node.cli("logs", app, "--json").splitlines()]
+
+
+def messages(node: Node, app: str, request_id: str = "") -> str:
+    return "\n".join(
+        line["message"]
+        for line in log(node, app)
+        if not request_id or line["request_id"] == request_id
+    )
+
+
+class Failed:
+    """A command that must fail, and the error it showed."""
+
+    def __init__(self, node: Node, *arguments: str, cwd: Path | None = None) -> None:
+        done = node.run(*arguments, cwd=cwd)
+        self.status, self.out, self.err = done.returncode, done.stdout, done.stderr
+        assert self.status, f"it worked: {done.stdout}"
+        shown = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(shown) == 1, self.err
+        self.message = shown[0].removeprefix("error: ")
+        self.code = self.err.partition("code: ")[2].split()[0]
+        self.hint = self.err.partition("  hint: ")[2].strip()
+        assert "Traceback" not in self.message
+        print(f"SEEN {' '.join(arguments)}: {self.code} ({self.status}): {self.message}")
