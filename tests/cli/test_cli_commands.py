@@ -118,6 +118,27 @@ def test_following_a_log_shows_lines_as_they_come_and_ctrl_c_exits_130(node, app
         assert follower.stderr.read() == ""
 
 
+def test_ctrl_c_in_a_deploy_ends_its_build_and_the_next_may_start(node, app):
+    env = node.env | {"ISOPOD_DATA_DIR": str(node.data_dir)}
+    deploy = subprocess.Popen(
+        [sys.executable, "-m", "isopod.cli.main", "deploy", str(app), "--env", "MODE=hold"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+    with deploy:
+        for line in deploy.stderr:
+            if "unpack" in line:
+                break
+        said(node.cli("deploy", str(app)), 2, "deploy_in_progress", "under way")
+        deploy.send_signal(signal.SIGINT)
+        assert deploy.wait(10) == 130
+    while "deploy_in_progress" in (again := node.cli("deploy", str(app))).stderr:
+        pass  # the node has not noticed yet
+    assert again.returncode == 0, again.stderr
+
+
 def test_a_reader_that_has_enough_is_no_error(node, app):
     node.cli("deploy", str(app))
     lines = json.dumps({"at": 1.0, "stream": "stdout", "message": "x" * 1000}) + "\n"

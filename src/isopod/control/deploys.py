@@ -92,7 +92,7 @@ async def deploy(
             yield await _publish_known(known, request, node=node)
             return
         built: Built | None = None
-        job = _job(request, node, runtimes)
+        job = await asyncio.to_thread(_job, request, node, runtimes)
         async with aclosing(node.builder.build(job)) as lines:
             async for line in lines:
                 if isinstance(line, Step):

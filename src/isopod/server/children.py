@@ -134,7 +134,7 @@ class Child:
         try:
             line = await asyncio.wait_for(_read_line(reading), self._ready_s)
         except TimeoutError:
-            await self._end()
+            await self._end(grace_s=0.0)
             raise IsopodError(
                 f"{self._spec.name} was not ready within {self._ready_s:g} s"
             ) from None
@@ -145,11 +145,11 @@ class Child:
                 hint="its messages are above",
             )
 
-    async def _end(self) -> int:
+    async def _end(self, *, grace_s: float = 5.0) -> int:
         assert self._process is not None
         # It said what is wrong, or its pipe closed: it is ending. Do not wait for ever.
         try:
-            return await asyncio.wait_for(self._process.wait(), 5.0)
+            return await asyncio.wait_for(self._process.wait(), grace_s)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self._process.kill()
