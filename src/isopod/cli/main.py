@@ -88,6 +88,11 @@ def run(args: list[str]) -> int:
         return 0
     except typer.Abort:
         return 130
+    except OSError as bad:
+        where = f"{bad.filename!r}: " if bad.filename else ""
+        said_os = IsopodError(f"{where}{(bad.strerror or str(bad)).lower()}")
+        output.print_error(said_os)
+        return said_os.exit_status
     except Exception as bad:
         # The parser's own errors: their class moved between versions of typer.
         message = getattr(bad, "format_message", None)

@@ -51,10 +51,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
         shown = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            shown.add_column(column, no_wrap=column in ("NAME", "URL"))
+            shown.add_column(column, no_wrap=True)
         for row in cells:
             shown.add_row(*(Text(cell) for cell in row))
-        Console().print(shown)
+        # As wide as it needs: a URL that was cut cannot be clicked.
+        needed = sum(max(map(len, c), default=0) + 2 for c in zip(columns, *cells, strict=True))
+        Console(width=needed).print(shown, crop=False, soft_wrap=True)
         return
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
     for line in [list(columns), *cells]:

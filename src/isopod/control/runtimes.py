@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +90,10 @@ async def prepare(
     """Compile a runtime into the cache, in a child process: it takes gigabytes for a while."""
     argv = child_argv("isopod.runtimes.prepare", name, str(settings.cache_dir))
     process = await asyncio.create_subprocess_exec(
-        *argv, stdout=asyncio.subprocess.PIPE, env=child_environment(settings)
+        *argv,
+        stdout=asyncio.subprocess.PIPE,
+        env=child_environment(settings),
+        start_new_session=True,
     )
     assert process.stdout is not None
     try:
@@ -107,5 +112,5 @@ async def prepare(
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from isopod import __version__
+from isopod.errors import disk_full_is_clear
 from isopod.settings import NodeSettings
 
 
@@ -23,9 +24,10 @@ def write_node_file(settings: NodeSettings) -> None:
     }
     path = settings.node_path
     temporary = path.with_name(".node.json.new")
-    temporary.write_text(json.dumps(body, indent=2) + "\n")
-    temporary.chmod(0o600)
-    temporary.replace(path)
+    with disk_full_is_clear(str(path.parent)):
+        temporary.write_text(json.dumps(body, indent=2) + "\n")
+        temporary.chmod(0o600)
+        temporary.replace(path)
 
 
 def remove_node_file(path: Path) -> None:

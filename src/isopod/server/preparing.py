@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from contextlib import suppress
 
 from isopod.control.child import child_argv
@@ -12,11 +14,15 @@ from isopod.errors import IsopodError, RuntimePrepareFailed
 from isopod.server.report import Reporter
 from isopod.settings import NodeSettings, child_environment
 
+_MODULE = "isopod.runtimes.prepare"
 
-async def prepare_runtime(name: str, *, settings: NodeSettings, report: Reporter) -> None:
+
+async def prepare_runtime(
+    name: str, *, settings: NodeSettings, report: Reporter, module: str = _MODULE
+) -> None:
     """Returns when the runtime is in the cache; at once when it was."""
     process = await asyncio.create_subprocess_exec(
-        *child_argv("isopod.runtimes.prepare", name, str(settings.cache_dir)),
+        *child_argv(module, name, str(settings.cache_dir)),
         stdout=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
         env=child_environment(settings),
@@ -47,5 +53,5 @@ async def prepare_runtime(name: str, *, settings: NodeSettings, report: Reporter
             report.progress_done()
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
