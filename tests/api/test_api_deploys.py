@@ -98,6 +98,26 @@ def test_an_input_whose_blobs_are_gone_is_built_again(opened, run, tmp_path):
     run(main())
 
 
+def test_deploying_again_heals_what_the_disk_damaged(opened, run, tmp_path):
+    builds = tmp_path / "builds"
+
+    async def main():
+        async with opened() as api:
+            await api.deployed(env={"BUILDS": str(builds)})
+            tree = api.routes.get("hello").app_tree  # the stub's trees are the package itself
+            api.node.blobs.path(tree).write_bytes(b"rot")
+            assert (await api.http.head(f"/v1/packages/{tree}")).status_code == 404
+            again = await api.deployed(env={"BUILDS": str(builds)})
+            assert (again["version"], built(builds)) == (1, 1)  # the upload healed the tree, too
+            api.node.blobs.path(tree).write_bytes(b"rot")
+            body = {"package": tree, "source": "m:/hello", "folder_name": "hello"}
+            body["env"] = {"BUILDS": str(builds)}
+            await api.http.post("/v1/deploys", json=body)
+            assert built(builds) == 2
+
+    run(main())
+
+
 def refused(lines: list[dict], code: str) -> dict:
     assert lines[-1].get("error", {}).get("code") == code, lines
     return lines[-1]["error"]

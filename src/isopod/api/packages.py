@@ -20,7 +20,7 @@ class PackageKept(BaseModel):
 @router.head("/{digest}")
 async def head(who: Who, node: TheNode, digest: TheDigest) -> Response:
     """204 when the package is here already, 404 when it must be uploaded."""
-    return Response(status_code=204 if has_package(who, digest, node=node) else 404)
+    return Response(status_code=204 if await has_package(who, digest, node=node) else 404)
 
 
 @router.put("/{digest}")

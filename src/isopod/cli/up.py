@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,9 @@ class _Terminal:
         self._bar = output.Bar()
 
     def say(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        with suppress(OSError):  # nobody reads any more: the node serves on
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
     def progress(self, fraction: float, text: str) -> None:
         self._bar.update(fraction, text)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 
 from isopod.control.builds import Built
-from isopod.control.node import Node, route_of
+from isopod.control.node import Node, route_of, sound
 from isopod.errors import BuildFailed, IsopodError, NameTaken, NotFound, UsageError
 from isopod.model.app import AppVersion, version_digest
 from isopod.model.build import BuildJob, Step
@@ -86,7 +86,7 @@ async def deploy(
         runtimes = await asyncio.to_thread(node.catalog.digest)
         input_digest = request.input_digest(runtimes)
         known = await asyncio.to_thread(node.state.versions.by_input, input_digest)
-        if known is not None and _complete(known, node):
+        if known is not None and await asyncio.to_thread(_complete, known, node):
             if not request.name:
                 _hold(held, node, known.app)
             yield await _publish_known(known, request, node=node)
@@ -131,7 +131,7 @@ def check_env(env: Mapping[str, str]) -> None:
 def _job(request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
     settings = node.settings
     earlier = node.state.builds.of_package(request.package, runtimes)
-    if earlier and not (node.blobs.has(earlier.app_tree) and node.blobs.has(earlier.site_tree)):
+    if earlier and not sound(node, earlier.app_tree, earlier.site_tree):
         earlier = None
     return BuildJob(
         package=request.package,
@@ -248,4 +248,4 @@ def _folder(source: str) -> str:
 
 
 def _complete(version: AppVersion, node: Node) -> bool:
-    return node.blobs.has(version.build.app_tree) and node.blobs.has(version.build.site_tree)
+    return sound(node, version.build.app_tree, version.build.site_tree)

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from isopod.blobs.store import BlobStore
-from isopod.blobs.trees import TreeCache
 from isopod.control.builds import Builder
 from isopod.control.runtimes import Catalog
 from isopod.control.workers import Workers
-from isopod.errors import DeployInProgress
+from isopod.errors import BlobCorrupt, BlobMissing, DeployInProgress
 from isopod.model.app import AppVersion
+from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.routes import RouteWriter
 from isopod.settings import NodeSettings
@@ -59,21 +59,31 @@ def open_node(settings: NodeSettings) -> Node:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(settings.uploads_dir, ignore_errors=True)
     settings.uploads_dir.mkdir(mode=0o700)
-    blobs = BlobStore(settings.blobs_dir)
-    blobs.sweep()  # builders die with control: nobody writes yet
-    TreeCache(settings.trees_dir, blobs).sweep()
     state = open_state(settings.state_path)
     routes = RouteWriter(settings.routes_path)
     routes.replace_all(route_of(version) for version in state.versions.live())
     return Node(
         settings=settings,
         state=state,
-        blobs=blobs,
+        blobs=BlobStore(settings.blobs_dir),
         routes=routes,
         workers=Workers(settings.run_dir),
         builder=Builder(settings),
         catalog=Catalog(settings.cache_dir),
     )
+
+
+def sound(node: Node, *digests: Digest) -> bool:
+    """Whether the blobs are there and whole. Blocks: it hashes them.
+
+    Asked before anything is taken again: deploying once more must heal what a disk damaged.
+    """
+    try:
+        for digest in digests:
+            node.blobs.open_verified(digest)
+    except (BlobMissing, BlobCorrupt):
+        return False
+    return True
 
 
 def route_of(version: AppVersion) -> Route:

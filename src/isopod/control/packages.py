@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from isopod.control.node import Node
+from isopod.control.node import Node, sound
 from isopod.errors import PackageCorrupt, PackageTooLarge, disk_full_is_clear
 from isopod.model.ids import Digest
 from isopod.model.principal import Principal
@@ -16,8 +16,9 @@ from isopod.model.principal import Principal
 MAX_PACKAGE_BYTES = 200 * 2**20  # compressed; unpacking has its own limits
 
 
-def has_package(_who: Principal, digest: Digest, *, node: Node) -> bool:
-    return node.blobs.has(digest)
+async def has_package(_who: Principal, digest: Digest, *, node: Node) -> bool:
+    """Whether it need not be uploaded: a damaged one must be."""
+    return await asyncio.to_thread(sound, node, digest)
 
 
 async def receive_package(

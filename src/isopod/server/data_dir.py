@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from isopod.blobs.store import BlobStore
+from isopod.blobs.trees import TreeCache
 from isopod.errors import DataDirUnusable, NodeAlreadyRunning, disk_full_is_clear
 from isopod.settings import NodeSettings
 
@@ -50,6 +52,14 @@ def prepare_data_dir(settings: NodeSettings) -> None:
             f"cannot use {bad.filename or str(path)!r}: {(bad.strerror or str(bad)).lower()}",
             hint="choose a folder this user may write with --data-dir",
         ) from bad
+
+
+def sweep(settings: NodeSettings) -> None:
+    """Remove what processes that died were writing. Only while none of ours runs: a worker
+    may be unpacking a tree."""
+    blobs = BlobStore(settings.blobs_dir)
+    blobs.sweep()
+    TreeCache(settings.trees_dir, blobs).sweep()
 
 
 @contextmanager

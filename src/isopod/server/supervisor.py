@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from isopod import __version__
 from isopod.server.children import Child, ChildSpec
-from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir
+from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.node_file import remove_node_file, write_node_file
 from isopod.server.preparing import prepare_runtime
 from isopod.server.report import Reporter
@@ -49,6 +49,7 @@ def up(
         patience = _PATIENCE_S if settings.node_path.exists() else 0.0
         remove_node_file(settings.node_path)
         ensure_token(settings.token_path)
+        sweep(settings)
         gateway = bind_listener(settings.host, settings.port, option="--port", patience_s=patience)
         held.callback(gateway.close)
         control = bind_listener(
@@ -126,6 +127,8 @@ class Supervisor:
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started by nohup: the terminal may go
             loop.add_signal_handler(number, on_signal)
         starting = asyncio.create_task(self._start())
         stopped = asyncio.create_task(stop.wait())
