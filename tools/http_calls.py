@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -60,12 +61,14 @@ class Caller:
 
     def pieces(self, path: str) -> list[bytes]:
         """A streamed response in the pieces that arrived."""
+        return list(self.iter_pieces(path))
+
+    def iter_pieces(self, path: str) -> Iterator[bytes]:
+        """The same, each when it arrives."""
         self._connection.request("GET", path, headers={"Host": self._host})
         response = self._connection.getresponse()
-        found = []
         while piece := response.read1():
-            found.append(piece)
-        return found
+            yield piece
 
 
 def multipart(field: str, filename: str, data: bytes) -> tuple[bytes, str]:

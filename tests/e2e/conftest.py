@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.nodes import APPS, up
+
 from tools import processes
 from tools.http_calls import Caller
 from tools.node import Node

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.nodes import APPS, folder, get, hello, text, until
+
 from tools.http_calls import Caller
 from tools.node import Node
 

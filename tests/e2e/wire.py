@@ -37,7 +37,8 @@ class Wire:
         head = self._until(b"\r\n\r\n").decode("latin-1")
         first, *lines = head.rstrip().split("\r\n")
         headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
         }
         status = int(first.split(" ")[1])
         if method == "HEAD" or status in (204, 304) or status < 200:
