@@ -20,6 +20,23 @@ raw: Any = wasmtime._bindings
 _yield_on_epoch = raw._wasmtime_context_epoch_deadline_async_yield_and_update
 _yield_on_epoch.restype = None
 
+# Guests run, and are asked about, with the GIL held: a slice is short, a fiber's callbacks need the
+# GIL anyway, and giving it up means waiting for the HTTP server's threads at every host call.
+_held = ctypes.PyDLL(raw.dll._name)
+
+
+def _holding(name: str) -> Any:
+    function, declared = _held[name], getattr(raw.dll, name)
+    function.argtypes, function.restype = declared.argtypes, declared.restype
+    return function
+
+
+poll = _holding("wasmtime_call_future_poll")
+delete_future = _holding("wasmtime_call_future_delete")
+call_async = _holding("wasmtime_func_call_async")
+memory_data = _holding("wasmtime_memory_data")
+memory_data_size = _holding("wasmtime_memory_data_size")
+
 # Kept for the life of the process: wasmtime calls it when it drops a callback's environment.
 NO_FINALIZER = CFUNCTYPE(None, c_void_p)(0)
 
@@ -31,6 +48,7 @@ Extern = raw.wasmtime_extern_t
 InstanceHandle = raw.wasmtime_instance_t
 
 I32 = 0  # wasmtime_val_t.kind
+FUNCTION, MEMORY = 0, 3  # wasmtime_extern_t.kind
 MASK32 = 0xFFFFFFFF
 
 

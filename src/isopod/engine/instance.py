@@ -10,6 +10,7 @@ masked and checked against the memory's size before a byte is read or written.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import enum
 import functools
@@ -39,8 +40,9 @@ from isopod.errors import (
 MAX_FRAME_BYTES = 8 << 20  # one host call, either way; larger bodies come in pieces
 MAX_TABLE_ELEMENTS = 100_000
 _RANDOM_SLICE = 1 << 20
-# host_alloc is a malloc: a guest whose malloc runs for this many time slices is broken.
-_MAX_ALLOC_POLLS = 1000
+# host_alloc is a malloc: a guest whose malloc runs for this many time slices is broken. The loop
+# stands still meanwhile.
+_MAX_ALLOC_POLLS = 16
 _PAGE = 65536
 
 
@@ -86,6 +88,8 @@ class Instance:
         self.result: Any = None  # where the pending host call's i32 result goes
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
         self.queued = False  # in the scheduler's run queue
+        self.sleep_timer: asyncio.TimerHandle | None = None  # the scheduler's
+        self.allocating = False  # in host_alloc: a host call now would replace the one under way
         self._frame: bytes | None = None
         self._reply: bytes | None = None
         self._reply_to = (0, 0)
@@ -133,6 +137,8 @@ class Instance:
         ffi.yield_on_epoch(self._context, 1)
         self._handle = ffi.InstanceHandle()
         self._memory: Any = None
+        self._known_size = 0
+        self._address = 0
 
     # -- driving: called by the scheduler ---------------------------------------------------
 
@@ -162,6 +168,11 @@ class Instance:
             self._poll()
         except IsopodError as error:
             self._finish(error)
+        except Exception as error:
+            # Ours, not the guest's; it must not end the loop's turn, nor leave the guest waiting.
+            failed = EngineError("a guest's slice failed inside the node")
+            failed.__cause__ = error
+            self._finish(failed)
         finally:
             self.cpu_ns += time.thread_time_ns() - started
             linkage.current = None
@@ -174,9 +185,9 @@ class Instance:
             self._future = self._calls.pop(0)()
             if self._future is None:  # done at once
                 return
-        done = raw.wasmtime_call_future_poll(self._future)
+        done = ffi.poll(self._future)
         if done:
-            raw.wasmtime_call_future_delete(self._future)
+            ffi.delete_future(self._future)
             self._future = None
             self._raise_trap()
         if self._fault is not None:
@@ -209,6 +220,7 @@ class Instance:
 
     def _finish(self, error: IsopodError | None) -> None:
         self.state = State.ENDED
+        self._frame = None  # of a call that was under way: nobody may answer it
         self.on_exit(error)
 
     def take_frame(self) -> bytes | None:
@@ -241,10 +253,13 @@ class Instance:
         self.state = State.CLOSED
         if self._future is not None:
             # Before the store: the reverse aborts the process.
-            raw.wasmtime_call_future_delete(self._future)
+            ffi.delete_future(self._future)
             self._future = None
         self._store.close()
         self._stderr.close()
+        if self.sleep_timer is not None:
+            self.sleep_timer.cancel()  # it would keep this instance until a day's sleep is over
+            self.sleep_timer = None
         self._calls.clear()
         self._keep.clear()
         self.on_call = lambda _frame: None
@@ -254,7 +269,7 @@ class Instance:
     def memory_bytes(self) -> int:
         if self._memory is None or self.state is State.CLOSED:
             return 0
-        return int(raw.wasmtime_memory_data_size(self._context, byref(self._memory)))
+        return int(ffi.memory_data_size(self._context, byref(self._memory)))
 
     def read_stderr(self) -> str:
         """What the guest wrote to descriptor 2 since the last read: the last words of CPython."""
@@ -273,7 +288,7 @@ class Instance:
 
     def _restore(self, image: Image) -> None:
         if self._memory is None:
-            self._memory = self._export("memory").of.memory
+            self._memory = self._export("memory", ffi.MEMORY).of.memory
         more = image.size - self.memory_bytes
         if more > 0:
             before = ctypes.c_uint64()
@@ -292,8 +307,8 @@ class Instance:
 
     def _begin_call(self, export: str, payload: bytes | None) -> Any:
         if self._memory is None:
-            self._memory = self._export("memory").of.memory
-        function = self._export(export).of.func
+            self._memory = self._export("memory", ffi.MEMORY).of.memory
+        function = self._export(export, ffi.FUNCTION).of.func
         count = 0 if payload is None else 2
         arguments = (ffi.Val * 2)()
         if payload is not None:
@@ -304,7 +319,7 @@ class Instance:
         # Exports of our runtimes return nothing or one i32; wasmtime checks the count.
         results = (ffi.Val * 1)()
         self._keep = [function, arguments, results]
-        return raw.wasmtime_func_call_async(
+        return ffi.call_async(
             self._context,
             byref(function),
             arguments,
@@ -321,30 +336,38 @@ class Instance:
         raw.wasm_functype_delete(kind)
         return count
 
-    def _export(self, name: str) -> Any:
+    def _export(self, name: str, kind: int) -> Any:
         found = ffi.Extern()
-        if not raw.wasmtime_instance_export_get(
+        there = raw.wasmtime_instance_export_get(
             self._context, byref(self._handle), *ffi.text(name), byref(found)
-        ):
-            raise GuestFailed(f"the module exports no {name!r}")
+        )
+        # The kind decides which member of a C union holds something.
+        if not there or found.kind != kind:
+            raise GuestFailed(f"the module exports no {name!r} of the right kind")
         return found
 
     def _allocate(self, size: int) -> int:
         """Guest memory for `size` bytes, by the guest's own `host_alloc`."""
         if self._alloc is None:
-            self._alloc = (self._export("host_alloc").of.func, (ffi.Val * 1)(), (ffi.Val * 1)())
+            function = self._export("host_alloc", ffi.FUNCTION).of.func
+            self._alloc = (function, (ffi.Val * 1)(), (ffi.Val * 1)())
         function, arguments, results = self._alloc
         arguments[0].kind, arguments[0].of.i32 = ffi.I32, size
         trap, error = ffi.null_trap(), ffi.null_error()
-        future = raw.wasmtime_func_call_async(
+        future = ffi.call_async(
             self._context, byref(function), arguments, 1, results, 1, byref(trap), byref(error)
         )
-        polls = 0
-        done = raw.wasmtime_call_future_poll(future)
-        while not done and polls < _MAX_ALLOC_POLLS:
+        polls = 1
+        self.allocating = True
+        done = ffi.poll(future)
+        while not done and self._fault is None and polls < _MAX_ALLOC_POLLS:
             polls += 1
-            done = raw.wasmtime_call_future_poll(future)
-        raw.wasmtime_call_future_delete(future)
+            done = ffi.poll(future)
+        ffi.delete_future(future)
+        self.allocating = False
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
         if error:
             raise traps.from_error(error)
         if trap:
@@ -361,12 +384,18 @@ class Instance:
 
     def _base(self, pointer: int, size: int) -> int:
         """The host address of [pointer, pointer + size) of the guest's memory."""
-        if pointer + size > self.memory_bytes:
-            raise GuestProtocolError(
-                f"the guest named {size} bytes at {pointer:#x}, outside its memory"
-            )
-        data = raw.wasmtime_memory_data(self._context, byref(self._memory))
-        return int(cast(data, c_void_p).value or 0)
+        if pointer + size > self._known_size:
+            # It grew, or the guest lies. It never shrinks, and it never moves: the engine reserves
+            # the whole 4 GiB of a 32-bit memory at once.
+            self._known_size = self.memory_bytes
+            if pointer + size > self._known_size:
+                raise GuestProtocolError(
+                    f"the guest named {size} bytes at {pointer:#x}, outside its memory"
+                )
+        if not self._address:
+            data = ffi.memory_data(self._context, byref(self._memory))
+            self._address = int(cast(data, c_void_p).value or 0)
+        return self._address
 
     def _read(self, pointer: int, size: int) -> bytes:
         return ctypes.string_at(self._base(pointer, size) + pointer, size)

@@ -18,7 +18,7 @@ import wasmtime
 from isopod.engine import ffi
 from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.ffi import raw
-from isopod.errors import EngineError
+from isopod.errors import EngineError, GuestProtocolError
 
 _WASI = "wasi_snapshot_preview1"
 
@@ -80,8 +80,10 @@ class Linkage:
             result.kind = ffi.I32
             result.of.i32 = -1
             instance = self.current
-            instance.result = results
             try:
+                if instance.allocating:
+                    raise GuestProtocolError("the guest called the host from its allocator")
+                instance.result = results
                 begin(instance, [args[i].of.i32 & ffi.MASK32 for i in range(arity)])
             except BaseException as error:  # must not cross the engine
                 instance.fail(error)

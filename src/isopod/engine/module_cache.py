@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.engine.config import EngineSettings, fingerprint
-from isopod.errors import DiskFull, RuntimePrepareFailed
+from isopod.errors import DiskFull, RuntimePrepareFailed, disk_full_is_clear
 
 COMPILE_TIMEOUT_S = 1200.0
 # (fraction 0-1, what is being done)
@@ -53,8 +53,10 @@ class ModuleCache:
         Takes 0.2 s for an entry of 290 MB, a minute and 2.5 GB to compile CPython. Raises
         RuntimePrepareFailed or DiskFull; a failed compilation leaves nothing behind.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with _locked(self.root / f"{self.key(module_digest)}.lock", progress):
+        with (
+            _writing(self.root),
+            _locked(self.root, f"{self.key(module_digest)}.lock", progress),
+        ):
             folder = self.root / self.key(module_digest)
             if _intact(folder):
                 return folder / "module.cwasm"
@@ -65,7 +67,10 @@ class ModuleCache:
             return folder / "module.cwasm"
 
     def _build(self, module: Path, folder: Path, progress: Progress) -> None:
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self.root))
+        prefix = f".new-{folder.name[:16]}-"
+        for left in self.root.glob(f"{prefix}*"):  # by a process that was killed; we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root))
         try:
             compiled = temporary / "module.cwasm"
             _compile(module, compiled, progress)
@@ -75,10 +80,6 @@ class ModuleCache:
             _sync(temporary / "entry.json")
             temporary.rename(folder)
             _sync(self.root)
-        except OSError as error:
-            raise DiskFull(
-                f"could not write the compiled module to {str(self.root)!r}: {error.strerror}"
-            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -138,8 +139,22 @@ def _discard(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    with path.open("a") as lock:
+def _writing(root: Path) -> Iterator[None]:
+    """A full disk is DiskFull; any other trouble with the folder names it."""
+    try:
+        with disk_full_is_clear(str(root)):
+            yield
+    except OSError as error:
+        raise RuntimePrepareFailed(
+            f"cannot keep compiled modules in {str(root)!r}: {error.strerror or error}",
+            hint="ISOPOD_CACHE_DIR chooses another folder",
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(root: Path, name: str, progress: Progress) -> Iterator[None]:
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / name).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,14 +2,15 @@
 
 A run queue of our own holds the guests that can run; each loop iteration polls one of them for
 one slice, so that sockets are served between slices (waking 2,000 guests in one batch stalled
-other requests for 3 s). A thread raises the engine's epoch every `TICK_S` while guests run: a
-guest that computes is suspended at the next tick and goes to the back of the queue.
+other requests for 3 s). Guests that were woken go before those that used up their slice: who
+computes must not delay who answers. They go in the order they were woken, and after some of them
+one that computes has its turn, so that nobody waits for ever. A thread raises the engine's epoch
+every `TICK_S` while guests run: a guest that computes is suspended at the next tick.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
 from types import TracebackType
@@ -17,53 +18,15 @@ from typing import Self
 
 import wasmtime
 
-from isopod.engine.ffi import raw
 from isopod.engine.instance import Instance, State
+from isopod.engine.ticker import Ticker
 
-TICK_S = 0.002
 # The ticker pauses when nothing has run for so long, so that an idle node is idle.
 _IDLE_S = 0.05
 # Host calls that are answered at once go on in the same slice, up to this long.
 _SLICE_S = 0.002
-
-
-class Ticker:
-    """Raises the engine's epoch while guests run. `poke` keeps it going; it is called with every
-    slice, so it is two loads when the ticker runs."""
-
-    def __init__(self, engine: wasmtime.Engine) -> None:
-        self._engine = engine
-        self._last = 0.0
-        self.busy = False  # a guest runs right now: its ticks must come, however long it takes
-        self._wake = threading.Event()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="epoch-ticker", daemon=True)
-        self._thread.start()
-
-    def poke(self, now: float) -> None:
-        self.busy = True
-        self._last = now
-        if not self._wake.is_set():
-            self._wake.set()
-
-    def stop(self) -> None:
-        self._stopped = True
-        self._wake.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        pointer = self._engine.ptr()
-        while not self._stopped:
-            time.sleep(TICK_S)
-            raw.wasmtime_engine_increment_epoch(pointer)
-            if self._idle():
-                self._wake.clear()
-                # A slice that began between the check and the clear must not lose its ticks.
-                if self._idle():
-                    self._wake.wait()
-
-    def _idle(self) -> bool:
-        return not self.busy and time.monotonic() - self._last > _IDLE_S
+# So many woken guests run before one that computes gets a slice.
+_WOKEN_IN_A_ROW = 16
 
 
 class Scheduler:
@@ -71,9 +34,13 @@ class Scheduler:
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self._ticker = Ticker(engine)
-        self._queue: deque[Instance] = deque()
+        self._woken: deque[Instance] = deque()
+        self._computing: deque[Instance] = deque()
+        self._in_a_row = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._used_at = 0.0
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,55 +51,73 @@ class Scheduler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._queue.clear()
-        self._ticker.stop()
+        self._woken.clear()
+        self._computing.clear()
+        self._closed = True
+        self._ticker.close()
 
     def wake(self, instance: Instance) -> None:
-        """Run `instance` soon: it is new, or was given a reply. It goes before those that used up
-        their slice: who computes must not delay who answers."""
-        self._enqueue(instance, first=True)
+        """Run `instance` soon: it is new, or was given a reply."""
+        self._enqueue(instance, self._woken)
 
-    def _enqueue(self, instance: Instance, *, first: bool) -> None:
+    def _enqueue(self, instance: Instance, queue: deque[Instance]) -> None:
         if instance.queued or instance.state is not State.READY:
             return
         instance.queued = True
-        if first:
-            self._queue.appendleft(instance)
-        else:
-            self._queue.append(instance)
+        queue.append(instance)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_one)
 
     def _run_one(self) -> None:
         self._scheduled = False
-        if self._queue:
-            instance = self._queue.popleft()
-            instance.queued = False
-            self._slice(instance)
-        if self._queue and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._run_one)
+        try:
+            instance = self._next()
+            if instance is not None:
+                instance.queued = False
+                self._slice(instance)
+        finally:
+            # Also after an error of ours: the others must go on.
+            if (self._woken or self._computing) and not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._run_one)
+
+    def _next(self) -> Instance | None:
+        if self._woken and (self._in_a_row < _WOKEN_IN_A_ROW or not self._computing):
+            self._in_a_row += 1
+            return self._woken.popleft()
+        self._in_a_row = 0
+        return self._computing.popleft() if self._computing else None
 
     def _slice(self, instance: Instance) -> None:
         started = time.monotonic()
-        self._ticker.poke(started)
-        try:
-            while instance.state is State.READY:
-                instance.poll()
-                frame = instance.take_frame()
-                if frame is not None:
-                    instance.on_call(frame)
-                if time.monotonic() - started > _SLICE_S:
-                    break
-        finally:
-            self._ticker.busy = False
+        self._used_at = started
+        if not self._ticker.armed:
+            self._ticker.arm()
+            self._loop.call_later(_IDLE_S, self._rest)
+        while instance.state is State.READY:
+            instance.poll()
+            frame = instance.take_frame()
+            if frame is not None:
+                instance.on_call(frame)
+            if time.monotonic() - started > _SLICE_S:
+                break
         if instance.state is State.READY:
-            self._enqueue(instance, first=False)
+            self._enqueue(instance, self._computing)
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
             delay = max(0.0, instance.wake_at - time.monotonic())
-            self._loop.call_later(delay, self._end_sleep, instance)
+            instance.sleep_timer = self._loop.call_later(delay, self._end_sleep, instance)
 
     def _end_sleep(self, instance: Instance) -> None:
+        instance.sleep_timer = None
         instance.end_sleep()
         self.wake(instance)
+
+    def _rest(self) -> None:
+        """Disarm the ticker when nothing has run for a while."""
+        if self._closed:
+            return
+        if self._woken or self._computing or time.monotonic() - self._used_at < _IDLE_S:
+            self._loop.call_later(_IDLE_S, self._rest)
+        else:
+            self._ticker.disarm()
