@@ -35,6 +35,7 @@ from isopod.settings import NodeSettings, child_value
 
 _log = logging.getLogger("isopod.worker")
 _POLL_ROUTES_S = 0.25
+_MAX_KNOWN_ROUTES = 4096  # unknown names are kept too, and come from strangers
 _MAX_HEADER_BYTES = 64 << 10
 _HEADER_TIMEOUT_MS = 15_000
 BACKLOG = 4096
@@ -45,6 +46,7 @@ class Worker:
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
+        self._known_routes: dict[str, Route | None] = {}  # until the table changes
         self.trees = TreeCache(settings.trees_dir, BlobStore(settings.blobs_dir))
         self.runtime = PythonRuntime(settings.cache_dir)
         self.tmp_root = settings.run_dir / "tmp" / f"worker-{index}"
@@ -62,7 +64,7 @@ class Worker:
             )
             gateway = Gateway(
                 fleet=self.fleet,
-                find_route=self.routes.get,
+                find_route=self._find_route,
                 domain=settings.domain,
                 trusted_proxies=settings.trusted_proxies,
             )
@@ -140,7 +142,20 @@ class Worker:
             except Exception:
                 _log.exception("cannot read the routes; serving with the ones known")
 
+    def _find_route(self, name: str) -> Route | None:
+        """Without a look at the database for every request: `_follow_routes` and `refresh` see
+        changes, and forget what is known here."""
+        try:
+            return self._known_routes[name]
+        except KeyError:
+            route = self.routes.get(name)
+            if len(self._known_routes) >= _MAX_KNOWN_ROUTES:
+                self._known_routes.clear()
+            self._known_routes[name] = route
+            return route
+
     def _apply_routes(self) -> None:
+        self._known_routes.clear()
         self.fleet.forget({name: self.routes.get(name) for name in self.fleet.names})
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
