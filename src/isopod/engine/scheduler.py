@@ -4,7 +4,7 @@ A run queue of our own holds the guests that can run; each loop iteration polls 
 one slice, so that sockets are served between slices (waking 2,000 guests in one batch stalled
 other requests for 3 s). Guests that were woken go before those that used up their slice: who
 computes must not delay who answers. They go in the order they were woken, and after some of them
-one that computes has its turn, so that nobody waits for ever. A thread raises the engine's epoch
+one that computes has its turn, so that nobody waits for ever. A timer raises the engine's epoch
 every `TICK_S` while guests run: a guest that computes is suspended at the next tick.
 """
 
@@ -93,6 +93,8 @@ class Scheduler:
         started = time.monotonic()
         self._used_at = started
         if not self._ticker.armed:
+            if self._closed:
+                return  # without ticks a guest could not be stopped; its timer is gone
             self._ticker.arm()
             self._loop.call_later(_IDLE_S, self._rest)
         while instance.state is State.READY:

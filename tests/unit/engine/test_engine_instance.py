@@ -1,7 +1,7 @@
 """Hostile guests by hand: each ends with an error of ours, and the process lives."""
 
-import os
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +24,10 @@ NUMBER = U32 | EDGES | st.integers(131000, 131100)
 MANY = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_guest_talks_to_its_host_in_frames(guest):
@@ -191,25 +195,22 @@ def test_a_guest_can_be_closed_before_it_ever_ran(guest):
 
 
 def test_closed_guests_leave_no_descriptor_behind(guest, tmp_path):
-    def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     guest("echo", [("turn", b"x")]).run().instance.close()
-    before = count()
+    before = descriptors()
     for _ in range(10):
         guest("echo", [("turn", b"x")]).run().instance.close()
         guest("faults", [("abort", None)]).run().instance.close()
-    assert count() == before
+    assert descriptors() == before
 
 
 def test_a_missing_folder_is_named_and_leaves_nothing_open(linkages, tmp_path):
     linkage = linkages("echo")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     missing = Preopen(tmp_path / "missing", "/app")
     spec = InstanceSpec(argv=("x",), env=(), preopens=(missing,), memory_bytes=MIB)
     with pytest.raises(EngineError, match="missing"):
         Instance(linkage, spec)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_an_error_of_the_node_inside_a_call_ends_only_that_guest(guest, monkeypatch):

@@ -1,0 +1,92 @@
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isopod.engine import wasi
+
+REALTIME_NS, MONOTONIC_NS = 1_700_000_000_000_000_000, 5_000_000_000
+U64 = st.integers(0, 2**64 - 1)
+
+
+def subscription(*, userdata=7, tag=0, which=1, timeout=0, flags=0) -> bytes:
+    packed = struct.pack("<QB7xI4xQQH6x", userdata, tag, which, timeout, 0, flags)
+    assert len(packed) == wasi.SUBSCRIPTION_BYTES == 48
+    return packed
+
+
+def plan(*subscriptions: bytes) -> wasi.PollPlan:
+    return wasi.plan_poll(
+        b"".join(subscriptions), realtime_ns=REALTIME_NS, monotonic_ns=MONOTONIC_NS
+    )
+
+
+def userdata_of(planned: wasi.PollPlan) -> list[int]:
+    return [struct.unpack_from("<Q", event)[0] for event in split(planned.events)]
+
+
+def split(events: bytes) -> list[bytes]:
+    size = wasi.EVENT_BYTES
+    return [events[start : start + size] for start in range(0, len(events), size)]
+
+
+def test_the_shortest_sleep_wins():
+    planned = plan(
+        subscription(userdata=1, timeout=3_000_000_000),
+        subscription(userdata=2, timeout=1_000_000_000),
+        subscription(userdata=3, which=0, timeout=1_000_000_000),
+    )
+    assert planned.errno == 0
+    assert planned.wait_s == 1.0
+    assert userdata_of(planned) == [2, 3]
+
+
+def test_absolute_times_count_from_their_own_clock():
+    assert plan(subscription(timeout=MONOTONIC_NS + 500_000_000, flags=1)).wait_s == 0.5
+    assert plan(subscription(which=0, timeout=REALTIME_NS + 2_000_000_000, flags=1)).wait_s == 2.0
+    assert plan(subscription(timeout=1, flags=1)).wait_s == 0  # is over
+
+
+def test_files_are_ready_at_once_whatever_the_clocks_say():
+    planned = plan(
+        subscription(userdata=1, timeout=10**18),
+        subscription(userdata=2, tag=1, which=0),
+        subscription(userdata=3, tag=2, which=1),
+    )
+    assert planned.wait_s == 0
+    assert userdata_of(planned) == [2, 3]
+
+
+def test_what_cannot_be_waited_for_is_refused():
+    assert plan().errno == wasi.EINVAL
+    assert plan(subscription(tag=3)).errno == wasi.EINVAL
+    assert plan(subscription(which=9)).errno == wasi.EINVAL
+
+
+@given(
+    st.lists(
+        st.builds(
+            subscription,
+            userdata=U64,
+            tag=st.integers(0, 3),
+            which=st.integers(0, 3),
+            timeout=U64,
+            flags=st.integers(0, 3),
+        ),
+        max_size=20,
+    )
+)
+def test_every_answer_fits_what_was_asked(subscriptions):
+    planned = plan(*subscriptions)
+    events = split(planned.events)
+    assert len(events) == planned.count <= len(subscriptions)
+    assert all(len(event) == wasi.EVENT_BYTES for event in events)
+    assert planned.wait_s >= 0
+    assert (planned.count > 0) == (planned.errno == 0)
+    asked = {struct.unpack_from("<Q", one)[0] for one in subscriptions}
+    assert set(userdata_of(planned)) <= asked
+
+
+@given(st.binary(max_size=20 * 48).map(lambda data: data[: len(data) // 48 * 48]))
+def test_no_bytes_surprise_it(subscriptions):
+    wasi.plan_poll(subscriptions, realtime_ns=REALTIME_NS, monotonic_ns=MONOTONIC_NS)
