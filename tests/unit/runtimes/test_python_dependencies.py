@@ -244,6 +244,7 @@ def test_requirements_that_contradict_each_other_say_so(app: App, index: Index) 
     with pytest.raises(DependencyConflict) as caught:
         app.install("web\ntool>=2")
     assert "contradict each other" in caught.value.message
+    assert "web" in caught.value.message and "tool>=2" in caught.value.message
     assert "web" in caught.value.details["said"]
     assert "hint:" not in caught.value.details["said"]
     with pytest.raises(DependencyConflict):

@@ -263,9 +263,12 @@ def _pinned_version(line: Line) -> str:
 
 
 def _first(words: str) -> str:
-    """One line of a long explanation: the last conclusion, which speaks of the requirements."""
-    parts = [part.strip() for part in re.split(r"\n(?=And |Because )", words) if part.strip()]
-    text = re.sub(r"\s+", " ", parts[-1] if parts else words).strip().rstrip(".")
-    text = re.sub(r"^And (because )?", "", text, flags=re.IGNORECASE)
+    """An explanation in one line. Of a long one the last conclusion, which speaks of the
+    requirements; of a short one all, as the last alone names one side of a contradiction."""
+    text = re.sub(r"\s+", " ", words).strip().rstrip(".")
+    if len(text) > 400:
+        parts = [part.strip() for part in re.split(r"\n(?=And |Because )", words) if part.strip()]
+        text = re.sub(r"\s+", " ", parts[-1] if parts else words).strip().rstrip(".")
+        text = re.sub(r"^And (because )?", "", text, flags=re.IGNORECASE)
     text = text[:1].lower() + text[1:]
     return text if len(text) <= 400 else text[:397] + "..."
