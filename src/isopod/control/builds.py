@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from isopod.control.child import child_argv
+from isopod.control.child import child_argv, how_it_ended
 from isopod.errors import BuildFailed, BuildTimeout, IsopodError
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob, Step
@@ -63,7 +63,7 @@ class Builder:
                     line = await _next_line(process)
                 if line is None:
                     async with asyncio.timeout_at(deadline):
-                        raise BuildFailed(_how_it_ended(await process.wait()))
+                        raise BuildFailed(_unfinished(await process.wait()))
                 if "step" in line:
                     yield Step(**line["step"])
                 elif "error" in line:
@@ -105,10 +105,8 @@ async def _next_line(process: asyncio.subprocess.Process) -> dict[str, Any] | No
     return body
 
 
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"the builder was killed by {signal.Signals(-status).name}"
-    return f"the builder ended with status {status} and no result"
+def _unfinished(status: int) -> str:
+    return f"the builder {how_it_ended(status)} and gave no result"
 
 
 def _kill_group(pid: int) -> None:

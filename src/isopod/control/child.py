@@ -9,6 +9,7 @@ watches the *thread* that started the child: start children from the main thread
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -22,10 +23,19 @@ def child_argv(module: str, *args: str) -> list[str]:
     return [sys.executable, "-P", "-m", __name__, str(os.getpid()), module, *args]
 
 
+def how_it_ended(status: int) -> str:
+    """An exit status, for people."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-status}"
+
+
 def _become(parent: int, module: str, args: list[str]) -> None:
     import ctypes
     import runpy
-    import signal
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the kernel knew

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from isopod.control.child import child_argv
+from isopod.control.child import child_argv, how_it_ended
 from isopod.errors import IsopodError
 
 READY_FD = "ISOPOD_READY_FD"
@@ -40,12 +39,6 @@ def pause_before_restart(quick_deaths: int) -> float:
     if quick_deaths <= 1:
         return 0.0
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(quick_deaths - 2, 16))
-
-
-def how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
 
 
 class Child:
@@ -110,8 +103,8 @@ class Child:
             await asyncio.sleep(pause)
             try:
                 await self._spawn()
-            except IsopodError as bad:
-                self._report(f"{self._spec.name}: {bad.message}")
+            except (IsopodError, OSError) as bad:  # OSError: no process to be had right now
+                self._report(f"{self._spec.name}: {bad}")
             else:
                 self._report(f"{self._spec.name} is ready again (pid {self.pid})")
 
