@@ -47,14 +47,13 @@ def check_health(
     Raises AppFailedToStart, EntrypointNotFound, EntrypointNotCallable, AppSyntaxError,
     MemoryLimitExceeded or HealthFailed; `details["traceback"]` holds what the guest printed.
     """
-    output: list[bytes] = []
+    output = bytearray()
 
     def collect(_stream: Stream, data: bytes) -> None:
-        if sum(map(len, output)) < _MAX_OUTPUT:
-            output.append(data)
+        output.extend(data[: _MAX_OUTPUT - len(output)])
 
     def printed() -> str:
-        return b"".join(output).decode("utf-8", "replace")
+        return output.decode("utf-8", "replace")
 
     async def check(scheduler: Scheduler) -> HealthResult:
         tmp = TemporaryFolder(tmp_root)

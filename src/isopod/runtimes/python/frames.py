@@ -66,7 +66,7 @@ def parse_response(frame: bytes, *, more: bool) -> GuestResponse:
 
 
 def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
-    lengths = {value for name, value in headers if name == b"content-length"}
+    lengths = [value for name, value in headers if name == b"content-length"]
     if not lengths:
         return None
     value = lengths.pop()

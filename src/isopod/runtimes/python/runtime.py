@@ -8,14 +8,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from isopod.engine.config import EngineSettings
+from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
 from isopod.engine.module_cache import ModuleCache
@@ -52,29 +54,40 @@ class PythonRuntime:
         env: Mapping[str, str],
         memory_mib: int,
         output: OutputSink,
+        image: Image | None = None,
+        watch: Sequence[str] | None = None,
     ) -> PythonGuest:
-        """A guest that will serve `entrypoint`; `await guest.start()` boots it."""
+        """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
+        from `image`. `watch`: this boot is to become an image; names of settings to watch."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
             Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
         )
         instance = self._instance(preopens, env, memory_mib)
-        instance.start(
-            [
-                ("_initialize", None),
-                ("turn", _code(f"import isopod_boot; isopod_boot.main({entrypoint!r})")),
-            ]
-        )
+        if image is not None:
+            instance.start([("turn", b"isopod_boot.resume()")], image=image)
+            config = {"env": self._variables(env), "after_restore": ""}
+            return PythonGuest(instance, scheduler, output, json.dumps(config).encode())
+        names = "None" if watch is None else repr(list(watch))
+        boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names})")
+        instance.start([("_initialize", None), ("turn", boot)])
         return PythonGuest(instance, scheduler, output)
+
+    def forget_sqlite_randomness(self, memory: memoryview) -> None:
+        """Make SQLite seed its generator again: it keeps a ChaCha20 state in static memory, and
+        seeds it when the first word is zero (sqlite3.c, sqlite3_randomness)."""
+
+    @staticmethod
+    def _variables(env: Mapping[str, str]) -> dict[str, str]:
+        return {"TMPDIR": "/tmp", "HOME": "/tmp", "PYTHONTZPATH": "", **env}  # noqa: S108
 
     def _instance(
         self, preopens: tuple[Preopen, ...], env: Mapping[str, str], memory_mib: int
     ) -> Instance:
-        variables = {"TMPDIR": "/tmp", "HOME": "/tmp", "PYTHONTZPATH": "", **env}  # noqa: S108
         spec = InstanceSpec(
             argv=("/usr/local/bin/python.wasm",),
-            env=tuple(sorted(variables.items())),
+            env=tuple(sorted(self._variables(env).items())),
             # Always the same folders in the same order: descriptors are numbers in a snapshot.
             preopens=(
                 Preopen(self.folder / "lib", "/usr/local/lib"),

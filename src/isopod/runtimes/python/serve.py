@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from isopod.engine.instance import Instance, State
@@ -17,6 +19,7 @@ from isopod.errors import (
     AppFailedToStart,
     AppSyntaxError,
     ClientDisconnected,
+    EngineError,
     EntrypointNotCallable,
     EntrypointNotFound,
     GuestFailed,
@@ -28,6 +31,10 @@ from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, Outpu
 from isopod.runtimes.python import frames
 
 _MAX_BODY_READ = 256 << 10
+# The guest sends output in such pieces; each is split into lines on the loop.
+_MAX_OUTPUT = 32 << 10
+_MAX_TRACEBACK = 64 << 10
+_MAX_SUMMARY = 500
 _BOOT_ERRORS: dict[str, type[IsopodError]] = {
     "not_found": EntrypointNotFound,
     "not_callable": EntrypointNotCallable,
@@ -42,13 +49,17 @@ class _Phase(enum.Enum):
     HEAD = enum.auto()  # has a request, has not answered
     BODY = enum.auto()  # is sending a response in pieces
     ENDING = enum.auto()  # has sent a whole response and works on, for its own sake
+    IMAGING = enum.auto()  # takes no more requests; its memory is about to become an image
     GONE = enum.auto()
 
 
 class PythonGuest:
     """See `isopod.runtimes.guest.Guest`."""
 
-    def __init__(self, instance: Instance, scheduler: Scheduler, output: OutputSink) -> None:
+    def __init__(
+        self, instance: Instance, scheduler: Scheduler, output: OutputSink, config: bytes = b""
+    ) -> None:
+        """`config`: JSON that a restored guest asks for (its settings, its hook)."""
         self._instance = instance
         self._scheduler = scheduler
         self._output = output
@@ -56,12 +67,19 @@ class PythonGuest:
         self._waiter: asyncio.Future[Any] | None = None
         self._read_body: BodyReader | None = None
         self._body_task: asyncio.Task[None] | None = None
-        self._body_sent = 0
+        self._config = config
+        self._on_addresses: Callable[[bytes], None] = lambda _addresses: None
+        self._report: dict[str, Any] = {}
         self._abandoned = False
         self._waits_since: float | None = None
         self._client_wait_s = 0.0
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
+
+    @property
+    def instance(self) -> Instance:
+        """For those who take its memory."""
+        return self._instance
 
     @property
     def idle(self) -> bool:
@@ -100,6 +118,9 @@ class PythonGuest:
         return response
 
     async def next_chunk(self) -> bytes | None:
+        if self._phase is _Phase.GONE:
+            # Not the end of the response: the client must not take a part for the whole.
+            raise GuestFailed("the guest was ended")
         if self._phase is not _Phase.BODY:
             return None
         self._end_client_wait()
@@ -110,6 +131,21 @@ class PythonGuest:
     async def finish(self) -> None:
         if self._phase is _Phase.ENDING:
             await self._step()
+
+    async def prepare_image(
+        self, turn: bytes, on_addresses: Callable[[bytes], None]
+    ) -> dict[str, Any]:
+        """End the requests and run `turn`, after which the memory can be captured. Gives the
+        guest's report. `on_addresses` gets the addresses (u32 each) of the guest's objects while
+        these are alive: afterwards, an address may be of freed memory."""
+        if self._phase is not _Phase.IDLE:
+            raise RuntimeError(f"a guest in phase {self._phase.name} makes no image")
+        self._phase = _Phase.IMAGING
+        self._on_addresses = on_addresses
+        self._instance.then([("turn", turn)])
+        self._instance.reply(b"")
+        await self._step()
+        return self._report
 
     def abandon(self) -> None:
         self._abandoned = True
@@ -140,6 +176,9 @@ class PythonGuest:
 
     def _on_exit(self, error: IsopodError | None) -> None:
         said = self._instance.read_stderr()
+        if error is None and self._phase is _Phase.IMAGING:
+            self._settle(None)
+            return
         if error is None:
             error = GuestFailed("the guest ended instead of answering")
         said = str(error.details.pop("stderr", "")) + said
@@ -187,6 +226,8 @@ class PythonGuest:
         elif operation == b"B" and phase in (_Phase.HEAD, _Phase.BODY, _Phase.ENDING):
             self._start_body_read(frame)
         elif operation == b"L" and phase is not _Phase.IDLE:
+            if len(frame) > _MAX_OUTPUT + 2:
+                raise GuestProtocolError(f"the guest sent {len(frame)} bytes of output at once")
             self._output("stdout" if frame[1:2] == b"o" else "stderr", frame[2:])
             self._instance.reply(b"")
         elif operation == b"X" and phase in (_Phase.HEAD, _Phase.BODY, _Phase.ENDING):
@@ -196,6 +237,14 @@ class PythonGuest:
             self._settle(None)
         elif operation == b"R" and phase is _Phase.BOOTING:
             raise boot_error(frame)
+        elif operation == b"C" and phase is _Phase.BOOTING:
+            self._instance.reply(self._config)
+        elif operation == b"I" and phase is _Phase.IMAGING:
+            self._on_addresses(frame[1:])
+            self._instance.reply(b"")
+        elif operation == b"R" and phase is _Phase.IMAGING:
+            self._report = image_report(frame)
+            self._instance.reply(b"")
         else:
             raise GuestProtocolError(
                 f"the guest sent operation {operation!r} while it was {phase.name.lower()}"
@@ -218,7 +267,9 @@ class PythonGuest:
                 f"the app reached its memory limit of {limit} MiB"
             )
         else:
-            error = GuestFailed("the app raised an error", details={"summary": summary[:500]})
+            error = GuestFailed(
+                "the app raised an error", details={"summary": summary[:_MAX_SUMMARY]}
+            )
         error.details["streaming"] = was_streaming
         self._settle(error=error)
 
@@ -239,6 +290,12 @@ class PythonGuest:
                 self._abandoned = True
             self._settle(error=error)
             return
+        except Exception as error:
+            # Else the guest would wait for ever: time with its client has no deadline.
+            failed = EngineError("the request body could not be read")
+            failed.__cause__ = error
+            self._settle(error=failed)
+            return
         self._end_client_wait()
         if self._instance.state is State.CALLING:
             self._instance.reply(data)
@@ -254,12 +311,23 @@ class PythonGuest:
             self._waits_since = None
 
 
+def image_report(frame: bytes) -> dict[str, Any]:
+    try:
+        report = json.loads(frame[1:])
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        raise GuestProtocolError("the guest sent a report that is not JSON")
+    return report
+
+
 def boot_error(frame: bytes) -> IsopodError:
     """The error for an R frame: kind, summary, traceback."""
     text = frame[1:].decode("utf-8", "replace")
     kind, _, rest = text.partition("\n")
     summary, _, traceback = rest.partition("\n")
-    details = {"traceback": traceback} if traceback else {}
+    # Its end says what went wrong.
+    details = {"traceback": traceback[-_MAX_TRACEBACK:]} if traceback else {}
     return _BOOT_ERRORS.get(kind, AppFailedToStart)(
-        summary or "the app failed to start", details=details
+        summary[:_MAX_SUMMARY] or "the app failed to start", details=details
     )

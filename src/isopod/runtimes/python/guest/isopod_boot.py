@@ -1,7 +1,8 @@
 """The first code of ours in a guest: paths, streams, the app, then its server.
 
-`main` never returns while the instance lives. What goes wrong before the app serves is told in
-an R frame: kind, summary, traceback.
+`main` returns when the host ends its requests; its memory can then become an image, and an
+instance restored from that continues with `resume`. What goes wrong before the app serves is told
+in an R frame: kind, summary, traceback.
 """
 
 import importlib
@@ -56,22 +57,47 @@ def load(entrypoint):
     return found
 
 
-def main(entrypoint):
+_app = None
+
+
+def main(entrypoint, watch=None):
+    """Boot the app and serve it. `watch`: names of settings; this boot becomes an image."""
+    global _app
     streams.install()
     try:
+        if watch is not None:
+            import isopod_watch
+
+            isopod_watch.start(watch)
         _paths()
-        app = load(entrypoint)
+        _app = load(entrypoint)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        kind, summary, text = frames.failure(error)
-        if isinstance(error, EntrypointError):
-            kind, summary, text = error.kind, str(error), ""
-        elif isinstance(error, SyntaxError):
-            kind = "syntax"
-        streams.flush()
-        # A guest that lost its memory may not have enough for the whole text.
-        frames.call(b"R" + f"{kind}\n{summary}\n{text}".encode("utf-8", "backslashreplace"))
+        _fail(error)
         return
     streams.flush()
     import isopod_wsgi
 
-    isopod_wsgi.serve(app)
+    isopod_wsgi.serve(_app)
+
+
+def resume():
+    """Serve the app of the image that this instance was restored from."""
+    import isopod_snapshot
+    import isopod_wsgi
+
+    try:
+        isopod_snapshot.restored()
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        _fail(error)
+        return
+    isopod_wsgi.serve(_app)
+
+
+def _fail(error):
+    kind, summary, text = frames.failure(error)
+    if isinstance(error, EntrypointError):
+        kind, summary, text = error.kind, str(error), ""
+    elif isinstance(error, SyntaxError):
+        kind = "syntax"
+    streams.flush()
+    frames.call(b"R" + f"{kind}\n{summary}\n{text}".encode("utf-8", "backslashreplace"))

@@ -2,7 +2,8 @@
 
 Guest to host, first byte: Q ready for the first request | B read the request body (u32 at most)
 | H response head and first bytes, more follow | D more bytes | E end | S head and whole body
-| X the app failed (traceback) | L a line of output | R the app is loaded, or why not.
+| X the app failed (traceback) | L a line of output | R why it could not start, or a report
+| C the settings of a restored instance | I addresses of objects that live for ever.
 The reply to Q, E, S and X is the next request; an empty one means: end.
 
 The host trusts nothing that comes from here; these checks only make mistakes easy to find.
@@ -12,6 +13,7 @@ import _host
 
 call = _host.call
 CHUNK = 256 * 1024
+OUTPUT_CHUNK = 32 * 1024  # the host takes no larger piece of output
 
 # Header name, as on the wire -> its key in a WSGI environ. Bounded: names come from clients.
 _keys = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
@@ -35,10 +37,10 @@ def response(op, status, headers, body):
     return op + len(head).to_bytes(4, "little") + head + body
 
 
-def chunks(body):
+def chunks(body, size=CHUNK):
     view = memoryview(body)
-    for start in range(0, len(view), CHUNK):
-        yield bytes(view[start : start + CHUNK])
+    for start in range(0, len(view), size):
+        yield bytes(view[start : start + size])
 
 
 def failure(error):
@@ -59,5 +61,5 @@ def failure(error):
 
 def log(stream, data):
     """One piece of output; stream is b"o" or b"e"."""
-    for part in chunks(data):
+    for part in chunks(data, OUTPUT_CHUNK):
         call(b"L" + stream + part)

@@ -8,7 +8,15 @@ import isopod_frames as frames
 from isopod_frames import call, environ_key, response
 from isopod_streams import flush, request_body
 
-_EMPTY = io.BufferedReader(io.BytesIO())
+
+class _Empty(io.BufferedReader):
+    """The body of every request without one: an app may close its input, the next one reads it."""
+
+    def close(self):
+        pass
+
+
+_EMPTY = _Empty(io.BytesIO())
 
 
 def environ_of(frame):
@@ -68,12 +76,15 @@ class _Response:
             raise AssertionError("start_response was called twice without exc_info")
         if not isinstance(status, str):
             raise TypeError(f"the status must be a str, not {type(status).__name__}")
+        if "\n" in status or "\r" in status:
+            raise ValueError("the status holds a line break")
+        headers = list(headers)
         for name, value in headers:
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"header {name!r}: name and value must be str")
             if "\n" in value or "\r" in value or "\n" in name or "\r" in name:
                 raise ValueError(f"header {name!r} holds a line break")
-        self.status, self.headers = status, list(headers)
+        self.status, self.headers = status, headers
         return self.write
 
     def head(self, op, body):

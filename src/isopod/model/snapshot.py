@@ -1,0 +1,66 @@
+"""What a deploy made of an app's memory: an image to start from, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from isopod.model.ids import Digest
+
+# sound: booted and warmed. unwarmed: booted only, because the warm-up left something that must not
+# be shared. plain: no image, each start boots the app.
+Verdict = Literal["sound", "unwarmed", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not be shared by instances, and the code that made it."""
+
+    kind: str  # "open file", "sqlite connection", "setting", "hook", "failed"...
+    what: str
+    place: str  # "file:line", or ""
+
+    def text(self) -> str:
+        return f"{self.kind}: {self.what}" + (f" ({self.place})" if self.place else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`image` is the blob's digest, "" when the verdict is plain. Sizes in bytes."""
+
+    verdict: Verdict
+    image: Digest
+    size: int  # of the guest's memory
+    own_bytes: int  # pages that differ from the runtime's base image
+    blob_bytes: int  # compressed
+    private: bool  # holds values of this app's settings: never shared, made anew when they change
+    why: str  # one sentence for people; "" when there is nothing to say
+    findings: tuple[Finding, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Snapshot:
+        return Snapshot(
+            **{
+                **body,
+                "image": Digest(body["image"]),
+                "findings": tuple(Finding(**finding) for finding in body["findings"]),
+            }
+        )
+
+
+def plain(why: str, findings: tuple[Finding, ...] = ()) -> Snapshot:
+    """No image, and why."""
+    return Snapshot(
+        verdict="plain",
+        image=Digest(""),
+        size=0,
+        own_bytes=0,
+        blob_bytes=0,
+        private=False,
+        why=why,
+        findings=findings,
+    )
