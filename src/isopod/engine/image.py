@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from isopod.errors import EngineError
 
@@ -38,29 +37,14 @@ _libc.mmap.argtypes = [
 _MAP_FIXED = 0x10
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Image:
-    """An image file, open. `clock_ns` is the guest's monotonic clock when it was taken: a restored
-    guest's clock goes on from there."""
+    """An image file, open; who opened it closes it, and instances keep their mapping. `clock_ns`
+    is the guest's monotonic clock when it was taken; a restored guest's goes on from there."""
 
     fd: int
     size: int
     clock_ns: int
-
-    @classmethod
-    def open(cls, path: Path, clock_ns: int) -> Self:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        size = os.fstat(fd).st_size
-        if size == 0 or size % WASM_PAGE:
-            os.close(fd)
-            raise EngineError(f"{str(path)!r} is not a memory image")
-        return cls(fd, size, clock_ns)
-
-    def close(self) -> None:
-        """Instances that were restored from it keep their mapping."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
 
 def map_over(image: Image, base: int) -> None:
@@ -73,7 +57,7 @@ def map_over(image: Image, base: int) -> None:
         image.fd,
         0,
     )
-    if at != base:
+    if at != base or image.size % WASM_PAGE:
         raise EngineError(f"cannot map a memory image: {os.strerror(ctypes.get_errno())}")
 
 

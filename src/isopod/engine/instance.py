@@ -405,6 +405,8 @@ class Instance:
 
     def memory(self) -> memoryview:
         """The linear memory itself, to read or patch between calls. Valid until the next poll."""
+        if self._memory is None:
+            self._memory = self._export("memory", ffi.MEMORY).of.memory
         size = self.memory_bytes
         return memoryview((ctypes.c_char * size).from_address(self._base(0, size))).cast("B")
 

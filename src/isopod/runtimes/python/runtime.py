@@ -22,12 +22,14 @@ from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
 from isopod.engine.module_cache import ModuleCache
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import EngineError, RuntimeNotPrepared
+from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
 
 _T = TypeVar("_T")
+BASE_IMAGE = "base.image"
+FACTS = "facts.json"
 
 
 class PythonRuntime:
@@ -74,9 +76,20 @@ class PythonRuntime:
         instance.start([("_initialize", None), ("turn", boot)])
         return PythonGuest(instance, scheduler, output)
 
+    @property
+    def base_image(self) -> Path:
+        """The memory of an instance that has not run: what every image has in common."""
+        return self.folder / BASE_IMAGE
+
     def forget_sqlite_randomness(self, memory: memoryview) -> None:
         """Make SQLite seed its generator again: it keeps a ChaCha20 state in static memory, and
         seeds it when the first word is zero (sqlite3.c, sqlite3_randomness)."""
+        try:
+            facts = json.loads((self.folder / FACTS).read_bytes())
+            address = int(facts["sqlite_random_state"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RuntimeNotPrepared("the Python runtime is not prepared for snapshots") from error
+        memory[address : address + 4] = bytes(4)
 
     @staticmethod
     def _variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -97,6 +110,27 @@ class PythonRuntime:
             memory_bytes=memory_mib << 20,
         )
         return Instance(self.linkage, spec)
+
+    async def memory_after(self, scheduler: Scheduler, code: str | None, memory_mib: int) -> bytes:
+        """The memory of an instance that has run `code`, or (None) that was only made."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        instance = self._instance((), {}, memory_mib)
+
+        def on_exit(error: IsopodError | None) -> None:
+            if error is not None:
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        instance.on_call, instance.on_exit = lambda _frame: instance.reply(b""), on_exit
+        instance.start([] if code is None else [("_initialize", None), ("turn", _code(code))])
+        try:
+            scheduler.wake(instance)
+            await ended
+            return bytes(instance.memory())
+        finally:
+            instance.close()
 
     async def run_script(
         self, scheduler: Scheduler, code: str, preopens: tuple[Preopen, ...], memory_mib: int
