@@ -56,6 +56,11 @@ class IsopodError(Exception):
             "details": self.details,
         }
 
+    def again(self) -> IsopodError:
+        """The same error as a new object, for another waiter: raising one object many times makes
+        its traceback grow, with every frame and local in it."""
+        return type(self)(self.message, hint=self.hint, details=self.details)
+
     @staticmethod
     def from_wire(body: Mapping[str, Any]) -> IsopodError:
         """The error a server sent. An unknown code becomes a plain `IsopodError`."""

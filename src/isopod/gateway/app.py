@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from isopod.errors import (
     AppUnknown,
@@ -125,7 +127,7 @@ class Gateway:
         return route
 
     def _request(self, scope: Scope, incoming: Incoming, client: str) -> GuestRequest:
-        raw_path = scope.get("raw_path") or scope["path"].encode()
+        raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
         version = scope.get("http_version", "1.1")
         scheme = scope.get("scheme", "http")
         return GuestRequest(
@@ -173,6 +175,8 @@ class _Answer:
     async def fail(self, error: IsopodError) -> None:
         if self.status:
             self.abort()
+        # A request whose headers were refused has none yet.
+        self.request_id = self.request_id or os.urandom(8).hex()
         status, headers, body = error_page(error, request_id=self.request_id, accept=self.accept)
         timing = self.timing.header() if self.timing is not None else no_guest()
         headers += [

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from isopod.errors import DeadlineExceeded, IsopodError, NodeBusy, Overloaded
+from isopod.errors import (
+    DeadlineExceeded,
+    EngineError,
+    IsopodError,
+    NodeBusy,
+    NodeDraining,
+    Overloaded,
+)
 from isopod.gateway.pool import PoolView, should_start
 from isopod.gateway.slot import Slot
 from isopod.model.route import Route
 
+_log = logging.getLogger(__name__)
 BOOT_DEADLINE_S = 60.0
 # After a boot that failed, the same answer for so long: a broken app must not boot all day.
 FAILED_BOOT_S = 1.0
@@ -45,6 +54,7 @@ class AppPool:
         self.requests = 0
         self.errors = 0
         self.retired = False
+        self.closed = False
         self._new_slot = new_slot
         self._waiters: deque[Waiter] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,10 +76,12 @@ class AppPool:
         self.requests += 1
         if self.idle:
             return Acquired(self._lend(self.idle.pop(), request_id), 0.0, 0.0)
+        if self.closed:
+            raise NodeDraining("this worker is shutting down")
         if self._boot_failed is not None:
             at, error = self._boot_failed
             if time.monotonic() - at < FAILED_BOOT_S:
-                raise error
+                raise error.again()
             self._boot_failed = None
         scaling = self.route.spec.scaling
         if len(self._waiters) >= scaling.queue:
@@ -86,7 +98,7 @@ class AppPool:
     def release(self, slot: Slot, *, reusable: bool) -> None:
         """Give an instance back after its request."""
         self.busy.discard(slot)
-        if reusable and not self.retired and slot.guest.idle:
+        if reusable and slot.guest.idle and (self._waiters or not self.retired):
             slot.end()
             self._offer(slot)
         else:
@@ -95,7 +107,7 @@ class AppPool:
 
     def consider(self) -> None:
         """Start an instance if the plan says so. Called whenever something changed."""
-        if not self._waiters or self.retired:
+        if not self._waiters or self.closed:
             return
         view = PoolView(
             waiting=len(self._waiters),
@@ -112,7 +124,8 @@ class AppPool:
             self._patience = asyncio.get_running_loop().call_later(0.02, self._look_again)
 
     def retire(self) -> None:
-        """Another version is live: idle instances end now, busy ones after their request."""
+        """Another version is live: idle instances end now, the others when nobody waits for this
+        version any more. Who has been waiting is still served by it."""
         self.retired = True
         for slot in self.idle:
             slot.close()
@@ -133,7 +146,8 @@ class AppPool:
 
     async def close(self) -> None:
         """End everything: the worker stops."""
-        self.retired = True
+        self.retired = self.closed = True
+        self._fail_waiters(NodeDraining("this worker is shutting down"))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -178,7 +192,10 @@ class AppPool:
                 waiter.future.set_result(slot)
                 self._moved_at = time.monotonic()
                 return
-        self.idle.append(slot)
+        if self.retired:
+            slot.close()
+        else:
+            self.idle.append(slot)
 
     def _look_again(self) -> None:
         self._patience = None
@@ -215,6 +232,10 @@ class AppPool:
             self._boot_ended(slot, error)
         except IsopodError as error:
             self._boot_ended(slot, error)
+        except Exception:
+            # A file that cannot be opened, a folder that cannot be made: nobody above would know.
+            _log.exception("an instance of app %r could not be started", self.route.name)
+            self._boot_ended(slot, EngineError("the node could not start an instance"))
         except BaseException:
             self._boot_ended(slot, None)
             raise
@@ -230,9 +251,6 @@ class AppPool:
             self._fail_waiters(error)
 
     def _offer_started(self, slot: Slot) -> None:
-        if self.retired and not self._waiters:
-            slot.close()
-            return
         self._offer(slot)
         self.consider()
 
@@ -240,4 +258,4 @@ class AppPool:
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
             if not waiter.future.done():
-                waiter.future.set_exception(error)
+                waiter.future.set_exception(error.again())

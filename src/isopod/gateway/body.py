@@ -25,36 +25,41 @@ class RequestBody:
         self._gone = False
         self._taken = 0
         self._lock = asyncio.Lock()
+        self._room: asyncio.Event | None = None  # set when the guest has taken from the buffer
 
     async def read(self, size: int) -> bytes:
         """At most `size` bytes; b"" at the end. Raises BodyTooLarge, ClientDisconnected,
         ClientTooSlow."""
         while not self._buffer and not self._ended:
-            async with self._lock:
-                if not self._buffer and not self._ended:
-                    await self._take(CLIENT_IDLE_S)
+            # Around the lock too: the watch holds it while it waits for the same message.
+            try:
+                async with asyncio.timeout(CLIENT_IDLE_S), self._lock:
+                    if not self._buffer and not self._ended:
+                        await self._take()
+            except TimeoutError:
+                raise ClientTooSlow(f"the client sent nothing for {CLIENT_IDLE_S:.0f} s") from None
         if self._gone and not self._buffer:
             raise ClientDisconnected("the client went away before its body was complete")
         data, self._buffer = self._buffer[:size], self._buffer[size:]
+        if self._room is not None:
+            self._room.set()
         return data
 
     async def disconnected(self) -> None:
-        """Return when the client has gone away; never, while more body waits than we buffer."""
+        """Return when the client has gone away; not while more body waits than we buffer."""
         while not self._gone:
             if len(self._buffer) >= _WATCH_BUFFER:
-                await asyncio.Event().wait()
+                self._room = asyncio.Event()
+                await self._room.wait()
+                continue
             async with self._lock:
                 if not self._gone:
-                    await self._take(None)
+                    await self._take()
 
-    async def _take(self, timeout_s: float | None) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                message = await self._receive()
-        except TimeoutError:
-            raise ClientTooSlow(f"the client sent nothing for {CLIENT_IDLE_S:.0f} s") from None
+    async def _take(self) -> None:
+        message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._gone = self._gone or True
+            self._gone = True
             self._ended = True
             return
         data = message.get("body", b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from isopod.gateway.pool import IdleInstance, expired, to_evict
 from isopod.gateway.slot import MakeGuest, Slot
 from isopod.model.route import Route
 
+_log = logging.getLogger(__name__)
 _REAP_EVERY_S = 0.25
 # What a guest is counted as until it runs: CPython's memory after its boot.
 _EXPECTED_BYTES = 48 << 20
@@ -155,13 +157,25 @@ class Fleet:
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(_REAP_EVERY_S)
-            idle = self._idle()
-            over = set(expired([view for view, _, _ in idle]))
-            for view, pool, slot in idle:
-                if view.id in over:
-                    pool.end(slot)
-            # A guest may have grown since it was let in.
-            if self.memory_bytes() > self._budget:
-                with contextlib.suppress(NodeBusy):
-                    self._make_room(0)
-            self._retired = [pool for pool in self._retired if pool.slots or pool.queued]
+            try:
+                self.reap()
+            except Exception:
+                # Without the reaper nothing would ever sleep again.
+                _log.exception("idle instances could not be ended; trying again")
+
+    def reap(self) -> None:
+        """End what was idle for too long or does not fit, and close what belonged to it."""
+        idle = self._idle()
+        over = set(expired([view for view, _, _ in idle]))
+        for view, pool, slot in idle:
+            if view.id in over:
+                pool.end(slot)
+        # A guest may have grown since it was let in.
+        if self.memory_bytes() > self._budget:
+            with contextlib.suppress(NodeBusy):
+                self._make_room(0)
+        self._retired = [pool for pool in self._retired if pool.slots or pool.queued]
+        # A thousand sleeping apps must not hold a thousand open files.
+        awake = {pool.route.name for pool in self._all() if pool.slots}
+        for name in [name for name in self._logs if name not in awake]:
+            self._logs.pop(name).close()

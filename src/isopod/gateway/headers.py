@@ -42,6 +42,7 @@ _OURS = frozenset(
     }
 )
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,128}")
+_NONE: frozenset[bytes] = frozenset()
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -79,8 +80,11 @@ def read_incoming(
             host = value.decode("latin-1")
             continue
         if name == b"content-length":
-            length = _content_length(value)
-        elif name == b"transfer-encoding":
+            known, length = length, _content_length(value)
+            if known is not None and known != length:
+                raise BadRequest("the request has more than one Content-Length")
+            continue  # passed on once, below
+        if name == b"transfer-encoding":
             chunked = True
         elif name == b"upgrade":
             upgrade = b"websocket" in value.lower()
@@ -90,7 +94,9 @@ def read_incoming(
             continue
         if name in _OURS:
             if trusted:
-                forwarded[name] = value
+                # A proxy may add a line of its own to the one it got (RFC 9110 5.3).
+                before = forwarded.get(name)
+                forwarded[name] = value if before is None else before + b", " + value
                 if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                     request_id = value
             continue
@@ -99,6 +105,10 @@ def read_incoming(
         passed.append((name.decode("latin-1"), value.decode("latin-1")))
     if not host:
         raise BadRequest("the request has no Host header")
+    if chunked:
+        length = None  # RFC 9112 6.3: the chunks say how long it is, whatever else does
+    if length is not None:
+        passed.append(("content-length", str(length)))
     identity = request_id.decode() or os.urandom(8).hex()
     chain = forwarded.get(b"x-forwarded-for", b"").decode("latin-1")
     passed += [
@@ -122,11 +132,14 @@ def read_incoming(
 
 def _named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """The headers that `Connection` makes hop-by-hop; never those that frame the message."""
+    named: set[bytes] | None = None
     for name, value in headers:
         if name == b"connection":
-            tokens = {token.strip().lower() for token in value.split(b",")}
-            return frozenset(tokens - {b"host", b"content-length", b"content-type", b"cookie"})
-    return frozenset()
+            named = named or set()
+            named.update(token.strip().lower() for token in value.split(b","))
+    if named is None:
+        return _NONE
+    return frozenset(named - {b"host", b"content-length", b"content-type", b"cookie"})
 
 
 def _content_length(value: bytes) -> int:
@@ -154,6 +167,7 @@ def port_of(host_header: str, scheme: str) -> int:
     """The port a Host header names, or the scheme's."""
     tail = host_header.rsplit("]", 1)[-1] if "[" in host_header else host_header
     _, colon, port = tail.rpartition(":")
-    if colon and port.isdigit() and 0 < int(port) < 65536:
+    # isdigit alone holds for digits that int refuses, and int refuses thousands of digits.
+    if colon and port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536:
         return int(port)
     return 443 if scheme == "https" else 80

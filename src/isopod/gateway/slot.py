@@ -81,8 +81,7 @@ class Slot:
     def end(self) -> None:
         """The request is over: what was printed without a line end is a line too."""
         for stream, splitter in self._splitters.items():
-            for line in splitter.end():
-                self._write(stream, line)
+            self._write(stream, splitter.end())
         self.request_id = ""
         self.used_at = time.monotonic()
 
@@ -100,15 +99,14 @@ class Slot:
 
     def say(self, message: str) -> None:
         """A line of ours in the app's log."""
-        self._write("isopod", message)
+        self._write("isopod", [message])
 
     def report(self, error: IsopodError) -> None:
         """An error in the app's log, with everything that a stranger is not told."""
         self.say(f"{error.code}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         for key in ("traceback", "trap", "summary"):
             text = str(error.details.get(key) or "")
-            for line in text.splitlines():
-                self._write("stderr" if key == "traceback" else "isopod", line)
+            self._write("stderr" if key == "traceback" else "isopod", text.splitlines())
 
     @property
     def idle_s(self) -> float:
@@ -120,13 +118,12 @@ class Slot:
         splitter = self._splitters.get(stream)
         if splitter is None:
             splitter = self._splitters[stream] = LineSplitter()
-        for line in splitter.feed(data):
-            self._write(stream, line)
+        self._write(stream, splitter.feed(data))
 
-    def _write(self, stream: Stream, message: str) -> None:
-        self._log.write(
+    def _write(self, stream: Stream, messages: list[str]) -> None:
+        self._log.write_lines(
             stream,
-            message,
+            messages,
             version=self.route.version,
             instance=self.id,
             request_id=self.request_id,

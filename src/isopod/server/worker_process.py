@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -102,6 +103,8 @@ class Worker:
             await self._drain(gateway)
         gateway.draining = True
         await asyncio.wait({serving}, timeout=2)
+        if serving.done():
+            serving.result()  # a server that failed must not look like one that was stopped
 
     async def _drain(self, gateway: Gateway) -> None:
         """Until no request is in flight, `drain_s` at most."""
@@ -129,7 +132,12 @@ class Worker:
         except BaseException:
             tmp.remove()
             raise
-        return guest, tmp.remove
+
+        def remove() -> None:
+            # In a thread: an app may have left a million files.
+            asyncio.get_running_loop().run_in_executor(None, tmp.remove)
+
+        return guest, remove
 
     # -- routes and admin -------------------------------------------------------------------
 
@@ -209,6 +217,9 @@ def _rss_bytes() -> int:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
+    # An instance holds about ten descriptors, and each connection one.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     worker = Worker(NodeSettings.of_child(), int(child_value("ISOPOD_WORKER_INDEX")))
     uvloop.run(
         worker.run(int(child_value("ISOPOD_GATEWAY_FD")), int(child_value("ISOPOD_READY_FD")))
