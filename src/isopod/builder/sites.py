@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from isopod.blobs.store import BlobStore
-from isopod.errors import UsageError
+from isopod.errors import BlobCorrupt, BlobMissing, UsageError
 from isopod.model.ids import Digest
 
 _FORMAT = 1  # raise it when a compiled site changes in a way that the digests do not show
@@ -38,13 +38,13 @@ class SiteCache:
         self._blobs = blobs
 
     def find(self, key: Digest) -> Digest | None:
-        """The tree with this key; its blob is in the store when this returns."""
+        """The tree with this key; its blob is in the store, and whole, when this returns."""
         index, copy = self._paths(key)
         try:
             tree = Digest.parse(json.loads(index.read_bytes())["tree"])
         except (OSError, ValueError, KeyError, TypeError, UsageError):
             return None
-        if not self._blobs.has(tree) and not self._restore(copy, tree):
+        if not self._sound(tree) and not self._restore(copy, tree):
             return None
         with suppress(OSError):
             os.utime(index)  # the least recently used go first
@@ -64,6 +64,14 @@ class SiteCache:
             finally:
                 temporary.unlink(missing_ok=True)
             self._prune()
+
+    def _sound(self, tree: Digest) -> bool:
+        # Hashed: a deploy heals what a disk has damaged, also the dependencies that apps share.
+        try:
+            self._blobs.open_verified(tree)
+        except (BlobMissing, BlobCorrupt):
+            return False
+        return True
 
     def _restore(self, copy: Path, tree: Digest) -> bool:
         temporary = self._blobs.temporary()
