@@ -65,6 +65,7 @@ class NodeSettings:
     domain: str = "localhost"  # apps answer at NAME.domain
     cache_dir: Path = field(default_factory=_default_cache_dir)  # compiled modules, shared
     memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
+    image_cache_mib: int = 8192  # memory images on disk, ready to be mapped
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
@@ -137,6 +138,10 @@ class NodeSettings:
     @property
     def trees_dir(self) -> Path:
         return self.data_dir / "trees"
+
+    @property
+    def images_dir(self) -> Path:
+        return self.data_dir / "images"
 
     @property
     def logs_dir(self) -> Path:

@@ -55,6 +55,10 @@ class TreeCache:
         self.ensure(digest)
         return digest
 
+    def ready(self, digest: Digest) -> Path | None:
+        """The tree's folder if this process has verified it already: no disk is read."""
+        return self.path(digest) if digest in self._verified else None
+
     def ensure(self, digest: Digest) -> Path:
         """The tree's folder, extracted if need be, and verified once per process.
 

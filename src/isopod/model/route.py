@@ -8,6 +8,7 @@ from typing import Any
 
 from isopod.model.app import AppSpec
 from isopod.model.ids import AppName, Digest
+from isopod.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Route:
     app_tree: Digest
     site_tree: Digest
     spec: AppSpec
+    snapshot: Snapshot | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -29,6 +31,7 @@ class Route:
             "app_tree": self.app_tree,
             "site_tree": self.site_tree,
             "spec": self.spec.to_json(),
+            "snapshot": self.snapshot.to_json() if self.snapshot else None,
         }
 
     @staticmethod
@@ -40,4 +43,5 @@ class Route:
             app_tree=Digest(body["app_tree"]),
             site_tree=Digest(body["site_tree"]),
             spec=AppSpec.from_json(body["spec"]),
+            snapshot=Snapshot.from_json(body["snapshot"]) if body.get("snapshot") else None,
         )

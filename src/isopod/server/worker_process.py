@@ -22,6 +22,7 @@ from granian.constants import Interfaces
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
+from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.engine.scheduler import Scheduler
@@ -30,8 +31,8 @@ from isopod.gateway.app import Gateway
 from isopod.gateway.fleet import Fleet
 from isopod.model.route import Route
 from isopod.routes import RouteTable
-from isopod.runtimes.guest import Guest, OutputSink
-from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder
+from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.server.guests import GuestMaker
 from isopod.settings import NodeSettings, child_value
 
 _log = logging.getLogger("isopod.worker")
@@ -48,7 +49,11 @@ class Worker:
         self.index = index
         self.routes = RouteTable(settings.routes_path)
         self._known_routes: dict[str, Route | None] = {}  # until the table changes
-        self.trees = TreeCache(settings.trees_dir, BlobStore(settings.blobs_dir))
+        blobs = BlobStore(settings.blobs_dir)
+        self.trees = TreeCache(settings.trees_dir, blobs)
+        self.images = ImageCache(
+            settings.images_dir, blobs, limit_bytes=settings.image_cache_mib << 20
+        )
         self.runtime = PythonRuntime(settings.cache_dir)
         self.tmp_root = settings.run_dir / "tmp" / f"worker-{index}"
 
@@ -57,9 +62,15 @@ class Worker:
         shutil.rmtree(self.tmp_root, ignore_errors=True)  # a killed predecessor's
         self.tmp_root.mkdir(parents=True, mode=0o700)
         async with Scheduler(self.runtime.linkage.engine) as scheduler:
-            self.scheduler = scheduler
+            maker = GuestMaker(
+                runtime=self.runtime,
+                scheduler=scheduler,
+                trees=self.trees,
+                images=self.images,
+                tmp_root=self.tmp_root,
+            )
             self.fleet = Fleet(
-                make=self._make_guest,
+                make=maker,
                 logs_dir=settings.logs_dir,
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
             )
@@ -83,6 +94,7 @@ class Worker:
                     await follower
                 await admin.close()
                 await self.fleet.close()
+                maker.close()
                 shutil.rmtree(self.tmp_root, ignore_errors=True)
 
     async def _serve(self, gateway: Gateway, listener: int, ready: int) -> None:
@@ -112,32 +124,6 @@ class Worker:
         end = loop.time() + self.settings.drain_s
         while gateway.in_flight and loop.time() < end:  # noqa: ASYNC110  a poll is enough here
             await asyncio.sleep(0.02)
-
-    async def _make_guest(self, route: Route, output: OutputSink) -> tuple[Guest, Any]:
-        # In a thread: the first use of a tree extracts or verifies it.
-        app_tree = await asyncio.to_thread(self.trees.ensure, route.app_tree)
-        site_tree = await asyncio.to_thread(self.trees.ensure, route.site_tree)
-        tmp = TemporaryFolder(self.tmp_root)
-        try:
-            guest = self.runtime.new_guest(
-                scheduler=self.scheduler,
-                app_tree=app_tree,
-                site_tree=site_tree,
-                tmp=tmp.path,
-                entrypoint=route.spec.entrypoint,
-                env=route.spec.env,
-                memory_mib=route.spec.limits.memory_mib,
-                output=output,
-            )
-        except BaseException:
-            tmp.remove()
-            raise
-
-        def remove() -> None:
-            # In a thread: an app may have left a million files.
-            asyncio.get_running_loop().run_in_executor(None, tmp.remove)
-
-        return guest, remove
 
     # -- routes and admin -------------------------------------------------------------------
 

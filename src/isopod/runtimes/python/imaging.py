@@ -50,7 +50,7 @@ async def take(
     tmp: Path,
     spec: AppSpec,
     planted: bool,
-    warmup: Sequence[GuestRequest],
+    warmup: Sequence[tuple[GuestRequest, bytes]],
     out: Path,
 ) -> Taken:
     """Boot `spec` (with planted values for its settings if `planted`), warm it, write the image
@@ -76,8 +76,8 @@ async def take(
     )
     try:
         await guest.start()
-        for request in warmup:
-            await _warm(guest, request)
+        for request, body in warmup:
+            await _warm(guest, request, body)
         instance = guest.instance
         objects = 0
 
@@ -117,12 +117,16 @@ async def take(
         guest.close()
 
 
-async def _warm(guest: PythonGuest, request: GuestRequest) -> None:
-    async def no_body(_size: int) -> bytes:
-        return b""
+async def _warm(guest: PythonGuest, request: GuestRequest, body: bytes) -> None:
+    left = body
+
+    async def read(size: int) -> bytes:
+        nonlocal left
+        data, left = left[:size], left[size:]
+        return data
 
     async with asyncio.timeout(30):
-        response = await guest.send(request, no_body)
+        response = await guest.send(request, read)
         while response.more and await guest.next_chunk() is not None:
             pass
         await guest.finish()

@@ -1,0 +1,117 @@
+"""How a worker makes a guest for a route: its trees, its /tmp, its image if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from isopod.blobs.images import ImageCache, OpenImage
+from isopod.blobs.trees import TreeCache
+from isopod.engine.image import Image
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import IsopodError
+from isopod.model.ids import Digest
+from isopod.model.route import Route
+from isopod.runtimes.guest import Guest, OutputSink
+from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder
+
+# Images held open, each a descriptor and a lock that keeps its file in the cache.
+_MAX_OPEN_IMAGES = 512
+# An image that could not be had is not asked for again for so long: plain boots serve.
+_RETRY_S = 30.0
+
+
+class GuestMaker:
+    """Fulfils `isopod.gateway.slot.MakeGuest`."""
+
+    def __init__(
+        self,
+        *,
+        runtime: PythonRuntime,
+        scheduler: Scheduler,
+        trees: TreeCache,
+        images: ImageCache,
+        tmp_root: Path,
+    ) -> None:
+        self._runtime = runtime
+        self._scheduler = scheduler
+        self._trees = trees
+        self._images = images
+        self._tmp_root = tmp_root
+        self._open: OrderedDict[Digest, OpenImage] = OrderedDict()
+        self._failed: dict[Digest, float] = {}
+
+    async def __call__(self, route: Route, output: OutputSink) -> tuple[Guest, Callable[[], None]]:
+        app_tree = await self._tree(route.app_tree)
+        site_tree = await self._tree(route.site_tree)
+        image = await self._image(route, output)
+        tmp = TemporaryFolder(self._tmp_root)
+        try:
+            guest = self._runtime.new_guest(
+                scheduler=self._scheduler,
+                app_tree=app_tree,
+                site_tree=site_tree,
+                tmp=tmp.path,
+                entrypoint=route.spec.entrypoint,
+                env=route.spec.env,
+                memory_mib=route.spec.limits.memory_mib,
+                output=output,
+                image=image,
+            )
+        except BaseException:
+            tmp.remove()
+            raise
+
+        def remove() -> None:
+            with contextlib.suppress(OSError):
+                tmp.path.rmdir()
+                return
+            # In a thread: an app may have left a million files.
+            asyncio.get_running_loop().run_in_executor(None, tmp.remove)
+
+        return guest, remove
+
+    def close(self) -> None:
+        for image in self._open.values():
+            image.close()
+        self._open.clear()
+
+    async def _tree(self, digest: Digest) -> Path:
+        # In a thread: the first use of a tree extracts or verifies it.
+        ready = self._trees.ready(digest)
+        return ready if ready else await asyncio.to_thread(self._trees.ensure, digest)
+
+    async def _image(self, route: Route, output: OutputSink) -> Image | None:
+        snapshot = route.snapshot
+        if snapshot is None or not snapshot.image:
+            return None
+        digest = snapshot.image
+        held = self._open.get(digest)
+        if held is None:
+            held = await self._open_image(digest, output)
+        if held is None:
+            return None
+        self._open.move_to_end(digest)
+        return Image(held.fd, held.size, held.clock_ns)
+
+    async def _open_image(self, digest: Digest, output: OutputSink) -> OpenImage | None:
+        if time.monotonic() - self._failed.get(digest, -_RETRY_S) < _RETRY_S:
+            return None
+        try:
+            opened = await asyncio.to_thread(self._images.open, digest, self._runtime.base_image)
+        except IsopodError as error:
+            # The app is served all the same, only slower; who can mend it reads this.
+            self._failed[digest] = time.monotonic()
+            output("isopod", f"{error.code}: {error.message}; starting without it\n".encode())
+            return None
+        if digest in self._open:  # another start was first
+            opened.close()
+            return self._open[digest]
+        self._open[digest] = opened
+        while len(self._open) > _MAX_OPEN_IMAGES:
+            self._open.popitem(last=False)[1].close()
+        return opened
