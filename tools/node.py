@@ -51,9 +51,10 @@ class Node:
                 raise RuntimeError(f"`isopod up` ended with status {self.process.returncode}")
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
                 found = json.loads((self.data_dir / "node.json").read_text())
-                self.gateway_port, self.version = found["gateway_port"], found["version"]
-                self.control_port = found["control_port"]
-                return
+                if found["pid"] == self.process.pid:  # else one that was killed left it
+                    self.gateway_port, self.version = found["gateway_port"], found["version"]
+                    self.control_port = found["control_port"]
+                    return
             time.sleep(0.02)
         raise RuntimeError(f"`isopod up` was not ready after {_START_S} s")
 

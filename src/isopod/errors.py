@@ -189,6 +189,11 @@ class HealthFailed(IsopodError):
     default_hint = "the app must answer its health request ([health] path) with a status below 500"
 
 
+class SnapshotUnsound(IsopodError):
+    code, status, whose = "snapshot_unsound", 422, "app"
+    default_hint = "mend what is listed, or deploy without --strict: the app then boots at each start"
+
+
 class DependencyNotFound(IsopodError):
     code, status, whose = "dependency_not_found", 422, "app"
 

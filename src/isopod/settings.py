@@ -77,8 +77,9 @@ class NodeSettings:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 65535")
         if not 1 <= self.workers <= 512:
             raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
-        if self.memory_budget_mib < 1:
-            raise SettingInvalid(f"memory_budget_mib {self.memory_budget_mib!r} is below 1")
+        for name in ("memory_budget_mib", "image_cache_mib"):
+            if getattr(self, name) < 1:
+                raise SettingInvalid(f"{name} {getattr(self, name)!r} is below 1")
         for name in ("drain_s", "build_timeout_s"):
             if not 0 <= getattr(self, name) <= 86_400:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 86400")

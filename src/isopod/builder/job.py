@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.report import Report
@@ -55,13 +56,20 @@ def _build(job: BuildJob, report: Report, find_runtime: Callable[[str], Runtime]
     with disk_full_is_clear(job.trees_dir):
         blobs = BlobStore(Path(job.blobs_dir))
         trees = TreeCache(Path(job.trees_dir), blobs)
+        images = ImageCache(Path(job.images_dir), blobs, limit_bytes=job.image_cache_mib << 20)
         built = Builds(
-            job, report=report, blobs=blobs, trees=trees, find_runtime=find_runtime
+            job,
+            report=report,
+            blobs=blobs,
+            trees=trees,
+            images=images,
+            find_runtime=find_runtime,
         ).run()
     return {
         "name": built.spec.name,
         "spec": built.spec.to_json(),
         "build": built.build.to_json(),
+        "snapshot": built.snapshot.to_json(),
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod import manifest as manifests
+from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.report import Report
@@ -20,6 +21,7 @@ from isopod.manifest import Manifest
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
 from isopod.model.ids import RESERVED_NAMES, AppName, Digest
+from isopod.model.snapshot import Snapshot
 from isopod.package.unpack import unpack
 from isopod.runtimes.base import Runtime
 from isopod.runtimes.health import HealthResult
@@ -35,6 +37,7 @@ class Built:
 
     spec: AppSpec
     build: Build
+    snapshot: Snapshot
 
 
 def build_key(package: Digest, runtime: Digest) -> Digest:
@@ -67,12 +70,14 @@ class Builds:
         report: Report,
         blobs: BlobStore,
         trees: TreeCache,
+        images: ImageCache,
         find_runtime: Callable[[str], Runtime],
     ) -> None:
         self._job = job
         self._report = report
         self._blobs = blobs
         self._trees = trees
+        self._images = images
         self._find_runtime = find_runtime
         self._cache_dir = Path(job.cache_dir)
         self._sites = SiteCache(self._cache_dir / "sites", blobs)
@@ -105,7 +110,7 @@ class Builds:
         key = build_key(package, runtime.digest())
         build = self._earlier(key) or self._make(key, runtime, app, work)
         self._start(runtime, spec, build, work)
-        return Built(spec, build)
+        return Built(spec, build, self._snapshot(runtime, spec, build, work))
 
     def _earlier(self, key: Digest) -> Build | None:
         """The build that control found, if it was made from the same and its blobs are there."""
@@ -165,6 +170,29 @@ class Builds:
                 f"(start {health.boot_ms:.0f} ms, request {health.request_ms:.0f} ms)"
             )
         return health
+
+    def _snapshot(self, runtime: Runtime, spec: AppSpec, build: Build, work: Path) -> Snapshot:
+        with self._report.step("snapshot", "Taking its snapshot") as step:
+            scratch = work / "image"
+            scratch.mkdir()
+            snapshot = runtime.take_snapshot(
+                self._cache_dir,
+                app_tree=self._trees.path(build.app_tree),
+                site_tree=self._trees.path(build.site_tree),
+                spec=spec,
+                images=self._images,
+                work=scratch,
+            )
+            step.text = describe(snapshot)
+        return snapshot
+
+
+def describe(snapshot: Snapshot) -> str:
+    """A snapshot's verdict in one line."""
+    if not snapshot.image:
+        return f"plain boot: {snapshot.why}"
+    shared = "private" if snapshot.private else "shared"
+    return f"{snapshot.verdict}, {shared}, {snapshot.blob_bytes / 2**20:.1f} MiB"
 
 
 def _does_not_compile(failed: list[tuple[str, str]]) -> AppSyntaxError:

@@ -140,6 +140,8 @@ def _job(request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
         env=request.env,
         blobs_dir=str(settings.blobs_dir),
         trees_dir=str(settings.trees_dir),
+        images_dir=str(settings.images_dir),
+        image_cache_mib=settings.image_cache_mib,
         cache_dir=str(settings.cache_dir),
         timeout_s=settings.build_timeout_s,
         reuse=earlier.to_json() if earlier else None,

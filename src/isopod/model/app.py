@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from isopod.model.ids import AppName, Digest
+from isopod.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,50 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmupRequest:
+    """A request that the builder sends to the booted app before it takes the snapshot."""
+
+    path: str  # may hold a query
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()  # as written in isopod.toml
+    body: str = ""  # sent as UTF-8
+
+    def text(self) -> str:
+        """For people: "GET /"."""
+        return f"{self.method} {self.path}"
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> WarmupRequest:
+        headers = tuple((str(name), str(value)) for name, value in body.get("headers", ()))
+        return WarmupRequest(**{**body, "headers": headers})
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """How the app's snapshot is made. Hooks are "pkg.module:function", "" for none."""
+
+    snapshot: bool = True  # false: every start boots the app
+    warmup: tuple[WarmupRequest, ...] = (WarmupRequest("/"),)  # else the health path; in order
+    before_snapshot: str = ""
+    after_restore: str = ""
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Startup:
+        warmup = tuple(WarmupRequest.from_json(one) for one in body["warmup"])
+        return Startup(**{**body, "warmup": warmup})
+
+
+IsolationMode = Literal["app", "request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What shares an instance's memory: all requests to the app, or no two requests."""
+
+    mode: IsolationMode = "app"
+
+
+@dataclass(frozen=True, slots=True)
 class AppSpec:
     """What `isopod.toml` and the command line say of an app, defaults filled in."""
 
@@ -47,12 +92,17 @@ class AppSpec:
     scaling: Scaling = Scaling()
     limits: Limits = Limits()
     health: Health = Health()
+    startup: Startup = Startup()
+    isolation: Isolation = Isolation()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "env": dict(sorted(self.env.items()))}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> AppSpec:
+        """Of any age: what a specification did not know yet has its default."""
+        health = Health(**body["health"])
+        unsaid = Startup(warmup=(WarmupRequest(health.path),))
         return AppSpec(
             name=AppName(body["name"]),
             runtime=body["runtime"],
@@ -60,7 +110,9 @@ class AppSpec:
             env=dict(body["env"]),
             scaling=Scaling(**body["scaling"]),
             limits=Limits(**body["limits"]),
-            health=Health(**body["health"]),
+            health=health,
+            startup=Startup.from_json(body["startup"]) if "startup" in body else unsaid,
+            isolation=Isolation(**body.get("isolation", {})),
         )
 
 
@@ -98,6 +150,8 @@ class AppVersion:
     build: Build
     spec: AppSpec
     created_at: float  # seconds since the epoch
+    # Not part of the digest: the same version may get a new image. None: none was taken yet.
+    snapshot: Snapshot | None = None
 
 
 def version_digest(*, package: Digest, build_key: Digest, spec: AppSpec) -> Digest:

@@ -17,6 +17,8 @@ class BuildJob:
     env: Mapping[str, str]
     blobs_dir: str
     trees_dir: str
+    images_dir: str
+    image_cache_mib: int
     cache_dir: str
     timeout_s: float
     # `Build.to_json()` of an earlier build of this package by the same runtimes, its blobs being
@@ -37,7 +39,7 @@ StepState = Literal["start", "progress", "done"]
 @dataclass(frozen=True, slots=True)
 class Step:
     """Progress of one step of a deploy: `name` is stable ("upload", "unpack", "detect",
-    "dependencies", "compile", "start", "publish"), `text` is for people."""
+    "dependencies", "compile", "start", "snapshot", "publish"), `text` is for people."""
 
     name: str
     state: StepState

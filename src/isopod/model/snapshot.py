@@ -1,4 +1,4 @@
-"""What a deploy made of an app's memory: an image to start from, or the reason why there is none."""
+"""What a deploy made of an app's memory: an image to start from, or the reason why not."""
 
 from __future__ import annotations
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from isopod.blobs.images import ImageCache
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
+from isopod.model.snapshot import Snapshot
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
 
@@ -46,3 +48,15 @@ class Runtime(Protocol):
         self, cache_dir: Path, *, app_tree: Path, site_tree: Path, spec: AppSpec, tmp_root: Path
     ) -> HealthResult:
         """Boot the app and send it its health request."""
+
+    def take_snapshot(
+        self,
+        cache_dir: Path,
+        *,
+        app_tree: Path,
+        site_tree: Path,
+        spec: AppSpec,
+        images: ImageCache,
+        work: Path,
+    ) -> Snapshot:
+        """Boot the app, warm it and keep its memory, or say why not. `work` is scratch space."""

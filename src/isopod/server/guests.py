@@ -61,6 +61,7 @@ class GuestMaker:
                 memory_mib=route.spec.limits.memory_mib,
                 output=output,
                 image=image,
+                after_restore=route.spec.startup.after_restore,
             )
         except BaseException:
             tmp.remove()

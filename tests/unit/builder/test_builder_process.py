@@ -67,6 +67,8 @@ class Node:
         return BuildJob(
             package=package,
             blobs_dir=str(self.base / "blobs"),
+            images_dir=str(self.base / "images"),
+            image_cache_mib=1024,
             trees_dir=str(self.base / "trees"),
             cache_dir=str(self.cache_dir),
             **given,

@@ -86,7 +86,8 @@ async def take(
             objects += make_immortal(instance.memory(), addresses)
 
         # The marker goes in two halves: our own code must not be what holds it.
-        halves = f"'', {marker[:12]!r}, {marker[12:]!r}"
+        hook = spec.startup.before_snapshot
+        halves = f"{hook!r}, {marker[:12]!r}, {marker[12:]!r}"
         report = await guest.prepare_image(
             f"import isopod_snapshot; isopod_snapshot.prepare({halves})".encode(), immortal
         )

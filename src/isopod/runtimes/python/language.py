@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from isopod.blobs.images import ImageCache
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
+from isopod.model.snapshot import Snapshot
 from isopod.runtimes.base import Progress
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
-from isopod.runtimes.python import artifacts, building, dependencies, detect, preparing
+from isopod.runtimes.python import (
+    artifacts,
+    building,
+    dependencies,
+    detect,
+    preparing,
+    snapshotting,
+)
 from isopod.runtimes.python.runtime import PythonRuntime
 
 
@@ -45,4 +54,21 @@ class PythonLanguage:
             site_tree=site_tree,
             spec=spec,
             tmp_root=tmp_root,
+        )
+
+    def take_snapshot(
+        self,
+        cache_dir: Path,
+        *,
+        app_tree: Path,
+        site_tree: Path,
+        spec: AppSpec,
+        images: ImageCache,
+        work: Path,
+    ) -> Snapshot:
+        return snapshotting.take_snapshot(
+            PythonRuntime(cache_dir),
+            snapshotting.Source(app_tree, site_tree, spec),
+            images=images,
+            work=work,
         )

@@ -57,10 +57,12 @@ class PythonRuntime:
         memory_mib: int,
         output: OutputSink,
         image: Image | None = None,
+        after_restore: str = "",
         watch: Sequence[str] | None = None,
     ) -> PythonGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
-        from `image`. `watch`: this boot is to become an image; names of settings to watch."""
+        from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
+        become an image; the names of the settings to watch."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
@@ -69,7 +71,7 @@ class PythonRuntime:
         instance = self._instance(preopens, env, memory_mib)
         if image is not None:
             instance.start([("turn", b"isopod_boot.resume()")], image=image)
-            config = {"env": self._variables(env), "after_restore": ""}
+            config = {"env": self._variables(env), "after_restore": after_restore}
             return PythonGuest(instance, scheduler, output, json.dumps(config).encode())
         names = "None" if watch is None else repr(list(watch))
         boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names})")
