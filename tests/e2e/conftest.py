@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.e2e.nodes import APPS, up
+from tests.e2e.wire import SlowEnd, wait_for_the_end
 
 from tools import processes
 from tools.http_calls import Caller
@@ -52,6 +54,20 @@ def faults(node: Node) -> str:
 @pytest.fixture(scope="session")
 def flask_faults(node: Node) -> str:
     return _deployed(node, "flask_faults", "flask-faults")
+
+
+@pytest.fixture(scope="session")
+def slow_clients(node: Node, kitchen: str) -> Iterator[dict[str, Future[SlowEnd]]]:
+    """Clients that stop in the middle. The node waits 15 and 30 s for them: they are started with
+    the first tests, which go on meanwhile, and looked at by the last."""
+    sent = {
+        "header": "GET / HTTP/1.1\r\nHost: HOST\r\nX-Never: end",
+        "body": "POST /upload HTTP/1.1\r\nHost: HOST\r\nContent-Length: 10\r\n\r\nhalf",
+    }
+    with ThreadPoolExecutor(len(sent)) as pool:
+        yield {
+            what: pool.submit(wait_for_the_end, node, kitchen, text) for what, text in sent.items()
+        }
 
 
 @pytest.fixture

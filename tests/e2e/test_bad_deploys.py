@@ -9,6 +9,8 @@ from tests.e2e.nodes import HELLO, Failed, folder, hello, text
 
 from tools.node import Node
 
+# They take half a minute to be given up, while these tests go on.
+pytestmark = pytest.mark.usefixtures("slow_clients")
 GOOD = HELLO % "new"
 BROKEN = {
     "a syntax error": (

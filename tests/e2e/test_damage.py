@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.nodes import APPS, Failed, get, hello, messages, refused, text, until, up
+
 from tools.node import Node
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_page_of_the_database_is_refused_by_name_and_a_backup_heals(de
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         size = db.execute("PRAGMA page_size").fetchone()[0]
     backup = state.read_bytes()
-    for page in range(pages):
+    for page in sorted({0, 1, pages // 2, pages - 1}):
         with state.open("r+b") as file:
             file.seek(page * size)
             file.write(os.urandom(size))

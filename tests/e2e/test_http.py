@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -193,7 +194,8 @@ MALFORMED = {
     "space in header name": b"GET / HTTP/1.1\r\nHost: HOST\r\nX Y: 1\r\n\r\n",
     "negative length": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: -1\r\n\r\n",
     "word as length": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: ten\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\nContent-Length: 2"
+    b"\r\n\r\nab",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": b"GET / HTTP/1.1\r\nHost: HOST\r\nHost: other.localhost\r\n\r\n",
     "null in header": b"GET / HTTP/1.1\r\nHost: HOST\r\nX: a\0b\r\n\r\n",
@@ -215,7 +217,8 @@ def test_a_body_framed_twice_is_not_smuggled(node, kitchen):
     with wire(node, kitchen) as line:
         line.send(
             "POST /echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\n"
-            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: HOST\r\n\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            "GET /smuggled HTTP/1.1\r\nHost: HOST\r\n\r\n"
         )
         answer = line.response()
         print(f"SEEN two framings: {answer.status}")
@@ -249,8 +252,6 @@ def test_request_ids_differ_and_are_on_errors_too(node, kitchen):
 
 
 def test_200_half_sent_requests_do_not_keep_others_out(node, kitchen):
-    import contextlib
-
     with contextlib.ExitStack() as held:
         for _ in range(200):
             held.enter_context(wire(node, kitchen)).send("GET / HTTP/1.1\r\nHost: HO")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -86,3 +87,22 @@ def wire(node: Node, app: str, *, timeout_s: float = 20) -> Iterator[Wire]:
     address = ("127.0.0.1", node.gateway_port)
     with socket.create_connection(address, timeout=timeout_s) as link:
         yield Wire(link, f"{app}.localhost:{node.gateway_port}")
+
+
+@dataclass(frozen=True)
+class SlowEnd:
+    """How the node ended with a client that stopped."""
+
+    after_s: float
+    got: bytes
+
+
+def wait_for_the_end(node: Node, app: str, text: str) -> SlowEnd:
+    """Send this and nothing more."""
+    began, got = time.monotonic(), b""
+    with wire(node, app, timeout_s=60) as line:
+        line.send(text)
+        with contextlib.suppress(ConnectionError):
+            while data := line.link.recv(1 << 16):
+                got += data
+    return SlowEnd(time.monotonic() - began, got)
