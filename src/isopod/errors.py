@@ -191,7 +191,9 @@ class HealthFailed(IsopodError):
 
 class SnapshotUnsound(IsopodError):
     code, status, whose = "snapshot_unsound", 422, "app"
-    default_hint = "mend what is listed, or deploy without --strict: the app then boots at each start"
+    default_hint = (
+        "mend what is listed, or deploy without --strict: the app then boots at each start"
+    )
 
 
 class DependencyNotFound(IsopodError):

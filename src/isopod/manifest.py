@@ -1,8 +1,9 @@
 """isopod.toml: what a folder says of its app. Everything in it is optional.
 
 [app] name, runtime, entrypoint; [scaling] max_instances, idle_s, queue; [limits] memory_mib,
-deadline_ms, max_request_mib; [health] path; [env] KEY = "value". Anything else is refused, with
-the file, the key and the line: a misspelt limit that is ignored would be found out too late.
+deadline_ms, max_request_mib; [health] path; [startup] snapshot, warmup, before_snapshot,
+after_restore; [isolation] mode; [env] KEY = "value". Anything else is refused, with the file, the
+key and the line: a misspelt limit that is ignored would be found out too late.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isopod.errors import ManifestInvalid, NameInvalid
-from isopod.model.app import AppSpec, Health, Limits, Scaling
+from isopod.model.app import (
+    AppSpec,
+    Health,
+    Isolation,
+    IsolationMode,
+    Limits,
+    Scaling,
+    Startup,
+    WarmupRequest,
+)
 from isopod.model.ids import AppName
 
 FILE_NAME = "isopod.toml"
@@ -24,7 +34,16 @@ _MAX_FILE_BYTES = 256 << 10
 _IDENTIFIER = r"[^\W\d]\w*"
 _ENTRYPOINT = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOOK = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}")
 _RUNTIME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_HEADER_VALUE = re.compile(r"[ -~\t]*")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_MAX_WARMUPS = 20
+_MAX_WARMUP_HEADERS = 50
+_MAX_WARMUP_BYTES = 64 << 10  # of a body
+# They follow from the body and the connection.
+_OUR_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +60,19 @@ class Manifest:
     deadline_ms: int | None = None
     max_request_mib: int | None = None
     health_path: str | None = None
+    snapshot: bool | None = None
+    warmup: tuple[WarmupRequest, ...] | None = None
+    before_snapshot: str | None = None
+    after_restore: str | None = None
+    isolation: IsolationMode | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
     def to_spec(
         self, *, name: AppName, runtime: str, entrypoint: str, env: Mapping[str, str]
     ) -> AppSpec:
         """The specification with the defaults filled in. `env` goes over the manifest's."""
+        health = Health() if self.health_path is None else Health(path=self.health_path)
+        unsaid = Startup(warmup=(WarmupRequest(health.path),))
         return AppSpec(
             name=name,
             runtime=runtime,
@@ -54,10 +80,12 @@ class Manifest:
             env={**self.env, **env},
             scaling=replace(Scaling(), **self._said(Scaling)),
             limits=replace(Limits(), **self._said(Limits)),
-            health=Health() if self.health_path is None else Health(path=self.health_path),
+            health=health,
+            startup=replace(unsaid, **self._said(Startup)),
+            isolation=Isolation() if self.isolation is None else Isolation(self.isolation),
         )
 
-    def _said(self, section: type[Scaling] | type[Limits]) -> dict[str, Any]:
+    def _said(self, section: type[Scaling | Limits | Startup]) -> dict[str, Any]:
         said = {f.name: getattr(self, f.name) for f in fields(section)}
         return {name: value for name, value in said.items() if value is not None}
 
@@ -150,6 +178,80 @@ def _path(value: Any) -> str:
     return text
 
 
+def _true_or_false(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _hook(value: Any) -> str:
+    if not _HOOK.fullmatch(_text(value)):
+        raise ValueError('must be "module:function", such as "pkg.module:close_files"')
+    return str(value)
+
+
+def _mode(value: Any) -> str:
+    if value not in ("app", "request"):
+        raise ValueError('must be "app" or "request"')
+    return str(value)
+
+
+def _warmup(value: Any) -> tuple[WarmupRequest, ...]:
+    if not isinstance(value, list):
+        raise ValueError('must be a list, such as ["/", {path = "/x", method = "POST"}]')
+    if len(value) > _MAX_WARMUPS:
+        raise ValueError(f"must hold at most {_MAX_WARMUPS} requests, not {len(value):,}")
+    found = []
+    for number, entry in enumerate(value, 1):
+        try:
+            found.append(_warmup_request(entry))
+        except ValueError as error:
+            raise ValueError(f"entry {number} {error}") from error
+    return tuple(found)
+
+
+def _warmup_request(entry: Any) -> WarmupRequest:
+    if isinstance(entry, str):
+        return WarmupRequest(_path(entry))
+    if not isinstance(entry, dict):
+        raise ValueError('must be a path, or a table such as {path = "/x", method = "POST"}')
+    for key in entry:
+        if key not in ("path", "method", "headers", "body"):
+            raise ValueError(f"holds {_shown(key)}; known are path, method, headers and body")
+    if "path" not in entry:
+        raise ValueError("lacks its path")
+    method = entry.get("method", "GET")
+    if method not in _METHODS:
+        raise ValueError(f"must have one of these as its method: {', '.join(_METHODS)}")
+    try:
+        path = _path(entry["path"])
+    except ValueError as error:
+        raise ValueError(f"has a path that {error}") from error
+    try:
+        body = _text(entry.get("body", ""))
+    except ValueError as error:
+        raise ValueError(f"has a body that {error}") from error
+    if len(body.encode()) > _MAX_WARMUP_BYTES:
+        raise ValueError(f"has a body larger than {_MAX_WARMUP_BYTES >> 10} KiB")
+    return WarmupRequest(path, method, _headers(entry.get("headers", {})), body)
+
+
+def _headers(value: Any) -> tuple[tuple[str, str], ...]:
+    """The values are in no message: one may be a token."""
+    if not isinstance(value, dict):
+        raise ValueError('must have its headers as a table: headers = {accept = "text/html"}')
+    if len(value) > _MAX_WARMUP_HEADERS:
+        raise ValueError(f"has more than {_MAX_WARMUP_HEADERS} headers")
+    for name, text in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"has a header named {_shown(name)}, which no header can be")
+        if name.lower() in _OUR_HEADERS:
+            raise ValueError(f"has the header {name!r}, which follows from the request")
+        if not isinstance(text, str) or not _HEADER_VALUE.fullmatch(text) or len(text) > 8192:
+            raise ValueError(f"must have printable ASCII text as the value of header {name!r}")
+    return tuple(value.items())
+
+
 def _whole(low: int, high: int) -> _Check:
     def check(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -187,6 +289,13 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
         "max_request_mib": ("max_request_mib", _whole(1, 4096)),
     },
     "health": {"path": ("health_path", _path)},
+    "startup": {
+        "snapshot": ("snapshot", _true_or_false),
+        "warmup": ("warmup", _warmup),
+        "before_snapshot": ("before_snapshot", _hook),
+        "after_restore": ("after_restore", _hook),
+    },
+    "isolation": {"mode": ("isolation", _mode)},
 }
 
 
@@ -232,7 +341,8 @@ class _Reader:
         line = self._line_of(section, key)
         at = f"{FILE_NAME}, line {line}" if line else FILE_NAME
         name = f"[{section}] {key}" if section else f"[{key}]"
-        shown = "" if value is None else f", not {_shown(value)}"
+        # A list of warm-ups is not shown: it is long, and a header may be a secret.
+        shown = "" if value is None or key == "warmup" else f", not {_shown(value)}"
         raise ManifestInvalid(
             f"{at}: {name} {why}{shown}",
             hint=f"known here: {', '.join(known)}" if known else "",

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from isopod.errors import ManifestInvalid
 from isopod.manifest import Manifest, load, parse
-from isopod.model.app import Health, Limits, Scaling
+from isopod.model.app import AppSpec, Health, Isolation, Limits, Scaling, Startup, WarmupRequest
 from isopod.model.ids import AppName
 
 FULL = """\
@@ -28,6 +29,15 @@ max_request_mib = 1
 [health]
 path = "/healthz?x=1"
 
+[startup]
+snapshot = false
+warmup = ["/", {path = "/x", method = "POST", headers = {Accept = "*/*"}, body = "a=1"}]
+before_snapshot = "shop.hooks:before"
+after_restore = "shop.hooks:after"
+
+[isolation]
+mode = "request"
+
 [env]
 DEBUG = "1"
 MODE = "from the file"
@@ -45,6 +55,35 @@ def test_everything_can_be_said_and_the_command_line_wins() -> None:
     assert spec.limits == Limits(memory_mib=128, deadline_ms=5000, max_request_mib=1)
     assert spec.health == Health("/healthz?x=1")
     assert spec.env == {"DEBUG": "1", "MODE": "given"}
+    assert spec.startup == Startup(
+        snapshot=False,
+        warmup=(WarmupRequest("/"), WarmupRequest("/x", "POST", (("Accept", "*/*"),), "a=1")),
+        before_snapshot="shop.hooks:before",
+        after_restore="shop.hooks:after",
+    )
+    assert spec.isolation == Isolation("request")
+    assert AppSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_the_warm_up_is_the_health_request_when_nothing_else_is_said() -> None:
+    def warmup(text: str) -> tuple[WarmupRequest, ...]:
+        spec = parse(text).to_spec(name=AppName("a"), runtime="python", entrypoint="a:b", env={})
+        return spec.startup.warmup
+
+    assert warmup("") == (WarmupRequest("/"),)
+    assert warmup("[health]\npath = '/up'") == (WarmupRequest("/up"),)
+    assert warmup("[health]\npath = '/up'\n[startup]\nwarmup = []") == ()
+    tables = "[[startup.warmup]]\npath = '/a'\n[[startup.warmup]]\npath = '/b'"
+    assert warmup(tables) == (WarmupRequest("/a"), WarmupRequest("/b"))
+
+
+def test_a_specification_from_before_snapshots_has_their_defaults() -> None:
+    spec = parse(FULL).to_spec(name=AppName("a"), runtime="python", entrypoint="a:b", env={})
+    old = spec.to_json()
+    del old["startup"], old["isolation"]
+    again = AppSpec.from_json(old)
+    assert again.startup == Startup(warmup=(WarmupRequest("/healthz?x=1"),))
+    assert again.isolation == Isolation()
 
 
 def test_nothing_has_to_be_said(tmp_path: Path) -> None:
@@ -73,6 +112,31 @@ def test_nothing_has_to_be_said(tmp_path: Path) -> None:
         ("[scaling]\nidle_s = '60'", 2, "scaling.idle_s", "must be a number"),
         ("[health]\npath = 'up'", 2, "health.path", "starts with"),
         ("[health]\npath = '/a\\n b'", 2, "health.path", "printable"),
+        ("[startup]\nsnapshot = 'no'", 2, "startup.snapshot", "must be true or false, not 'no'"),
+        ("[startup]\nwarmup = '/'", 2, "startup.warmup", "must be a list"),
+        ("[startup]\nwarmup = ['/', 'x']", 2, "startup.warmup", "entry 2 must be a path"),
+        ("[startup]\nwarmup = [7]", 2, "startup.warmup", "entry 1 must be a path"),
+        ("[startup]\nwarmup = [{}]", 2, "startup.warmup", "entry 1 lacks its path"),
+        ("[startup]\nwarmup = [{path='/', x=1}]", 2, "startup.warmup", "holds 'x'"),
+        ("[startup]\nwarmup = [{path='x'}]", 2, "startup.warmup", "entry 1 has a path that"),
+        ("[startup]\nwarmup = [{path='/', method='get'}]", 2, "startup.warmup", "GET, HEAD"),
+        ("[startup]\nwarmup = [{path='/', method=[]}]", 2, "startup.warmup", "GET, HEAD"),
+        ("[startup]\nwarmup = [{path='/', headers=[]}]", 2, "startup.warmup", "as a table"),
+        ("[startup]\nwarmup = [{path='/', headers={'a b'='c'}}]", 2, "startup.warmup", "'a b'"),
+        ("[startup]\nwarmup = [{path='/', headers={a=1}}]", 2, "startup.warmup", "header 'a'"),
+        (
+            "[startup]\nwarmup = [{path='/', headers={Content-Length='1'}}]",
+            2,
+            "startup.warmup",
+            "follows from",
+        ),
+        ("[startup]\nwarmup = [{path='/', body=1}]", 2, "startup.warmup", "a body that must be"),
+        (f"[startup]\nwarmup = {['/'] * 21}", 2, "startup.warmup", "at most 20 requests, not 21"),
+        ("[[startup.warmup]]\npath = 'x'", 1, "startup.warmup", "entry 1"),
+        ("[startup]\nbefore_snapshot = 'a'", 2, "startup.before_snapshot", "module:function"),
+        ("[startup]\nafter_restore = 'a:b.c'", 2, "startup.after_restore", "module:function"),
+        ("[isolation]\nmode = 'none'", 2, "isolation.mode", '"app" or "request"'),
+        ("[isolation]\nmode = []", 2, "isolation.mode", '"app" or "request"'),
         ("[env]\nA = 'x'\nB = 1", 3, "env.B", "text in quotes"),
         ("[env]\n'A-B' = 'x'", 2, "env.A-B", "letters, digits"),
         ("[env.A]\nB = 'x'", 1, "env.A", "text in quotes"),
@@ -97,6 +161,17 @@ def test_a_secret_in_env_is_not_shown() -> None:
     with pytest.raises(ManifestInvalid) as caught:
         parse("[env]\nPIN = 90210")
     assert "90210" not in str(caught.value.to_wire())
+
+
+def test_a_warm_up_body_is_bounded_in_bytes_and_no_header_is_shown() -> None:
+    head = "[startup]\nwarmup = [{path = '/', headers = {authorization = 'hunter2'}, body = "
+    parse(f"{head}'{'x' * (64 << 10)}'}}]")
+    with pytest.raises(ManifestInvalid, match="larger than 64 KiB") as caught:
+        parse(f"{head}'{'é' * (40 << 10)}'}}]")
+    assert "hunter2" not in str(caught.value.to_wire())
+    with pytest.raises(ManifestInvalid, match="header 'authorization'") as caught:
+        parse("[startup]\nwarmup = [{path = '/', headers = {authorization = \"hunter2\\u0000\"}}]")
+    assert "hunter2" not in str(caught.value.to_wire())
 
 
 def test_a_file_that_is_not_utf8_or_huge_is_refused(tmp_path: Path) -> None:
@@ -134,8 +209,13 @@ def toml(value: object) -> str:
 
 
 @given(
-    st.sampled_from(["app", "scaling", "limits", "health", "env", "other"]),
-    st.sampled_from(["name", "runtime", "entrypoint", "queue", "idle_s", "memory_mib", "path"]),
+    st.sampled_from(["app", "scaling", "limits", "health", "startup", "isolation", "env", "other"]),
+    st.sampled_from(
+        [
+            *("name", "runtime", "entrypoint", "queue", "idle_s", "memory_mib", "path"),
+            *("snapshot", "warmup", "before_snapshot", "mode"),
+        ]
+    ),
     VALUES,
 )
 def test_any_value_for_any_key_gives_a_manifest_or_our_error_with_the_line(
