@@ -110,10 +110,11 @@ def test_an_app_becomes_compiled_trees_that_answered_a_request(node: Node) -> No
     steps, last = node.build(node.job(package, env={"B": "2"}))
     assert [(s["name"], s["state"]) for s in steps] == [
         (name, state)
-        for name in ("unpack", "detect", "dependencies", "compile", "start")
+        for name in ("unpack", "detect", "dependencies", "compile", "start", "snapshot")
         for state in ("start", "done")
     ]
-    assert "/ answered 200" in steps[-1]["text"]
+    assert "/ answered 200" in steps[-3]["text"]
+    assert last["result"]["snapshot"]["verdict"] == "sound", last["result"]["snapshot"]
     spec = AppSpec.from_json(last["result"]["spec"])
     build = Build.from_json(last["result"]["build"])
     assert (spec.name, spec.entrypoint, spec.env) == ("my-shop", "app:app", {"A": "1", "B": "2"})
