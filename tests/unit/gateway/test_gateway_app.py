@@ -58,8 +58,17 @@ class Site:
         self.gateway = gateway
         self.fleet = fleet
 
-    async def ask(self, target: bytes = b"/", *, method: str = "GET", headers=(), host=b"shop.localhost",
-                  messages=(), exchange: Exchange | None = None, **scope) -> Exchange:  # fmt: skip
+    async def ask(
+        self,
+        target: bytes = b"/",
+        *,
+        method: str = "GET",
+        headers=(),
+        host=b"shop.localhost",
+        messages=(),
+        exchange: Exchange | None = None,
+        **scope,
+    ) -> Exchange:
         exchange = exchange or Exchange(list(messages))
         raw_path, _, query = target.partition(b"?")
         scope = {
