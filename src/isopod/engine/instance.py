@@ -199,13 +199,14 @@ class Instance:
     def _raise_trap(self) -> None:
         if self._error:
             error, self._error = self._error, ffi.null_error()
-            raise self._explain(traps.from_error(error))
+            raise self.explain(traps.from_error(error))
         if self._trap:
             trap, self._trap = self._trap, ffi.null_trap()
-            raise self._explain(traps.from_trap(trap))
+            raise self.explain(traps.from_trap(trap))
 
-    def _explain(self, error: IsopodError) -> IsopodError:
-        """A guest that dies with its memory used up died of that, whatever it says."""
+    def explain(self, error: IsopodError) -> IsopodError:
+        """The error with the guest's last words. A guest that ends with its memory used up ended
+        because of that, whatever it says."""
         said = self.read_stderr()
         if isinstance(error, GuestFailed) and (
             "MemoryError" in said or self.memory_bytes + 4 * (1 << 20) > self.spec.memory_bytes

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH, SIM115
+# ruff: noqa: PTH123, PTH211, PLW0108
 """An app that does what its path says, for the tests of the WSGI server."""
 
 import json

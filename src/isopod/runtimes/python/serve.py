@@ -175,13 +175,13 @@ class PythonGuest:
             waiter.set_result(value)
 
     def _on_exit(self, error: IsopodError | None) -> None:
-        said = self._instance.read_stderr()
         if error is None and self._phase is _Phase.IMAGING:
             self._settle(None)
             return
         if error is None:
-            error = GuestFailed("the guest ended instead of answering")
-        said = str(error.details.pop("stderr", "")) + said
+            # Its interpreter gave up: without memory there is no frame to say so in.
+            error = self._instance.explain(GuestFailed("the guest ended instead of answering"))
+        said = str(error.details.pop("stderr", "")) + self._instance.read_stderr()
         if said:
             self._output("stderr", said.encode())
         was = self._phase
