@@ -24,6 +24,8 @@ from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder
 _MAX_OPEN_IMAGES = 512
 # An image that could not be had is not asked for again for so long: plain boots serve.
 _RETRY_S = 30.0
+# Longer than a boot may take.
+_CLOSE_AFTER_S = 120.0
 
 
 class GuestMaker:
@@ -116,5 +118,8 @@ class GuestMaker:
             return self._open[digest]
         self._open[digest] = opened
         while len(self._open) > _MAX_OPEN_IMAGES:
-            self._open.popitem(last=False)[1].close()
+            # Not now: a guest that was just made maps it in its first slice, and by then its
+            # descriptor's number could be another app's image.
+            _, oldest = self._open.popitem(last=False)
+            asyncio.get_running_loop().call_later(_CLOSE_AFTER_S, oldest.close)
         return opened
