@@ -84,6 +84,7 @@ class Instance:
         self.state = State.READY
         self.on_call: Callable[[bytes], None] = lambda _frame: None
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
+        self.image_bytes = 0  # of the image that it was restored from
         self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
         self.result: Any = None  # where the pending host call's i32 result goes
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
@@ -303,6 +304,7 @@ class Instance:
                     f"{self.spec.memory_bytes >> 20} MiB"
                 )
         map_over(image, self._base(0, image.size))
+        self.image_bytes = image.size
         # The guest's monotonic clock goes on from where the image stopped it.
         self._clock_origin_ns = time.monotonic_ns() - image.clock_ns
 

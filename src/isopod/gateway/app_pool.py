@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 BOOT_DEADLINE_S = 60.0
 # After a boot that failed, the same answer for so long: a broken app must not boot all day.
 FAILED_BOOT_S = 1.0
+_KEPT_STARTS = 200
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +61,7 @@ class AppPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._boot_failed: tuple[float, IsopodError] | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self.starts_ms: deque[float] = deque(maxlen=_KEPT_STARTS)
         self._moved_at = 0.0  # when a waiting request was last given an instance
 
     @property
@@ -75,7 +77,9 @@ class AppPool:
         request may take), NodeBusy, or the error of a boot that failed."""
         self.requests += 1
         if self.idle:
-            return Acquired(self._lend(self.idle.pop(), request_id), 0.0, 0.0)
+            slot = self._lend(self.idle.pop(), request_id)
+            self._keep_spare()
+            return Acquired(slot, 0.0, 0.0)
         if self.closed:
             raise NodeDraining("this worker is shutting down")
         if self._boot_failed is not None:
@@ -93,11 +97,13 @@ class AppPool:
         # Its first request: what it waited for was this boot, as far as it lasted.
         start_ms = min(waited_ms, slot.boot_s * 1e3) if slot.requests == 0 else 0.0
         slot.begin(request_id)
+        self._keep_spare()
         return Acquired(slot, waited_ms - start_ms, start_ms)
 
     def release(self, slot: Slot, *, reusable: bool) -> None:
         """Give an instance back after its request."""
         self.busy.discard(slot)
+        reusable = reusable and self.route.spec.isolation.mode == "app"
         if reusable and slot.guest.idle and (self._waiters or not self.retired):
             slot.end()
             self._offer(slot)
@@ -137,6 +143,12 @@ class AppPool:
         for slot in ended:
             slot.close()
         return len(ended)
+
+    def end_expired(self) -> None:
+        """End the instances that have been idle for too long; the oldest is first in the list."""
+        keep_s = self.route.spec.scaling.idle_s
+        while self.idle and self.idle[0].idle_s >= keep_s:
+            self.idle.pop(0).close()
 
     def end(self, slot: Slot) -> None:
         """End one idle instance."""
@@ -197,6 +209,15 @@ class AppPool:
         else:
             self.idle.append(slot)
 
+    def _keep_spare(self) -> None:
+        """With an instance per request, have the next one ready while this one serves."""
+        if (
+            self.route.spec.isolation.mode == "request"
+            and not (self.idle or self.starting or self.retired or self.closed)
+            and len(self.busy) < self.route.spec.scaling.max_instances
+        ):
+            self._start_one()
+
     def _look_again(self) -> None:
         self._patience = None
         self.consider()
@@ -241,6 +262,7 @@ class AppPool:
             raise
         else:
             self.starting.discard(slot)
+            self.starts_ms.append(slot.boot_s * 1e3)
             self._offer_started(slot)
 
     def _boot_ended(self, slot: Slot, error: IsopodError | None) -> None:

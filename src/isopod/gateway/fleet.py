@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,13 @@ from typing import Any
 from isopod.errors import NodeBusy
 from isopod.gateway.app_pool import AppPool
 from isopod.gateway.logs import AppLog
-from isopod.gateway.pool import IdleInstance, expired, to_evict
-from isopod.gateway.slot import MakeGuest, Slot
+from isopod.gateway.pool import IdleInstance, to_evict
+from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
 from isopod.model.route import Route
 
 _log = logging.getLogger(__name__)
 _REAP_EVERY_S = 0.25
-# What a guest is counted as until it runs: CPython's memory after its boot.
-_EXPECTED_BYTES = 48 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Fleet:
@@ -30,6 +30,8 @@ class Fleet:
         self._pools: dict[str, AppPool] = {}
         self._retired: list[AppPool] = []
         self._logs: dict[str, AppLog] = {}
+        self._used_bytes = 0
+        self._anonymous_before = _anonymous_bytes()
         self._reaper = asyncio.get_running_loop().create_task(self._reap())
 
     def pool(self, route: Route) -> AppPool:
@@ -62,11 +64,8 @@ class Fleet:
         return sum(pool.sleep() for pool in self._all() if pool.route.name == app)
 
     def memory_bytes(self) -> int:
-        return sum(
-            max(slot.memory_bytes, _EXPECTED_BYTES if slot.starting else 0)
-            for pool in self._all()
-            for slot in pool.slots
-        )
+        """What the instances cost: their private memory, estimated."""
+        return sum(slot.private_bytes for pool in self._all() for slot in pool.slots)
 
     def status(self) -> dict[str, Any]:
         """For control: the instances and the counters of every app."""
@@ -96,6 +95,7 @@ class Fleet:
                 "queued": pool.queued,
                 "requests": pool.requests,
                 "cold_starts": pool.cold_starts,
+                "starts_ms": [round(start, 2) for start in pool.starts_ms],
                 "errors": pool.errors,
             }
             for name, pool in self._pools.items()
@@ -113,6 +113,11 @@ class Fleet:
 
     # ---------------------------------------------------------------------------------------
 
+    def _written_bytes(self) -> int:
+        """All memory that this process has written since it began to serve: what estimates of
+        shared pages miss, this does not."""
+        return max(0, _anonymous_bytes() - self._anonymous_before)
+
     def _all(self) -> list[AppPool]:
         return [*self._pools.values(), *self._retired]
 
@@ -121,7 +126,12 @@ class Fleet:
         self._retired.append(pool)
 
     def _new_slot(self, route: Route) -> Slot:
-        self._make_room(_EXPECTED_BYTES)
+        # The sum is taken anew with each reap only: thousands of instances may be live.
+        need = expected_bytes(route)
+        if self._used_bytes + need > self._budget:
+            self._make_room(need)
+            self._used_bytes = self.memory_bytes()
+        self._used_bytes += need
         return Slot(route, self.log(route.name), self._make)
 
     def _make_room(self, need_bytes: int) -> None:
@@ -144,8 +154,7 @@ class Fleet:
                 IdleInstance(
                     id=slot.id,
                     idle_s=slot.idle_s,
-                    keep_s=pool.route.spec.scaling.idle_s,
-                    memory_bytes=slot.memory_bytes,
+                    memory_bytes=slot.private_bytes,
                 ),
                 pool,
                 slot,
@@ -165,13 +174,11 @@ class Fleet:
 
     def reap(self) -> None:
         """End what was idle for too long or does not fit, and close what belonged to it."""
-        idle = self._idle()
-        over = set(expired([view for view, _, _ in idle]))
-        for view, pool, slot in idle:
-            if view.id in over:
-                pool.end(slot)
-        # A guest may have grown since it was let in.
-        if self.memory_bytes() > self._budget:
+        for pool in self._all():
+            pool.end_expired()
+        # Guests may have grown since they were let in.
+        self._used_bytes = max(self.memory_bytes(), self._written_bytes())
+        if self._used_bytes > self._budget:
             with contextlib.suppress(NodeBusy):
                 self._make_room(0)
         self._retired = [pool for pool in self._retired if pool.slots or pool.queued]
@@ -179,3 +186,9 @@ class Fleet:
         awake = {pool.route.name for pool in self._all() if pool.slots}
         for name in [name for name in self._logs if name not in awake]:
             self._logs.pop(name).close()
+
+
+def _anonymous_bytes() -> int:
+    """Resident memory of this process that no file backs: /proc/self/statm, in pages."""
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident) - int(shared)) * _PAGE

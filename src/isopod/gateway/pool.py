@@ -39,13 +39,7 @@ class IdleInstance:
 
     id: str
     idle_s: float
-    keep_s: float  # its app's scaling.idle_s
     memory_bytes: int
-
-
-def expired(idle: Sequence[IdleInstance]) -> list[str]:
-    """The instances whose time has come."""
-    return [one.id for one in idle if one.idle_s >= one.keep_s]
 
 
 def to_evict(

@@ -64,7 +64,13 @@ class Guest(Protocol):
         """CPU time used so far, over all requests."""
 
     @property
-    def memory_bytes(self) -> int: ...
+    def memory_bytes(self) -> int:
+        """Its linear memory."""
+
+    @property
+    def private_bytes(self) -> int:
+        """About how much memory it costs: what it shares with its image's other instances is not
+        counted."""
 
     @property
     def client_wait_s(self) -> float:

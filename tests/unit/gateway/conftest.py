@@ -41,6 +41,10 @@ class ScriptedGuest:
         self._boots = boots
         self._ended: asyncio.Event = asyncio.Event()
 
+    @property
+    def private_bytes(self) -> int:
+        return self.memory_bytes
+
     async def start(self) -> None:
         if self._boots is not None:
             await self._or_closed(self._boots.wait())

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isopod.gateway.pool import PATIENCE_S, IdleInstance, PoolView, expired, should_start, to_evict
+from isopod.gateway.pool import PATIENCE_S, IdleInstance, PoolView, should_start, to_evict
 
 SMALL = st.integers(0, 12)
 VIEWS = st.builds(
@@ -18,7 +18,6 @@ IDLE = st.lists(
         IdleInstance,
         id=st.uuids().map(str),
         idle_s=st.floats(0, 1000),
-        keep_s=st.floats(0, 100),
         memory_bytes=st.integers(0, 1000),
     ),
     max_size=10,
@@ -54,8 +53,3 @@ def test_no_more_ends_than_must_and_the_least_recently_used_first(idle, used, ne
         assert used + need - sum(freed[:-1]) > budget
         last = by_id[chosen[-1]].idle_s
         assert all(one.idle_s <= last for one in idle if one.id not in chosen)
-
-
-@given(IDLE)
-def test_those_end_whose_time_has_come(idle):
-    assert set(expired(idle)) == {one.id for one in idle if one.idle_s >= one.keep_s}
