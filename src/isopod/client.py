@@ -205,6 +205,7 @@ class Client:
         folder_name: str,
         source: str,
         env: Mapping[str, str],
+        strict: bool = False,
     ) -> Iterator[Json]:
         """Lines {"step": ...}, and {"result": ...} as the last; an error is raised."""
         body = {
@@ -213,6 +214,7 @@ class Client:
             "folder_name": folder_name,
             "source": source,
             "env": dict(env),
+            "strict": strict,
         }
         return self._lines("POST", "/v1/deploys", body=body)
 

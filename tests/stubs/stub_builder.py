@@ -57,5 +57,6 @@ out(
             "site_tree": job["package"],
             "dependencies": [["flask", "3.1.0"]],
         },
+        "snapshot": json.loads(env.get("SNAPSHOT", "null")),
     }
 )

@@ -10,7 +10,8 @@ from starlette.responses import StreamingResponse
 
 from isopod.api.context import NDJSON, TheNode, Who, stream
 from isopod.control.apps import app_url
-from isopod.control.deploys import Deployed, DeployRequest, deploy
+from isopod.control.deploy_request import DeployRequest
+from isopod.control.deploys import Deployed, deploy
 from isopod.model.build import Step
 from isopod.model.ids import AppName, Digest
 
@@ -23,6 +24,7 @@ class DeployBody(BaseModel):
     folder_name: str = Field("", max_length=255)
     source: str = Field("", max_length=4096, description="machine and folder it comes from")
     env: dict[str, str] = Field(default_factory=dict)
+    strict: bool = Field(False, description="fail unless its snapshot is sound")
 
 
 @router.post(
@@ -43,6 +45,7 @@ async def create(request: Request, who: Who, node: TheNode, body: DeployBody) ->
         folder_name=body.folder_name,
         source=body.source,
         env=body.env,
+        strict=body.strict,
     )
 
     def show(item: Step | Deployed) -> dict[str, Any]:
@@ -58,6 +61,8 @@ async def create(request: Request, who: Who, node: TheNode, body: DeployBody) ->
                 "unchanged": item.unchanged,
                 "built": item.built,
                 "dependencies": [list(one) for one in version.build.dependencies],
+                "snapshot": version.snapshot.to_json() if version.snapshot else None,
+                "warmup": [one.text() for one in version.spec.startup.warmup],
             }
         }
 

@@ -20,6 +20,7 @@ from isopod.control.child import child_argv, how_it_ended
 from isopod.errors import BuildFailed, BuildTimeout, IsopodError
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob, Step
+from isopod.model.snapshot import Snapshot
 from isopod.settings import NodeSettings, child_environment
 
 BUILDER = "isopod.builder"
@@ -33,6 +34,7 @@ class Built:
 
     spec: AppSpec
     build: Build
+    snapshot: Snapshot | None
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,7 @@ class Builder:
                 elif "error" in line:
                     raise IsopodError.from_wire(line["error"])
                 elif "result" in line:
-                    spec = AppSpec.from_json(line["result"]["spec"])
-                    yield Built(spec, Build.from_json(line["result"]["build"]))
+                    yield _built(line["result"])
                     return
         except TimeoutError as bad:
             raise BuildTimeout(
@@ -83,6 +84,15 @@ class Builder:
             _kill_group(process.pid)
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(process.wait())
+
+
+def _built(result: dict[str, Any]) -> Built:
+    taken = result.get("snapshot")
+    return Built(
+        spec=AppSpec.from_json(result["spec"]),
+        build=Build.from_json(result["build"]),
+        snapshot=Snapshot.from_json(taken) if taken else None,
+    )
 
 
 async def _hand_over(process: asyncio.subprocess.Process, job: BuildJob) -> None:

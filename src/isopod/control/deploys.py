@@ -1,6 +1,7 @@
 """Deploying: from a package to a version that serves.
 
     same input as an earlier version? -> that version becomes live, nothing is built
+    same but for the app's name? -> a new version with the same build and snapshot
     else builder (reusing an earlier build of the package) -> new immutable version
     state (one transaction) -> routes.db -> workers look -> acknowledged
 
@@ -11,48 +12,22 @@ that nothing names. A crash after it is repaired at the next start, from state.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from isopod.control.builds import Built
+from isopod.control.deploy_request import DeployRequest
 from isopod.control.node import Node, route_of, sound
-from isopod.errors import BuildFailed, IsopodError, NameTaken, NotFound, UsageError
+from isopod.control.twins import blobs_of, find_twin, is_sound
+from isopod.errors import BuildFailed, IsopodError, NameTaken, NotFound, SnapshotUnsound
 from isopod.model.app import AppVersion, version_digest
 from isopod.model.build import BuildJob, Step
-from isopod.model.ids import AppName, Digest
+from isopod.model.ids import AppName
 from isopod.model.principal import Principal
 from isopod.state.apps import App
-
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ENV_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class DeployRequest:
-    """`name` is what the caller insists on; without it the name comes from isopod.toml or from
-    `folder_name`. `source` says which machine and folder it came from, "" when unknown."""
-
-    package: Digest
-    name: AppName | None
-    folder_name: str
-    source: str
-    env: Mapping[str, str]
-
-    def input_digest(self, runtimes: str) -> Digest:
-        """The same for two requests that would give the same version."""
-        body = {
-            "package": self.package,
-            "name": self.name or "",
-            "folder_name": "" if self.name else self.folder_name,
-            "env": dict(sorted(self.env.items())),
-            "runtimes": runtimes,
-        }
-        return Digest(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest())
+from isopod.state.versions import MadeFrom
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +44,10 @@ async def deploy(
 ) -> AsyncGenerator[Step | Deployed]:
     """Steps as they happen, then `Deployed`. Closing the iterator before that gives it up.
 
-    Raises what the builder found, NameTaken, DeployInProgress, BuildFailed; the version that
-    was live serves on after each of them.
+    Raises what the builder found, NameTaken, DeployInProgress, BuildFailed, SnapshotUnsound; the
+    version that was live serves on after each of them.
     """
-    check_env(request.env)
+    request.check()
     if not node.blobs.has(request.package):
         raise NotFound(
             f"package {request.package.short!r} is not on this node", hint="upload it first"
@@ -84,48 +59,64 @@ async def deploy(
             message = f"a deploy of the folder {_folder(request.source)!r} is under way"
             held.enter_context(node.one_deploy(f"source {request.source}", message))
         runtimes = await asyncio.to_thread(node.catalog.digest)
-        input_digest = request.input_digest(runtimes)
-        known = await asyncio.to_thread(node.state.versions.by_input, input_digest)
-        if known is not None and await asyncio.to_thread(_complete, known, node):
+        made_from = request.made_from(runtimes)
+        known = await asyncio.to_thread(_known, request, made_from, node)
+        if known is not None:
             if not request.name:
                 _hold(held, node, known.app)
             yield await _publish_known(known, request, node=node)
             return
-        built: Built | None = None
-        job = await asyncio.to_thread(_job, request, node, runtimes)
-        async with aclosing(node.builder.build(job)) as lines:
-            async for line in lines:
-                if isinstance(line, Step):
-                    yield line
-                else:
-                    built = line
+        built = await asyncio.to_thread(find_twin, request, made_from, node=node)
+        if built is None and request.name and made_from.twin in node.building:
+            yield Step("build", "start", "Another deploy is building this package")
+            await node.building[made_from.twin].wait()
+            built = await asyncio.to_thread(find_twin, request, made_from, node=node)
+        anew = built is None
+        if anew:
+            held.enter_context(node.one_build(made_from.twin))
+            job = await asyncio.to_thread(_job, request, node, runtimes)
+            async with aclosing(node.builder.build(job)) as lines:
+                async for line in lines:
+                    if isinstance(line, Step):
+                        yield line
+                    else:
+                        built = line
         if built is None:
             raise BuildFailed("the builder gave no result")
+        if request.strict and not is_sound(built.snapshot):
+            raise _unsound(built)
         if not request.name:
             _hold(held, node, built.spec.name)
         began = time.monotonic()
         yield Step("publish", "start", "Publishing")
         # Not cut by a caller that hangs up: from here it is done or it is not.
         done = await asyncio.shield(
-            _publish(built, request, node=node, input_digest=input_digest, runtimes=runtimes)
+            _publish(built, request, node=node, made_from=made_from, runtimes=runtimes, anew=anew)
         )
-        text = f"Version {done.version.number} is live"
+        text = f"Version {done.version.number} is live" + (", as built before" * (not anew))
         yield Step("publish", "done", text, time.monotonic() - began)
         yield done
 
 
-def check_env(env: Mapping[str, str]) -> None:
-    """UsageError that names the variable and never its value."""
-    for key, value in env.items():
-        if not _ENV_NAME.fullmatch(key):
-            raise UsageError(
-                f"{key[:80]!r} is not a name of an environment variable",
-                hint="use letters, digits and '_', not starting with a digit",
-            )
-        if "\0" in value:
-            raise UsageError(f"the value of environment variable {key!r} holds a NUL")
-    if sum(len(k) + len(v.encode()) for k, v in env.items()) > _ENV_BYTES:
-        raise UsageError(f"the environment variables are larger than {_ENV_BYTES // 1024} KiB")
+def _known(request: DeployRequest, made_from: MadeFrom, node: Node) -> AppVersion | None:
+    """The version that an equal request made, if it can serve as it did."""
+    known = node.state.versions.by_input(made_from.input)
+    if known is None or (request.strict and not is_sound(known.snapshot)):
+        return None
+    return known if sound(node, *blobs_of(known)) else None
+
+
+def _unsound(built: Built) -> SnapshotUnsound:
+    snapshot = built.snapshot
+    why, findings = "none was taken", []
+    if snapshot is not None:
+        verdict = "plain boot" if snapshot.verdict == "plain" else snapshot.verdict
+        why = f"{verdict}, {snapshot.why}" if snapshot.why else verdict
+        findings = [asdict(finding) for finding in snapshot.findings]
+    return SnapshotUnsound(
+        f"app {built.spec.name!r} has no sound snapshot: {why}",
+        details={"verdict": snapshot.verdict if snapshot else "", "findings": findings},
+    )
 
 
 def _job(request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
@@ -162,7 +153,13 @@ async def _publish_known(known: AppVersion, request: DeployRequest, *, node: Nod
 
 
 async def _publish(
-    built: Built, request: DeployRequest, *, node: Node, input_digest: Digest, runtimes: str
+    built: Built,
+    request: DeployRequest,
+    *,
+    node: Node,
+    made_from: MadeFrom,
+    runtimes: str,
+    anew: bool,
 ) -> Deployed:
     name, build = built.spec.name, built.build
     digest = version_digest(package=request.package, build_key=build.key, spec=built.spec)
@@ -181,19 +178,20 @@ async def _publish(
                 build=build,
                 spec=built.spec,
                 created_at=earlier.created_at if earlier else now,
+                snapshot=built.snapshot,
             )
             t.builds.save(build, package=request.package, runtimes=runtimes, now=now)
             t.apps.save(name, source=request.source, now=now)
             if earlier:
-                t.versions.replace_build(version, input_digest=input_digest)
+                t.versions.replace_build(version, made_from=made_from)
             else:
-                t.versions.add(version, input_digest=input_digest)
+                t.versions.add(version, made_from=made_from)
             t.apps.set_live(name, version.number)
         return version, app.live_version if app else 0
 
     version, before = await asyncio.to_thread(commit)
     await _follow(version, before=before, node=node)
-    return Deployed(version, unchanged=before == version.number, built=True)
+    return Deployed(version, unchanged=before == version.number, built=anew)
 
 
 async def make_live(version: AppVersion, *, source: str | None, node: Node) -> None:
@@ -247,7 +245,3 @@ def _check_name(app: App | None, request: DeployRequest, name: AppName) -> None:
 
 def _folder(source: str) -> str:
     return source.partition(":")[2] or source
-
-
-def _complete(version: AppVersion, node: Node) -> bool:
-    return sound(node, version.build.app_tree, version.build.site_tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 import time
@@ -21,6 +22,8 @@ from isopod.routes import RouteWriter
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
 
+_WHOLE_FOR_S = 60.0  # a blob that was hashed is not hashed again for so long
+
 
 @dataclass(frozen=True)
 class Node:
@@ -35,6 +38,8 @@ class Node:
     catalog: Catalog
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # names (or folders) being deployed
+    building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
+    whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
     stopping: threading.Event = field(default_factory=threading.Event)  # endless answers end
 
     @contextmanager
@@ -47,6 +52,17 @@ class Node:
             yield
         finally:
             self.deploying.discard(key)
+
+    @contextmanager
+    def one_build(self, key: Digest) -> Iterator[None]:
+        """While this lasts, whoever needs the same can wait for `building[key]`."""
+        ended = self.building[key] = asyncio.Event()
+        try:
+            yield
+        finally:
+            ended.set()
+            if self.building.get(key) is ended:
+                del self.building[key]
 
 
 def open_node(settings: NodeSettings) -> Node:
@@ -82,7 +98,27 @@ def sound(node: Node, *digests: Digest) -> bool:
         for digest in digests:
             node.blobs.open_verified(digest)
     except (BlobMissing, BlobCorrupt):
+        for digest in digests:
+            node.whole.pop(digest, None)
         return False
+    return True
+
+
+def sound_lately(node: Node, *digests: Digest) -> bool:
+    """As `sound`, but what was found whole within the last minute and has the size and time of
+    change that it had then is not hashed again: ten thousand deploys of one package ask often."""
+    for digest in digests:
+        try:
+            now = node.blobs.path(digest).stat()
+        except OSError:
+            return False
+        seen = node.whole.get(digest)
+        state = (now.st_mtime_ns, now.st_size)
+        if seen and seen[1:] == state and time.monotonic() - seen[0] < _WHOLE_FOR_S:
+            continue
+        if not sound(node, digest):
+            return False
+        node.whole[digest] = (time.monotonic(), *state)
     return True
 
 
@@ -95,4 +131,5 @@ def route_of(version: AppVersion) -> Route:
         app_tree=version.build.app_tree,
         site_tree=version.build.site_tree,
         spec=version.spec,
+        snapshot=version.snapshot,
     )

@@ -55,9 +55,16 @@ versions = Table(
     Column("spec", Text, nullable=False),  # JSON; holds env values
     Column("created_at", Float, nullable=False),
     Column("sha256", Text, nullable=False),  # of the other columns: see versions.py
+    # NULL in the three: made before there were snapshots.
+    Column("snapshot", Text),  # JSON
+    Column("twin", Text),  # digest of the request without the app's name
+    Column("shape", Text),  # digest of the request without the name and the values of env
     PrimaryKeyConstraint("app", "number"),
     UniqueConstraint("app", "digest"),
     Index("versions_by_input", "input"),
+    # With the time: ten thousand twins are not sorted to find the newest.
+    Index("versions_by_twin", "twin", "created_at"),
+    Index("versions_by_shape", "shape", "created_at"),
 )
 
 meta = Table(

@@ -1,22 +1,34 @@
 """Versions: immutable, numbered from 1 within their app.
 
 Each row carries the sha256 of its own columns and is checked when it is read: SQLite's
-quick_check sees a broken page, but not a changed byte inside a value.
+quick_check sees a broken page, but not a changed byte inside a value. A column that is NULL is not
+part of it, so that the rows of an older isopod stay right when a column is added.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Column, Row, func, insert, select, update
 
 from isopod.errors import StateCorrupt
 from isopod.model.app import AppSpec, AppVersion, Build
 from isopod.model.ids import AppName, Digest
+from isopod.model.snapshot import Snapshot
 from isopod.state.apps import Connect
 from isopod.state.tables import apps, versions
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """Digests of the deploy request that made a version, each of less than the one before."""
+
+    input: Digest  # all that the version depends on
+    twin: Digest  # but the app's name
+    shape: Digest  # and but the values of environment variables
 
 
 class Versions:
@@ -37,15 +49,16 @@ class Versions:
 
     def by_input(self, input_digest: Digest) -> AppVersion | None:
         """The newest version that an equal deploy request made, of whichever app it named."""
-        found = (
-            select(versions)
-            .where(versions.c.input == input_digest)
-            .order_by(versions.c.created_at.desc(), versions.c.number.desc())
-            .limit(1)
-        )
-        with self._reading() as db:
-            row = db.execute(found).one_or_none()
-        return None if row is None else self._version(row)
+        return self._newest(versions.c.input, input_digest)
+
+    def by_twin(self, twin: Digest) -> AppVersion | None:
+        """The newest version made by a request that differs in the app's name at most."""
+        return self._newest(versions.c.twin, twin)
+
+    def by_shape(self, shape: Digest) -> AppVersion | None:
+        """The newest version made by a request that differs at most in the app's name and in
+        the values of environment variables."""
+        return self._newest(versions.c.shape, shape)
 
     def of_app(self, app: AppName) -> list[AppVersion]:
         """Newest first."""
@@ -70,17 +83,28 @@ class Versions:
             found = select(func.max(versions.c.number)).where(versions.c.app == app)
             return (db.execute(found).scalar_one() or 0) + 1
 
-    def add(self, version: AppVersion, *, input_digest: Digest) -> None:
-        values = _columns(version, input_digest)
+    def add(self, version: AppVersion, *, made_from: MadeFrom) -> None:
+        values = _columns(version, made_from)
         with self._writing() as db:
             db.execute(insert(versions).values(**values, sha256=_sha256(values)))
 
-    def replace_build(self, version: AppVersion, *, input_digest: Digest) -> None:
-        """Note a new build of an existing version, after its blobs were lost."""
-        values = _columns(version, input_digest)
+    def replace_build(self, version: AppVersion, *, made_from: MadeFrom) -> None:
+        """Note a new build and snapshot of an existing version, after its blobs were lost."""
+        values = _columns(version, made_from)
         mine = (versions.c.app == version.app) & (versions.c.number == version.number)
         with self._writing() as db:
             db.execute(update(versions).where(mine).values(**values, sha256=_sha256(values)))
+
+    def _newest(self, column: Column[str], digest: Digest) -> AppVersion | None:
+        found = (
+            select(versions)
+            .where(column == digest)
+            .order_by(versions.c.created_at.desc(), versions.c.number.desc())
+            .limit(1)
+        )
+        with self._reading() as db:
+            row = db.execute(found).one_or_none()
+        return None if row is None else self._version(row)
 
     def _version(self, row: Row[tuple[object, ...]]) -> AppVersion:
         values = dict(row._mapping)
@@ -105,15 +129,20 @@ class Versions:
             ),
             spec=AppSpec.from_json(json.loads(values["spec"])),
             created_at=float(values["created_at"]),
+            snapshot=(
+                Snapshot.from_json(json.loads(values["snapshot"])) if values["snapshot"] else None
+            ),
         )
 
 
-def _columns(version: AppVersion, input_digest: Digest) -> dict[str, object]:
+def _columns(version: AppVersion, made_from: MadeFrom) -> dict[str, object]:
     return {
         "app": str(version.app),
         "number": version.number,
         "digest": str(version.digest),
-        "input": str(input_digest),
+        "input": str(made_from.input),
+        "twin": str(made_from.twin),
+        "shape": str(made_from.shape),
         "package": str(version.package),
         "build_key": str(version.build.key),
         "app_tree": str(version.build.app_tree),
@@ -121,8 +150,10 @@ def _columns(version: AppVersion, input_digest: Digest) -> dict[str, object]:
         "dependencies": json.dumps(version.build.dependencies),
         "spec": json.dumps(version.spec.to_json(), sort_keys=True),
         "created_at": version.created_at,
+        "snapshot": json.dumps(version.snapshot.to_json()) if version.snapshot else None,
     }
 
 
 def _sha256(columns: dict[str, object]) -> str:
+    columns = {name: value for name, value in columns.items() if value is not None}
     return hashlib.sha256(json.dumps(columns, sort_keys=True, default=str).encode()).hexdigest()

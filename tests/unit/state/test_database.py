@@ -3,16 +3,20 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from isopod.errors import DataDirUnusable, DiskFull, StateBusy, StateCorrupt
 from isopod.model.app import AppSpec, AppVersion, Build
 from isopod.model.ids import AppName, Digest
+from isopod.model.snapshot import Finding, plain
 from isopod.state.database import open_state
+from isopod.state.versions import MadeFrom
 
 HELLO = AppName("hello")
 BUILD = Build(Digest("a" * 64), Digest("b" * 64), Digest("c" * 64), (("flask", "3.1"),))
+MADE_FROM = MadeFrom(Digest("f" * 64), Digest("1" * 64), Digest("2" * 64))
 
 
 def version(number: int, digest: str = "d", app: AppName = HELLO) -> AppVersion:
@@ -23,7 +27,7 @@ def version(number: int, digest: str = "d", app: AppName = HELLO) -> AppVersion:
 def add(state, number: int, digest: str = "d", app: AppName = HELLO) -> None:
     with state.transaction() as t:
         t.apps.save(app, source="m:/hello", now=1.0)
-        t.versions.add(version(number, digest, app), input_digest=Digest("f" * 64))
+        t.versions.add(version(number, digest, app), made_from=MADE_FROM)
         t.apps.set_live(app, number)
 
 
@@ -150,7 +154,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_there(path, state):
         for number in range(2, 400):
             t.versions.add(
                 replace(version(number), digest=Digest(f"{number:064x}")),
-                input_digest=Digest("f" * 64),
+                made_from=MADE_FROM,
             )
     assert "hunter2" not in str(caught.value.to_wire())
     assert [v.number for v in state.versions.of_app(HELLO)] == [1]
@@ -203,3 +207,57 @@ def test_the_tables_are_what_the_migrations_make(state):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DataDirUnusable, match="nowhere"):
         open_state(tmp_path / "nowhere" / "state.db")
+
+
+def test_a_database_from_before_snapshots_is_upgraded_in_place(path):
+    # A dump of what the first isopod wrote.
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript((Path(__file__).parent / "state_0001.sql").read_text())
+    state = open_state(path)
+    (live,) = state.versions.live()
+    assert live == version(1)
+    assert state.versions.by_input(Digest("f" * 64)) == live
+    assert state.versions.by_twin(MADE_FROM.twin) is None
+    add(state, 2, digest="9")
+    assert state.versions.by_twin(MADE_FROM.twin).number == 2
+    state.close()
+    again = open_state(path)
+    assert [v.number for v in again.versions.of_app(HELLO)] == [2, 1]
+    again.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE versions SET app_tree = replace(app_tree, 'b', 'd') WHERE number = 1")
+    again = open_state(path)
+    with pytest.raises(StateCorrupt, match="version 1 of app 'hello'"):
+        again.versions.of_app(HELLO)
+    again.close()
+
+
+SNAPSHOT = replace(
+    plain("why", (Finding("open file", "/tmp/x", "a.py:1"),)), verdict="unwarmed", private=True
+)
+
+
+def test_a_version_keeps_its_snapshot_and_a_changed_byte_in_it_is_refused(path, state):
+    add(state, 1)
+    taken = replace(version(1), snapshot=SNAPSHOT)
+    state.versions.replace_build(taken, made_from=MADE_FROM)
+    assert state.versions.live() == [taken]
+    for change in ("replace(snapshot, 'why', 'yhw')", "NULL"):
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(f"UPDATE versions SET snapshot = {change}")
+        with pytest.raises(StateCorrupt, match="version 1 of app 'hello'"):
+            state.versions.live()
+
+
+def test_twins_and_shapes_find_the_newest_version_of_any_app(state):
+    assert state.versions.by_twin(MADE_FROM.twin) is None
+    for number, name in enumerate(("a", "b", "c")):
+        made_from = replace(MADE_FROM, twin=Digest(str(number % 2) * 64))
+        newer = replace(version(1, app=AppName(name)), created_at=float(number))
+        with state.transaction() as t:
+            t.apps.save(newer.app, source="", now=1.0)
+            t.versions.add(newer, made_from=made_from)
+    assert state.versions.by_twin(Digest("0" * 64)).app == "c"
+    assert state.versions.by_twin(Digest("1" * 64)).app == "b"
+    assert state.versions.by_shape(MADE_FROM.shape).app == "c"
+    assert state.versions.by_shape(Digest("7" * 64)) is None
