@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isopod.cli import output
+from isopod.cli import output, snapshot
 from isopod.cli.options import AsJson, DataDir, Name, connect
 from isopod.errors import UsageError
 
@@ -69,6 +69,7 @@ def show_app(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> N
             ("limits", _pairs(found["limits"])),
             ("health", found["health_path"]),
             ("dependencies", dependencies or "none"),
+            *snapshot.fields(found),
             ("requests", f"{app['requests']} ({app['cold_starts']} cold, {app['errors']} failed)"),
         ]
     )

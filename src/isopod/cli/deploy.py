@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isopod.cli import output
+from isopod.cli import output, snapshot
 from isopod.cli.options import AsJson, DataDir, Name, connect
 from isopod.errors import FolderNotFound, IsopodError, UsageError
 
@@ -43,6 +43,9 @@ def deploy(
         list[str] | None,
         typer.Option("--env", metavar="K=V", help="An environment variable of the app."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail unless its snapshot is sound.")
+    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -63,7 +66,9 @@ def deploy(
         client.health()  # before minutes of packing
         try:
             package = Path(scratch) / "package"
-            result = _deploy(client, folder, package, name=name, env=variables, steps=steps)
+            result = _deploy(
+                client, folder, package, name=name, env=variables, strict=strict, steps=steps
+            )
         finally:
             steps.stop()
     _show(result, time.monotonic() - began, as_json=as_json)
@@ -93,6 +98,7 @@ def _deploy(
     *,
     name: str | None,
     env: dict[str, str],
+    strict: bool,
     steps: output.Steps,
 ) -> Json:
     _tell_left_out(folder)
@@ -105,10 +111,14 @@ def _deploy(
         folder_name=folder.name,
         source=f"{_machine()}:{folder}",
         env=env,
+        strict=strict,
     )
     for line in lines:
         if "step" in line:
-            steps.show(line["step"])
+            step = line["step"]
+            if (step["name"], step["state"]) == ("snapshot", "done"):
+                continue  # the result says more
+            steps.show(step)
         elif "result" in line:
             result = line["result"]
     if result is None:
@@ -146,6 +156,7 @@ def _upload(client: Client, packed: Packed, package: Path, steps: output.Steps) 
 
 
 def _show(result: Json, seconds: float, *, as_json: bool) -> None:
+    snapshot.note(result["snapshot"], result["warmup"])
     if as_json:
         output.print_json(result | {"seconds": round(seconds, 3)})
         return

@@ -79,6 +79,9 @@ def print_error(error: IsopodError) -> None:
         text = error.details.get(key)
         if isinstance(text, str) and text.strip():
             lines += [f"  {line}" for line in text.rstrip().splitlines()]
+    for finding in error.details.get("findings") or ():
+        where = f" ({finding['place']})" if finding["place"] else ""
+        lines.append(f"  {finding['kind']}: {finding['what']}{where}")
     lines.append(f"error: {error.message}")
     lines.append(f"  whose: {error.whose}  code: {error.code}")
     if error.hint:
@@ -100,8 +103,8 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
-def mib(size_bytes: float) -> str:
-    return f"{size_bytes / 2**20:.1f} MiB"
+def mib(size_bytes: float, *, digits: int = 1) -> str:
+    return f"{size_bytes / 2**20:.{digits}f} MiB"
 
 
 class Steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from isopod.errors import AppNotFound, DeployInProgress
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
 from isopod.model.principal import Principal
+from isopod.model.snapshot import Snapshot
 from isopod.settings import NodeSettings
 from isopod.state.apps import App
 
@@ -44,6 +46,36 @@ class VersionSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FindingSummary:
+    kind: str
+    what: str
+    place: str  # "file:line", or ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSummary:
+    """As `isopod.model.snapshot.Snapshot`; sizes in bytes."""
+
+    verdict: str  # "sound", "unwarmed" or "plain"
+    image: str  # digest; "" when the verdict is plain
+    size: int
+    own_bytes: int
+    blob_bytes: int
+    private: bool
+    why: str
+    findings: list[FindingSummary]
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimes:
+    """Of the last starts that each worker remembers, all together. None: there was no start."""
+
+    count: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class AppDetail:
     """All there is to say of one app, but the values of its environment variables."""
 
@@ -54,6 +86,10 @@ class AppDetail:
     limits: dict[str, int]
     health_path: str
     dependencies: list[tuple[str, str]]
+    snapshot: SnapshotSummary | None  # None: none was taken of this version yet
+    warmup: list[str]  # "GET /"
+    isolation: str  # "app" or "request"
+    starts: StartTimes
     versions: list[VersionSummary]
     instances: list[InstanceStatus]
 
@@ -98,6 +134,10 @@ async def get_app(_who: Principal, name: AppName, *, node: Node) -> AppDetail:
         },
         health_path=spec.health.path,
         dependencies=list(live.build.dependencies),
+        snapshot=_snapshot(live.snapshot) if live.snapshot else None,
+        warmup=[one.text() for one in spec.startup.warmup],
+        isolation=spec.isolation.mode,
+        starts=start_times(name, workers),
         versions=[
             VersionSummary(v.number, v.digest, v.created_at, v.number == app.live_version)
             for v in versions
@@ -154,6 +194,30 @@ def summary(
         cold_starts=total("cold_starts"),
         errors=total("errors"),
         queued=total("queued"),
+    )
+
+
+def start_times(name: AppName, workers: list[WorkerStatus]) -> StartTimes:
+    """Percentiles by the nearest rank: each is a start that took place."""
+    took = sorted(
+        float(ms) for worker in workers for ms in worker.apps.get(name, {}).get("starts_ms", ())
+    )
+    if not took:
+        return StartTimes(0, None, None)
+    p50, p99 = (took[math.ceil(part * len(took)) - 1] for part in (0.5, 0.99))
+    return StartTimes(len(took), p50, p99)
+
+
+def _snapshot(taken: Snapshot) -> SnapshotSummary:
+    return SnapshotSummary(
+        verdict=taken.verdict,
+        image=taken.image,
+        size=taken.size,
+        own_bytes=taken.own_bytes,
+        blob_bytes=taken.blob_bytes,
+        private=taken.private,
+        why=taken.why,
+        findings=[FindingSummary(one.kind, one.what, one.place) for one in taken.findings],
     )
 
 

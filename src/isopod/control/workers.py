@@ -43,7 +43,8 @@ class WorkerStatus:
     memory_bytes: int  # of its instances
     rss_bytes: int  # of the process
     instances: tuple[InstanceStatus, ...]
-    apps: Mapping[str, Mapping[str, int]]  # name -> queued, requests, cold_starts, errors
+    # name -> queued, requests, cold_starts, errors; starts_ms: the last starts, in milliseconds
+    apps: Mapping[str, Mapping[str, Any]]
 
 
 class Workers:
