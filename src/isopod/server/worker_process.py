@@ -42,10 +42,10 @@ _MAX_KNOWN_ROUTES = 4096  # unknown names are kept too, and come from strangers
 _MAX_HEADER_BYTES = 64 << 10
 _HEADER_TIMEOUT_MS = 15_000
 BACKLOG = 4096
-# How long a thread waits for the GIL before it insists. Guests run with the GIL held, a tick of 2 ms
-# at a time, and between two slices it is free for a moment too short to take: with Python's 5 ms
-# nobody ever insisted, and beside a guest that computes the HTTP server's threads got in four times
-# a second (p50 140 ms, now 8).
+# How long a thread waits for the GIL before it insists. Guests run with the GIL held, for ticks of
+# 2 ms, and between two slices it is free for a moment too short to take: with Python's 5 ms nobody
+# ever insisted, and beside a guest that computes the HTTP server's threads got in four times a
+# second (p50 140 ms, now 8).
 _GIL_PATIENCE_S = 0.0005
 
 
