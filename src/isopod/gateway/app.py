@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from isopod.errors import (
     AppUnknown,
+    BadRequest,
     BodyTooLarge,
     ClientDisconnected,
     IsopodError,
@@ -72,8 +73,11 @@ class Gateway:
             )
             answer.request_id, answer.accept = incoming.request_id, incoming.accept
             await self._serve(scope, receive, incoming, client, answer)
-        except ClientDisconnected:
-            answer.abort()
+        except ClientDisconnected as error:
+            if answer.status:
+                answer.abort()
+            # Gone as a rule, and nobody reads this; or it sent a body that is no HTTP.
+            await answer.fail(BadRequest(error.message))
         except IsopodError as error:
             await answer.fail(error)
         except Exception:
@@ -85,6 +89,9 @@ class Gateway:
     ) -> None:
         if self.draining:
             raise NodeDraining("this worker is shutting down")
+        if scope["method"] == "CONNECT":
+            # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
+            raise BadRequest("CONNECT is for proxies, and this is none")
         if incoming.upgrade:
             raise WebSocketUnsupported("WebSockets are not supported yet")
         route = self._route(incoming.host)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from isopod.errors import GuestFailed, MemoryLimitExceeded
+from isopod.errors import GuestFailed, IsopodError, MemoryLimitExceeded
 from isopod.gateway import invoke
 from isopod.gateway.app import Gateway, ResponseCut
 from isopod.gateway.fleet import Fleet
@@ -172,6 +172,44 @@ def test_requests_that_no_guest_sees(site, host, headers, status, code):
                 error = json.loads(answer.body)["error"]
                 assert error["code"] == answer.code == code
                 assert error["request_id"] == answer.headers[b"x-request-id"].decode()
+
+    asyncio.run(main())
+
+
+def test_connect_makes_no_tunnel(site):
+    async def main() -> None:
+        async with site() as shop:
+            assert (await shop.ask(method="CONNECT")).code == "bad_request"
+
+    asyncio.run(main())
+
+
+def test_a_body_that_breaks_off_is_400_and_a_response_that_had_begun_is_cut(site, stage):
+    async def reads(_guest, _request, body):
+        while await body(1000):
+            pass
+        return GuestResponse(200, [], b"", more=False)
+
+    async def reads_late(guest, _request, body):
+        try:
+            while await body(1000):
+                pass
+        except IsopodError as error:
+            guest.chunks = [error]
+        return GuestResponse(200, [], b"begun", more=True)
+
+    async def main() -> None:
+        async with site() as shop:
+            for handler, cut in ((reads, False), (reads_late, True)):
+                stage.handler = handler
+                answer = await shop.ask(
+                    method="POST",
+                    headers=[(b"transfer-encoding", b"chunked")],
+                    messages=[{"type": "http.request", "body": b"x", "more_body": True}, GONE],
+                )
+                assert answer.cut is cut
+                assert answer.status == (200 if cut else 400)
+                assert answer.complete is not cut
 
     asyncio.run(main())
 
@@ -367,7 +405,8 @@ def test_a_client_that_goes_away_ends_its_guest(site, stage, monkeypatch):
         async with site() as shop:
             stage.handler = never
             answer = await shop.ask(messages=[GONE])
-            assert answer.cut
+            assert not answer.cut
+            assert answer.status == 400  # which nobody reads
             assert stage.guests[0].abandoned
             assert stage.alive == 0
             assert shop.fleet.status()["apps"]["shop"]["errors"] == 0
