@@ -43,9 +43,6 @@ def _bind(host: str, port: int) -> socket.socket:
         # Connections inherit it: else a streamed piece waits 40 ms for the acknowledgement of the
         # one before it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Accepted sockets inherit it. Without it the second piece of a response waits for the
-        # client's delayed acknowledgement of the first: 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
