@@ -42,11 +42,12 @@ def up(
     *options: str,
     workers: int = 1,
     extra_env: Mapping[str, str] | None = None,
+    said: Path | None = None,
 ) -> Iterator[Node]:
     """A node that is ready; stopped at the end, when nothing of it may remain. One that the test
     has ended is left alone."""
     options = ("--port", "0", "--control-port", "0", *options)
-    said = data_dir.with_name(f"{data_dir.name}.log")
+    said = said or data_dir.with_name(f"{data_dir.name}.log")
     node = nodes.start(data_dir, said=said, workers=workers, options=options, extra_env=extra_env)
     try:
         node.wait_until_ready()

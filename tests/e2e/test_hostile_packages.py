@@ -6,9 +6,9 @@ import hashlib
 import http.client
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,7 +108,7 @@ def test_a_hostile_package_is_refused_and_leaves_nothing(node, what):
     assert error["code"] == code and error["whose"] == "caller"
     assert sorted(path.name for path in (node.data_dir / "trees").iterdir()) == before
     assert not (node.data_dir.parent / "escape").exists()
-    assert not os.path.exists("/tmp/isopod-escape")
+    assert not Path("/tmp/isopod-escape").exists()
     assert call(node, "GET", "/v1/apps/hostile")[0] == 404
 
 

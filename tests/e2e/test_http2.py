@@ -76,7 +76,7 @@ def http2(node, kitchen) -> Iterator[Http2]:
 
 
 def test_requests_share_a_connection_and_a_slow_one_holds_up_no_other(http2):
-    slow = http2.ask("/sleep?0.5")
+    slow = http2.ask("/sleep?3")
     quick = [http2.ask(f"/{number}") for number in range(20)]
     for number, stream in enumerate(quick):
         head, body = http2.answer(stream)

@@ -22,6 +22,7 @@ _SENTENCES = {
     "memory_limit_exceeded": "The app reached its memory limit.",
     "overloaded": "Too many requests wait for this app.",
     "node_busy": "This node has no memory left for another instance.",
+    "disk_full": "This node's disk is full: it cannot start another instance.",
     "node_draining": "This node is shutting down.",
     "body_too_large": "The request body is larger than this app accepts.",
     "client_too_slow": "The request did not arrive in time.",
@@ -36,6 +37,7 @@ _STATUS = {
     "app_syntax_error": 502,
     "entrypoint_not_found": 502,
     "entrypoint_not_callable": 502,
+    "disk_full": 503,  # 507 says that the app needs more than it may have
 }
 _RETRY_AFTER_S = {"overloaded": 1, "node_busy": 2, "node_draining": 2, "state_busy": 1}
 
