@@ -55,7 +55,7 @@ def generate(job: Job) -> Load:
     return Load(**json.loads(done.stdout))
 
 
-class _Client:
+class Client:
     """One connection that asks again as soon as it was answered."""
 
     def __init__(self, job: Job) -> None:
@@ -67,14 +67,41 @@ class _Client:
         self.socket: socket.socket | None = None
         self.buffer = b""
         self.began = 0.0
+        self.asked = 0
 
     def ask(self, selector: selectors.BaseSelector) -> None:
         self.began = time.perf_counter()
         self.buffer = b""
-        if self.socket is None:
-            self.socket = socket.create_connection(("127.0.0.1", self.job.port), timeout=30)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        new = self.socket is None and self.connect()
+        assert self.socket is not None
+        if new:
             selector.register(self.socket, selectors.EVENT_READ, self)
+        self.socket.sendall(self.request)
+
+    def connect(self) -> bool:
+        """Whether that was needed. Not yet known to a selector."""
+        if self.socket is not None and not self._closed_by_server():
+            return False
+        self.socket = socket.create_connection(("127.0.0.1", self.job.port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return True
+
+    def _closed_by_server(self) -> bool:
+        assert self.socket is not None
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def send(self, selector: selectors.BaseSelector) -> None:
+        """One request on a connection that no selector knows."""
+        self.began = time.perf_counter()
+        self.buffer = b""
+        self.connect()
+        assert self.socket is not None
+        selector.register(self.socket, selectors.EVENT_READ, self)
         self.socket.sendall(self.request)
 
     def hang_up(self, selector: selectors.BaseSelector) -> None:
@@ -116,7 +143,7 @@ def _run(job: Job) -> Load:
     left = job.requests
     began = time.perf_counter()
     for _ in range(min(job.connections, left)):
-        _Client(job).ask(selector)
+        Client(job).ask(selector)
         left -= 1
     while selector.get_map():
         ready = selector.select(timeout=60)
@@ -124,7 +151,7 @@ def _run(job: Job) -> Load:
             errors["no answer in 60 s"] = len(selector.get_map())
             break
         for key, _ in ready:
-            client: _Client = key.data
+            client: Client = key.data
             verdict = client.read()
             if verdict is None:
                 continue

@@ -1,28 +1,31 @@
-"""The native peer: gunicorn's sync worker running the same Flask app."""
+"""The native peer: gunicorn's sync worker running the same apps on this Python."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from bench import sites
+from bench.exchange import Exchange, ask
 from tools import processes
-from tools.node import ROOT
 
-APP = ROOT / "examples" / "flask-hello"
+APP = sites.HELLO
 
 
 @dataclass(frozen=True, slots=True)
 class Gunicorn:
-    """A running one. `workers` are the pids of its worker processes."""
+    """A running one. `workers` are the pids of its worker processes, `master` that of theirs."""
 
     port: int
     workers: list[int]
+    master: int
 
 
 def free_port() -> int:
@@ -32,34 +35,54 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(port: int, workers: int) -> subprocess.Popen[bytes]:
+def command(port: int, workers: int = 1, entrypoint: str = "app:app") -> list[str]:
+    """How gunicorn is started, everywhere it is."""
+    return [
+        *(sys.executable, "-m", "gunicorn", "--worker-class", "sync", "--no-control-socket"),
+        *("--workers", str(workers), "--bind", f"127.0.0.1:{port}", entrypoint),
+    ]
+
+
+def start(
+    port: int, workers: int, *, app: Path = APP, entrypoint: str = "app:app"
+) -> subprocess.Popen[bytes]:
     """Starts it; its log goes nowhere."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "gunicorn", "--worker-class", "sync"),
-            *("--workers", str(workers), "--bind", f"127.0.0.1:{port}", "app:app"),
-        ],
-        cwd=APP,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    return launch(command(port, workers, entrypoint), app)
 
 
-def first_response(port: int, limit_s: float = 30) -> None:
-    """Returns as soon as the server has answered a request."""
+def launch(words: list[str], folder: Path, errors: Path | None = None) -> subprocess.Popen[bytes]:
+    """A server of which only its answers matter, and perhaps what it complains of."""
+    with (errors or Path(os.devnull)).open("wb") as complaints:
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+        )
+
+
+def first_response(
+    port: int,
+    limit_s: float = 30,
+    *,
+    path: str = "/",
+    process: subprocess.Popen[bytes] | None = None,
+) -> Exchange:
+    """Returns as soon as the server has answered a request; asks every half millisecond."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit_s)
         try:
-            connection.request("GET", "/")
-            connection.getresponse().read()
-            return
-        except ConnectionError:
-            time.sleep(0.001)
-        finally:
-            connection.close()
-    raise RuntimeError(f"gunicorn did not answer within {limit_s} s")
+            answer = ask(port, "localhost", path, timeout_s=limit_s)
+        except OSError:
+            if process is not None and process.poll() is not None:
+                raise RuntimeError("the peer ended before it answered") from None
+            time.sleep(0.0005)
+            continue
+        if answer.status != 200:
+            raise RuntimeError(f"the peer answered {answer.status}: {answer.body[:300]!r}")
+        return answer
+    raise RuntimeError(f"the peer did not answer within {limit_s} s")
 
 
 @contextlib.contextmanager
@@ -68,13 +91,13 @@ def running(workers: int) -> Iterator[Gunicorn]:
     port = free_port()
     process = start(port, workers)
     try:
-        first_response(port)
+        first_response(port, process=process)
         end = time.monotonic() + 30
         while len(pids := [child.pid for child in processes.descendants(process.pid)]) < workers:
             if time.monotonic() > end:
                 raise RuntimeError(f"gunicorn has not started its {workers} workers")
             time.sleep(0.01)
-        yield Gunicorn(port, pids)
+        yield Gunicorn(port, pids, process.pid)
     finally:
         stop(process)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
 
-from bench import cli, cold, deploy, figures, memory, warm
+from bench import burst, cli, cold, density, deploy, figures, isolation, memory, warm
 from bench.figures import Result
 
 BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "memory": memory.run,
     "warm": warm.run,
     "cold": cold.run,
+    "density": density.run,
+    "burst": burst.run,
+    "isolation": isolation.run,
     "deploy": deploy.run,
     "cli": cli.run,
 }
@@ -34,7 +39,7 @@ def main() -> int:
     began = time.monotonic()
     for name in names:
         console.print(f"[bold]{name}[/]")
-        start = time.monotonic()
+        start, load = time.monotonic(), os.getloadavg()[0]
 
         def say(text: str, start: float = start) -> None:
             console.print(f"  {time.monotonic() - start:5.1f} s  {escape(text)}", style="dim")
@@ -45,13 +50,17 @@ def main() -> int:
             console.print(f"  [bold red]failed:[/] {escape(str(error))}")
             failed.append(name)
             continue
+        result = replace(result, load=[load, os.getloadavg()[0]])
         figures.save(result, time.monotonic() - start)
         results.append(result)
         for figure in result.figures:
-            line = f"  {figure.name:62} {figure.shown:>18}  {figure.verdict}"
+            verdict = figure.verdict.replace("*", "")
+            line = f"  {figure.name:62} {figure.shown:>18}  {verdict}"
             console.print(escape(line.rstrip()), soft_wrap=True)
+        before, after = result.load
+        console.print(f"  load average {before:.2f} before, {after:.2f} after", style="dim")
     if results:
-        text = figures.table(results)
+        text = figures.table(list(BENCHES))
         (figures.RESULTS / "table.md").write_text(text)
         console.print(f"written: {figures.RESULTS}/table.md, *.json, *.png", soft_wrap=True)
     console.print(f"{time.monotonic() - began:.0f} s in all")
