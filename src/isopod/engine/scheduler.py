@@ -21,8 +21,6 @@ import wasmtime
 from isopod.engine.instance import Instance, State
 from isopod.engine.ticker import Ticker
 
-# The ticker pauses when nothing has run for so long, so that an idle node is idle.
-_IDLE_S = 0.05
 # Host calls that are answered at once go on in the same slice, up to this long.
 _SLICE_S = 0.002
 # So many woken guests run before one that computes gets a slice.
@@ -39,7 +37,6 @@ class Scheduler:
         self._in_a_row = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
-        self._used_at = 0.0
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -71,6 +68,8 @@ class Scheduler:
 
     def _run_one(self) -> None:
         self._scheduled = False
+        if self._closed:
+            return  # without ticks a guest could not be stopped, and their timer is gone
         try:
             instance = self._next()
             if instance is not None:
@@ -91,19 +90,17 @@ class Scheduler:
 
     def _slice(self, instance: Instance) -> None:
         started = time.monotonic()
-        self._used_at = started
-        if not self._ticker.armed:
-            if self._closed:
-                return  # without ticks a guest could not be stopped; its timer is gone
-            self._ticker.arm()
-            self._loop.call_later(_IDLE_S, self._rest)
-        while instance.state is State.READY:
-            instance.poll()
-            frame = instance.take_frame()
-            if frame is not None:
-                instance.on_call(frame)
-            if time.monotonic() - started > _SLICE_S:
-                break
+        self._ticker.arm()
+        try:
+            while instance.state is State.READY:
+                instance.poll()
+                frame = instance.take_frame()
+                if frame is not None:
+                    instance.on_call(frame)
+                if time.monotonic() - started > _SLICE_S:
+                    break
+        finally:
+            self._ticker.disarm()
         if instance.state is State.READY:
             self._enqueue(instance, self._computing)
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
@@ -114,12 +111,3 @@ class Scheduler:
         instance.sleep_timer = None
         instance.end_sleep()
         self.wake(instance)
-
-    def _rest(self) -> None:
-        """Disarm the ticker when nothing has run for a while."""
-        if self._closed:
-            return
-        if self._woken or self._computing or time.monotonic() - self._used_at < _IDLE_S:
-            self._loop.call_later(_IDLE_S, self._rest)
-        else:
-            self._ticker.disarm()

@@ -1,8 +1,9 @@
-"""Raises the engine's epoch every `TICK_S` while guests run.
+"""Raises the engine's epoch every `TICK_S` while a guest runs.
 
 A POSIX timer calls `wasmtime_engine_increment_epoch` on a thread of the C library's, so that a tick
 needs no Python and no GIL: guests run with the GIL held (see `ffi.poll`), and a Python thread could
-not interrupt them. A tick costs about 50 us of CPU, so the timer rests while nothing runs.
+not interrupt them. A tick costs about 50 us of CPU, so the timer runs only during a slice: most
+requests end before the first tick.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ TICK_S = 0.002
 _CLOCK_MONOTONIC = 1
 _SIGEV_THREAD = 2
 _libc = ctypes.CDLL(None, use_errno=True)
+_set_time = ctypes.PyDLL(None).timer_settime
 # A tick may be on its way when its timer is deleted: engines are kept for the process's life.
 _kept: list[wasmtime.Engine] = []
 
@@ -44,7 +46,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Ticker:
-    """Starts disarmed. `arm` and `disarm` cost 3 us each."""
+    """Starts disarmed. `arm` and `disarm` cost less than 1 us each."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         _kept.append(engine)
@@ -59,21 +61,21 @@ class Ticker:
             raise EngineError(f"cannot make a timer: {os.strerror(ctypes.get_errno())}")
         self.armed = False
         self._deleted = False
+        tick = int(TICK_S * 1e9)
+        self._on = ctypes.byref(_TimerSpec(0, tick, 0, tick))
+        self._off = ctypes.byref(_TimerSpec(0, 0, 0, 0))
 
     def arm(self) -> None:
-        self._set(int(TICK_S * 1e9))
         self.armed = True
+        _set_time(self._timer, 0, self._on, None)
 
     def disarm(self) -> None:
-        self._set(0)
-        self.armed = False
+        if not self._deleted:
+            self.armed = False
+            _set_time(self._timer, 0, self._off, None)
 
     def close(self) -> None:
         if not self._deleted:
-            self._deleted = True
             self.disarm()
+            self._deleted = True
             _libc.timer_delete(self._timer)
-
-    def _set(self, nanoseconds: int) -> None:
-        spec = _TimerSpec(0, nanoseconds, 0, nanoseconds)
-        _libc.timer_settime(self._timer, 0, ctypes.byref(spec), None)

@@ -135,10 +135,11 @@ class Fleet:
         return Slot(route, self.log(route.name), self._make)
 
     def _make_room(self, need_bytes: int) -> None:
+        """End idle instances until `need_bytes` more fit. Raises NodeBusy when they cannot."""
         idle = self._idle()
         chosen = to_evict(
             [view for view, _, _ in idle],
-            used_bytes=self.memory_bytes(),
+            used_bytes=max(self.memory_bytes(), self._written_bytes()),
             need_bytes=need_bytes,
             budget_bytes=self._budget,
         )
