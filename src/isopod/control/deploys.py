@@ -216,7 +216,7 @@ async def _follow(version: AppVersion, *, before: int, node: Node) -> None:
     except IsopodError:
         await asyncio.to_thread(_take_back, version, before, node)
         raise
-    await node.workers.refresh()
+    await node.workers.refresh(version.app)
 
 
 def _take_back(version: AppVersion, before: int, node: Node) -> None:

@@ -58,9 +58,9 @@ class Workers:
         answers = await self._ask_all({"op": "status"})
         return sorted((_status(answer) for answer in answers), key=lambda w: w.worker)
 
-    async def refresh(self) -> None:
-        """Look at the routes now, not at the next poll."""
-        await self._ask_all({"op": "refresh"})
+    async def refresh(self, app: str = "") -> None:
+        """Look at the routes now, not at the next poll; make `app`'s files ready to start from."""
+        await self._ask_all({"op": "refresh", "app": app})
 
     async def sleep(self, app: str) -> int:
         """End the app's idle instances; busy ones end after their request. Returns how many."""

@@ -47,6 +47,7 @@ class GuestMaker:
         self._tmp_root = tmp_root
         self._open: OrderedDict[Digest, OpenImage] = OrderedDict()
         self._failed: dict[Digest, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, route: Route, output: OutputSink) -> tuple[Guest, Callable[[], None]]:
         app_tree = await self._tree(route.app_tree)
@@ -79,7 +80,23 @@ class GuestMaker:
 
         return guest, remove
 
+    def make_ready(self, route: Route) -> None:
+        """Verify a new version's trees and image now, in the background: its first request shall
+        not wait for that. What fails will be told by that request."""
+
+        async def ready() -> None:
+            with contextlib.suppress(IsopodError):
+                await self._tree(route.app_tree)
+                await self._tree(route.site_tree)
+                await self._image(route, lambda _stream, _data: None)
+
+        task = asyncio.get_running_loop().create_task(ready())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
         for image in self._open.values():
             image.close()
         self._open.clear()

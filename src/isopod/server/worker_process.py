@@ -68,7 +68,7 @@ class Worker:
         shutil.rmtree(self.tmp_root, ignore_errors=True)  # a killed predecessor's
         self.tmp_root.mkdir(parents=True, mode=0o700)
         async with Scheduler(self.runtime.linkage.engine) as scheduler:
-            maker = GuestMaker(
+            maker = self.maker = GuestMaker(
                 runtime=self.runtime,
                 scheduler=scheduler,
                 trees=self.trees,
@@ -166,9 +166,12 @@ class Worker:
             **self.fleet.status(),
         }
 
-    def _refresh(self, _request: dict[str, Any]) -> dict[str, Any]:
+    def _refresh(self, request: dict[str, Any]) -> dict[str, Any]:
         self.routes.changed()
         self._apply_routes()
+        route = self._find_route(str(request.get("app", "")))
+        if route is not None:
+            self.maker.make_ready(route)
         return {"revision": self.routes.revision()}
 
     def _sleep(self, request: dict[str, Any]) -> dict[str, Any]:
