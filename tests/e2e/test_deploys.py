@@ -86,8 +86,8 @@ def test_name_and_variables_come_from_the_manifest_and_the_command_line_wins(nod
 
 
 def test_the_same_input_gives_the_same_digest_and_no_new_build(node, tmp_path):
-    first = deployed(node, str(hello(tmp_path / "a")), "--name", "same")
-    again = deployed(node, str(hello(tmp_path / "b")), "--name", "same")
+    first = deployed(node, str(hello(tmp_path / "a", "the same")), "--name", "same")
+    again = deployed(node, str(hello(tmp_path / "b", "the same")), "--name", "same")
     assert first["built"] and not again["built"] and again["unchanged"]
     assert again["digest"] == first["digest"] and again["version"] == first["version"] == 1
 

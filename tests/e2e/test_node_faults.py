@@ -19,7 +19,10 @@ from tools import processes
 from tools.http_calls import Caller
 from tools.node import Node
 
-HANGS = {"app.py": "while True: pass\n" + HELLO % "half"}
+
+def hangs(path: Path, name: str) -> Path:
+    """An app whose build never ends. The same package is built once at a time: each is its own."""
+    return folder(path, {"app.py": "while True: pass\n" + HELLO % name})
 
 
 def builders(node: Node) -> list[processes.Process]:
@@ -119,7 +122,7 @@ def test_a_killed_control_process_stops_no_app_and_is_started_again(data_dir, tm
 def test_a_killed_builder_fails_its_deploy_and_the_old_version_serves_on(data_dir, tmp_path):
     with up(data_dir) as node:
         node.cli("deploy", str(hello(tmp_path / "old", "old")), "--name", "app")
-        deploying = node.popen("deploy", str(folder(tmp_path / "new", HANGS)), "--name", "app")
+        deploying = node.popen("deploy", str(hangs(tmp_path / "new", "new")), "--name", "app")
         builder = until("a builder", lambda: builders(node))[0]
         os.kill(builder.pid, signal.SIGKILL)
         _, said = deploying.communicate()
@@ -151,7 +154,7 @@ def test_a_supervisor_killed_during_a_deploy_leaves_no_process_and_nothing_half(
     with up(data_dir, workers=2) as node:
         node.cli("deploy", str(hello(tmp_path / "old", "old")), "--name", "app")
         halves = [
-            node.popen("deploy", str(folder(tmp_path / name, HANGS)), "--name", name)
+            node.popen("deploy", str(hangs(tmp_path / name, name)), "--name", name)
             for name in ("app", "half")
         ]
         until("two builders", lambda: len(builders(node)) == 2)

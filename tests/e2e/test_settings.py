@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
-from tests.e2e.nodes import APPS, get, text, until, up
+from tests.e2e.nodes import APPS, get, hello, text, until, up
 from tests.e2e.wire import wire
 
 
@@ -30,24 +29,26 @@ def test_a_configured_proxy_is_believed_and_the_domain_is_the_operators(data_dir
 
 
 def test_within_the_memory_budget_the_least_recently_used_instance_ends_first(data_dir):
-    with up(data_dir, "--memory-budget-mib", "64") as node, ThreadPoolExecutor(1) as pool:
+    with up(data_dir, "--memory-budget-mib", "64") as node:
         for name in ("one", "two"):
             node.cli("deploy", str(APPS / "kitchen"), "--name", name)
 
-        def apps(state: str) -> list[str]:
-            return [i["app"] for i in node.instances() if i["state"] == state]
+        def apps() -> list[str]:
+            return [one["app"] for one in node.instances()]
 
+        assert text(node, "one", "/grow?40") == "grown"
+        assert apps() == ["one"]
+        assert text(node, "two", "/grow?40") == "grown"
+        until("only one fits", lambda: apps() == ["two"])
         assert text(node, "one") == "hello\n"
-        assert apps("idle") == ["one"]
-        assert text(node, "two") == "hello\n"
-        assert apps("idle") == ["two"]
-        sleeping = pool.submit(text, node, "two", "/sleep?1")
-        until("it sleeps", lambda: apps("busy") == ["two"])
-        answer = get(node, "one")
+
+
+def test_a_node_without_memory_says_when_to_try_again(data_dir, tmp_path):
+    with up(data_dir, "--memory-budget-mib", "1") as node:
+        node.cli("deploy", str(hello(tmp_path / "app")), "--name", "app")
+        answer = get(node, "app")
         assert answer.status == 503 and answer["X-Isopod-Error"] == "node_busy"
         assert int(answer["Retry-After"]) >= 1
-        assert sleeping.result() == "slept"
-        assert text(node, "one") == "hello\n"
 
 
 def test_logs_are_followed_as_they_are_written(data_dir):

@@ -15,6 +15,7 @@ import warnings
 INSTANCE = uuid.uuid4().hex
 BLOCK = bytes(range(256)) * 1024  # 256 KiB
 TEXT = [("Content-Type", "text/plain")]
+KEPT = []
 _requests = itertools.count(1)
 
 
@@ -88,6 +89,13 @@ def sleep(environ, start_response):
     return [b"slept"]
 
 
+def grow(environ, start_response):
+    """Keep so many MiB for good."""
+    KEPT.append(b"x" * (int(environ["QUERY_STRING"]) << 20))
+    start_response("200 OK", TEXT)
+    return [b"grown"]
+
+
 def endless(environ, start_response):
     """Streams until its client hangs up, and says so."""
     start_response("200 OK", TEXT)
@@ -144,6 +152,7 @@ ROUTES = {
     "/stream": stream,
     "/write": write,
     "/sleep": sleep,
+    "/grow": grow,
     "/endless": endless,
     "/hops": hops,
     "/say": say,
