@@ -86,6 +86,7 @@ class Instance:
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
         self.image_bytes = 0  # of the image that it was restored from
         self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
+        self._cpu_origin_ns = 0
         self.result: Any = None  # where the pending host call's i32 result goes
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
         self.queued = False  # in the scheduler's run queue
@@ -144,13 +145,20 @@ class Instance:
     # -- driving: called by the scheduler ---------------------------------------------------
 
     def start(
-        self, calls: Sequence[tuple[str, bytes | None]], *, image: Image | None = None
+        self,
+        calls: Sequence[tuple[str, bytes | None]],
+        *,
+        image: Image | None = None,
+        writes: Sequence[tuple[int, bytes]] = (),
     ) -> None:
-        """Queue instantiation, the restore of `image` if there is one, and then `calls`: exports
-        by name, with a payload that the guest gets as (pointer, length), or without arguments."""
+        """Queue instantiation, the restore of `image` if there is one, `writes` (address, bytes)
+        to its memory, and then `calls`: exports by name, with a payload that the guest gets as
+        (pointer, length), or without arguments."""
         self._calls = [self._begin_instantiate]
         if image is not None:
             self._calls.append(functools.partial(self._restore, image))
+        if writes:
+            self._calls.append(functools.partial(self._poke, writes))
         self.then(calls)
 
     def then(self, calls: Sequence[tuple[str, bytes | None]]) -> None:
@@ -307,6 +315,14 @@ class Instance:
         self.image_bytes = image.size
         # The guest's monotonic clock goes on from where the image stopped it.
         self._clock_origin_ns = time.monotonic_ns() - image.clock_ns
+        # Nor may its CPU time go back: it used at most as much as time went by.
+        self._cpu_origin_ns = image.clock_ns
+
+    def _poke(self, writes: Sequence[tuple[int, bytes]]) -> None:
+        if self._memory is None:
+            self._memory = self._export("memory", ffi.MEMORY).of.memory
+        for address, data in writes:
+            self._write(address, data)
 
     def _begin_call(self, export: str, payload: bytes | None) -> Any:
         if self._memory is None:
@@ -459,7 +475,7 @@ class Instance:
         elif clock == wasi.MONOTONIC:
             now = self.clock_ns
         elif clock in (wasi.PROCESS_CPU, wasi.THREAD_CPU):
-            now = self.cpu_ns
+            now = self._cpu_origin_ns + self.cpu_ns
         else:
             return wasi.EINVAL
         self._write(out, now.to_bytes(8, "little"))

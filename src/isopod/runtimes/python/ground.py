@@ -15,11 +15,9 @@ from pathlib import Path
 from isopod.engine.image import write_sparse
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import RuntimePrepareFailed
-from isopod.runtimes.python.runtime import BASE_IMAGE, FACTS, PythonRuntime, in_scheduler
+from isopod.runtimes.python.runtime import BASE_IMAGE, CHACHA20, FACTS, PythonRuntime, in_scheduler
 
 _MEMORY_MIB = 256
-# sqlite3.c, sqlite3_randomness: the first four words of a seeded state.
-_CHACHA20 = b"expand 32-byte k"
 _USE_SQLITE = (
     "import sqlite3; sqlite3.connect(':memory:').execute('select random()').fetchone(); "
     "import _host; _host.call(b'R')"
@@ -50,11 +48,11 @@ def prepare(runtime: PythonRuntime, folder: Path) -> None:
 def _find_state(before: bytes, after: bytes) -> int:
     """The one place in static memory where the state appeared."""
     found = []
-    at = after.find(_CHACHA20)
+    at = after.find(CHACHA20)
     while at >= 0:
         if at % 4 == 0 and before[at : at + 4] == bytes(4):
             found.append(at)
-        at = after.find(_CHACHA20, at + 1)
+        at = after.find(CHACHA20, at + 1)
     if len(found) != 1:
         raise RuntimePrepareFailed(
             f"SQLite's random state was found {len(found)} times in the Python runtime"

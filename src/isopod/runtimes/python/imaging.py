@@ -29,7 +29,9 @@ _COUNTED = 1 << 29  # above: immortal already
 @dataclass(frozen=True, slots=True)
 class Taken:
     """An image in a file. `kept`: a planted setting is in the app's memory; `read`: setting ->
-    "file:line" that read it; `findings`: (kind, what, "file:line") of what must not be shared."""
+    "file:line" that read it; `entropy`: "file:line" that drew what may be kept; `times`: (global of
+    the app that holds a time of the boot, "file:line"); `findings`: (kind, what, "file:line") of
+    what must not be shared."""
 
     path: Path
     size: int
@@ -38,6 +40,8 @@ class Taken:
     objects: int
     kept: bool
     read: dict[str, str]
+    entropy: tuple[str, ...]
+    times: tuple[tuple[str, str], ...]
     findings: tuple[tuple[str, str, str], ...]
 
 
@@ -107,6 +111,8 @@ async def take(
             objects=objects,
             kept=bool(report.get("kept")),
             read={str(k): str(v) for k, v in dict(report.get("read", {})).items()},
+            entropy=tuple(str(place) for place in report.get("entropy", ())),
+            times=tuple((str(name), str(place)) for name, place in report.get("time", ())),
             findings=tuple(
                 (str(kind), str(what), str(place)) for kind, what, place in report["findings"]
             ),

@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -29,6 +31,8 @@ from isopod.runtimes.python.serve import PythonGuest
 
 _T = TypeVar("_T")
 BASE_IMAGE = "base.image"
+# sqlite3.c, sqlite3_randomness: the first four words of a seeded state.
+CHACHA20 = b"expand 32-byte k"
 FACTS = "facts.json"
 
 
@@ -70,12 +74,12 @@ class PythonRuntime:
         )
         instance = self._instance(preopens, env, memory_mib)
         if image is not None:
-            instance.start([("turn", b"isopod_boot.resume()")], image=image)
+            instance.start([("turn", b"isopod_boot.resume()")], image=image, writes=self._seeds())
             config = {"env": self._variables(env), "after_restore": after_restore}
             return PythonGuest(instance, scheduler, output, json.dumps(config).encode())
         names = "None" if watch is None else repr(list(watch))
         boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names})")
-        instance.start([("_initialize", None), ("turn", boot)])
+        instance.start([("_initialize", None), ("turn", boot)], writes=self._seeds())
         return PythonGuest(instance, scheduler, output)
 
     @property
@@ -83,15 +87,36 @@ class PythonRuntime:
         """The memory of an instance that has not run: what every image has in common."""
         return self.folder / BASE_IMAGE
 
-    def forget_sqlite_randomness(self, memory: memoryview) -> None:
-        """Make SQLite seed its generator again: it keeps a ChaCha20 state in static memory, and
-        seeds it when the first word is zero (sqlite3.c, sqlite3_randomness)."""
+    def _seeds(self) -> list[tuple[int, bytes]]:
+        """What each instance gets for itself. SQLite keeps a ChaCha20 state in static memory and
+        would seed it with the second of its first use: without /dev/urandom it has nothing better
+        (sqlite3.c, sqlite3_randomness, unixRandomness)."""
+        address = self._sqlite_random_state
+        if address is None:
+            return []
+        # struct sqlite3PrngType: key and nonce around a 64 bit counter, output, bytes left of it.
+        state = CHACHA20 + os.urandom(32) + bytes(4) + os.urandom(12)
+        return [(address, state), (address + 128, b"\0")]
+
+    @functools.cached_property
+    def _sqlite_random_state(self) -> int | None:
+        """Its address; None while the runtime is being prepared."""
         try:
-            facts = json.loads((self.folder / FACTS).read_bytes())
-            address = int(facts["sqlite_random_state"])
-        except (OSError, ValueError, KeyError) as error:
-            raise RuntimeNotPrepared("the Python runtime is not prepared for snapshots") from error
-        memory[address : address + 4] = bytes(4)
+            return int(json.loads((self.folder / FACTS).read_bytes())["sqlite_random_state"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RuntimeNotPrepared(
+                f"the Python runtime's {FACTS!r} in {str(self.folder)!r} is damaged",
+                hint="remove that folder and run `isopod runtimes prepare python`",
+            ) from error
+
+    def forget_sqlite_randomness(self, memory: memoryview) -> None:
+        """No image holds a state that an instance may use."""
+        address = self._sqlite_random_state
+        if address is None:
+            raise RuntimeNotPrepared("the Python runtime is not prepared for snapshots")
+        memory[address : address + 129] = bytes(129)
 
     @staticmethod
     def _variables(env: Mapping[str, str]) -> dict[str, str]:

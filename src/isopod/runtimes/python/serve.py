@@ -168,6 +168,8 @@ class PythonGuest:
 
     async def _step(self) -> Any:
         """Run the guest until it has something for us."""
+        if self._phase is _Phase.GONE:
+            raise GuestFailed("the guest was ended")
         self._waiter = asyncio.get_running_loop().create_future()
         self._scheduler.wake(self._instance)
         return await self._waiter

@@ -71,6 +71,8 @@ def main(entrypoint, watch=None):
             isopod_watch.start(watch)
         _paths()
         _app = load(entrypoint)
+        if watch is not None:
+            isopod_watch.booted()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         _fail(error)
         return

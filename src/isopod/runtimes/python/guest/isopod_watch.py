@@ -1,4 +1,4 @@
-"""While an app boots for an image: who read which setting, who opened what.
+"""While an app boots for an image: who read which setting, who opened what, who drew entropy.
 
 The values of settings are planted then, each with one marker in it, so that a value that the app
 kept can be told in its memory. An audit hook cannot be taken back; after `stop` it returns at once.
@@ -6,29 +6,62 @@ kept can be told in its memory. An audit hook cannot be taken back; after `stop`
 
 import os
 import sys
+import time
 
 _watching = False
+_booting = False  # else: warm-up
 _opened = {}  # path -> "file:line" of the app's code that opened it
 _read = {}  # name of a setting -> "file:line" that read it first
 _names = frozenset()
 _getitem = None
+_initial = {}  # the environment before the app
+_drawn = []  # (entropy, "file:line", at boot)
+_began = 0.0  # the wall clock's
+_at_start = frozenset()  # descriptors
+_MAX_DRAWN = 2000
+
+
+class _Urandom:
+    """In the place of os.urandom while an app boots. Not a function: in a class, it would become a
+    method."""
+
+    def __init__(self, real):
+        self._real = real
+
+    def __call__(self, size, /):
+        data = self._real(size)
+        if _watching and 16 <= size <= 4096 and len(_drawn) < _MAX_DRAWN:
+            _drawn.append((data, _place(), _booting))
+        return data
 
 
 def start(names):
     """`names` of the settings to watch."""
-    global _watching, _names, _getitem
-    _watching, _names = True, frozenset(names)
+    global _watching, _booting, _names, _getitem, _began, _at_start
+    _watching, _booting, _names = True, True, frozenset(names)
+    _initial.update(os.environ)
+    _began = time.time()
+    _at_start = frozenset(descriptors())
     sys.addaudithook(_hook)
     _getitem = type(os.environ).__getitem__
 
     def getitem(environ, key):
-        if key in _names and key not in _read:
-            place = _place()
-            if place:
-                _read[key] = place
+        name = os.fsdecode(key) if isinstance(key, bytes) else key
+        if name in _names and not _read.get(name):
+            _read[name] = _place()
         return _getitem(environ, key)
 
     type(os.environ).__getitem__ = getitem
+    os.urandom = _Urandom(os.urandom)
+    random = sys.modules.get("random")
+    if random:
+        random._urandom = os.urandom
+
+
+def booted():
+    """What follows is warm-up."""
+    global _booting
+    _booting = False
 
 
 def stop():
@@ -36,6 +69,10 @@ def stop():
     if _watching:
         _watching = False
         type(os.environ).__getitem__ = _getitem
+        os.urandom = os.urandom._real
+        random = sys.modules.get("random")
+        if random:
+            random._urandom = os.urandom
 
 
 def opened_at(path):
@@ -44,6 +81,57 @@ def opened_at(path):
 
 def read_at():
     return dict(_read)
+
+
+def take_drawn():
+    """The entropy, and no memory of it here."""
+    drawn = list(_drawn)
+    _drawn.clear()
+    return drawn
+
+
+def began():
+    return _began
+
+
+def environment_changes():
+    """What the app itself set, and the names that it removed. After `stop`."""
+    changed = {k: v for k, v in os.environ.items() if _initial.get(k) != v}
+    removed = [name for name in _initial if name not in os.environ]
+    _initial.clear()
+    return changed, removed
+
+
+def descriptors():
+    """Those that are open, without the standard ones."""
+    found = []
+    for number in range(3, 256):
+        try:
+            os.fstat(number)
+        except OSError:
+            continue
+        found.append(number)
+    return found
+
+
+def new_descriptors():
+    """(number, path, "file:line") of what was opened since `start` and is open."""
+    found = []
+    for number in descriptors():
+        if number in _at_start:
+            continue
+        there = os.fstat(number)
+        for path, place in _opened.items():
+            try:
+                same = os.path.samestat(os.stat(path), there)
+            except OSError:
+                continue
+            if same:
+                found.append((number, path, place))
+                break
+        else:
+            found.append((number, f"descriptor {number}", ""))
+    return found
 
 
 def _hook(event, arguments):
