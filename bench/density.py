@@ -16,6 +16,7 @@ from bench import many, native, sites
 from bench.crowd import Crowd, crowd
 from bench.exchange import admin, right
 from bench.figures import Figure, Result, percentile
+from isopod.state.database import open_state
 from tools.node import Node
 
 STEPS = (1, 100, 1000, 2000, 3000)
@@ -125,7 +126,9 @@ def _deploy_rate(node: Node, say: Callable[[str], None]) -> float:
     import httpx
 
     say("deploying the package under other names")
-    package = node.json("app", "hello")["versions"][0]["package"]
+    state = open_state(node.data_dir / "state.db")
+    version = state.versions.live()[0]
+    state.close()
     headers = {"Authorization": f"Bearer {node.token}"}
     url = f"http://127.0.0.1:{node.control_port}"
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
@@ -133,7 +136,7 @@ def _deploy_rate(node: Node, say: Callable[[str], None]) -> float:
         count = 0
         while count < 200 and time.monotonic() - began < 10:
             body = {
-                "package": package,
+                "package": version.package,
                 "name": f"other{count}",
                 "folder_name": "hello",
                 "source": "",

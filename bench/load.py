@@ -84,12 +84,13 @@ class Client:
             return False
         self.socket = socket.create_connection(("127.0.0.1", self.job.port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)  # a request fits the buffer; reads follow a selector
         return True
 
     def _closed_by_server(self) -> bool:
         assert self.socket is not None
         try:
-            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return not self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -44,9 +45,12 @@ class Acquired:
 
 
 class AppPool:
-    """`new_slot` makes a slot within the node's budget, or raises NodeBusy."""
+    """`new_slot` makes a slot within the node's budget, or raises NodeBusy. `turns`: a restore
+    waits for one of them; all pools of a worker share them."""
 
-    def __init__(self, route: Route, new_slot: Callable[[Route], Slot]) -> None:
+    def __init__(
+        self, route: Route, new_slot: Callable[[Route], Slot], turns: asyncio.Semaphore
+    ) -> None:
         self.route = route
         self.idle: list[Slot] = []  # the last used is at the end, and goes first
         self.busy: set[Slot] = set()
@@ -57,6 +61,9 @@ class AppPool:
         self.retired = False
         self.closed = False
         self._new_slot = new_slot
+        # A plain boot takes no turn: it may last a minute, and yields at every tick.
+        restored = route.snapshot is not None and bool(route.snapshot.image)
+        self._turn = turns if restored else contextlib.nullcontext()
         self._waiters: deque[Waiter] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._boot_failed: tuple[float, IsopodError] | None = None
@@ -242,7 +249,7 @@ class AppPool:
 
     async def _boot(self, slot: Slot) -> None:
         try:
-            async with asyncio.timeout(BOOT_DEADLINE_S):
+            async with self._turn, asyncio.timeout(BOOT_DEADLINE_S):
                 await slot.start()
         except TimeoutError:
             error = DeadlineExceeded(

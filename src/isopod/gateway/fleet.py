@@ -19,6 +19,9 @@ from isopod.model.route import Route
 
 _log = logging.getLogger(__name__)
 _REAP_EVERY_S = 0.25
+# A thousand apps that wake at once: without turns, whoever asks a warm app meanwhile waits for a
+# part of every one of them (0.8 s); one by one, for the image that is verified (0.1 s).
+_RESTORES_AT_ONCE = 8
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -30,6 +33,7 @@ class Fleet:
         self._pools: dict[str, AppPool] = {}
         self._retired: list[AppPool] = []
         self._logs: dict[str, AppLog] = {}
+        self._turns = asyncio.Semaphore(_RESTORES_AT_ONCE)
         self._used_bytes = 0
         self._anonymous_before = _anonymous_bytes()
         self._reaper = asyncio.get_running_loop().create_task(self._reap())
@@ -40,7 +44,7 @@ class Fleet:
         if pool is None or pool.route.digest != route.digest or pool.route.version != route.version:
             if pool is not None:
                 self._retire(pool)
-            pool = self._pools[route.name] = AppPool(route, self._new_slot)
+            pool = self._pools[route.name] = AppPool(route, self._new_slot, self._turns)
         return pool
 
     def forget(self, live: dict[str, Route | None]) -> None:
