@@ -32,6 +32,8 @@ def _holding(name: str) -> Any:
 
 
 poll = _holding("wasmtime_call_future_poll")
+# For guests that compute: a whole time slice with the GIL held would starve the server's threads.
+poll_releasing = raw.wasmtime_call_future_poll
 delete_future = _holding("wasmtime_call_future_delete")
 call_async = _holding("wasmtime_func_call_async")
 memory_data = _holding("wasmtime_memory_data")

@@ -89,6 +89,7 @@ class Instance:
         self._cpu_origin_ns = 0
         self.result: Any = None  # where the pending host call's i32 result goes
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
+        self.computes = False  # used up its last time slice
         self.queued = False  # in the scheduler's run queue
         self.sleep_timer: asyncio.TimerHandle | None = None  # the scheduler's
         self.allocating = False  # in host_alloc: a host call now would replace the one under way
@@ -194,7 +195,7 @@ class Instance:
             self._future = self._calls.pop(0)()
             if self._future is None:  # done at once
                 return
-        done = ffi.poll(self._future)
+        done = ffi.poll_releasing(self._future) if self.computes else ffi.poll(self._future)
         if done:
             ffi.delete_future(self._future)
             self._future = None

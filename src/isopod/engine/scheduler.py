@@ -101,7 +101,8 @@ class Scheduler:
                     break
         finally:
             self._ticker.disarm()
-        if instance.state is State.READY:
+        instance.computes = instance.state is State.READY
+        if instance.computes:
             self._enqueue(instance, self._computing)
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
             delay = max(0.0, instance.wake_at - time.monotonic())
