@@ -5,14 +5,15 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.engine.image import write_sparse
+from isopod.engine.image import Image, write_sparse
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import AppFailedToStart, IsopodError
+from isopod.errors import AppFailedToStart, DeadlineExceeded, IsopodError
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
 from isopod.runtimes.guest import GuestRequest
@@ -24,6 +25,28 @@ from isopod.runtimes.python.serve import PythonGuest
 # writing the object's page: 40 % fewer page faults in the first one.
 _IMMORTAL = 5 << 28
 _COUNTED = 1 << 29  # above: immortal already
+
+
+# The interpreter itself reads these, before any code that could be watched.
+_INTERPRETERS = ("PYTHON", "LC_", "LANG", "TZ")
+_APP_FRAME = re.compile(r'File "/app/([^"\n]+)", line (\d+)')
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """`max_bytes`: of the memory. `boot_s`: for the import of the app, and for its hooks.
+    `request_s`: for one request of the warm-up; a deploy waits for it."""
+
+    max_bytes: int = 500 << 20
+    boot_s: float = 60.0
+    request_s: float = 10.0
+
+
+_LIMITS = ImageLimits()
+
+
+class ImageTooLarge(IsopodError):
+    """Its message is for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +79,13 @@ async def take(
     planted: bool,
     warmup: Sequence[tuple[GuestRequest, bytes]],
     out: Path,
+    limits: ImageLimits = _LIMITS,
 ) -> Taken:
     """Boot `spec` (with planted values for its settings if `planted`), warm it, write the image
-    to `out`. Raises what the boot raises, and AppFailedToStart when a warm-up fails."""
+    to `out`. Raises what the boot raises, AppFailedToStart when a warm-up or a hook fails,
+    ImageTooLarge; `details["place"]` is "file:line" of the app's code that failed."""
     marker = secrets.token_hex(12) if planted else ""
-    env = {name: f"{marker}-{name}" for name in spec.env} if planted else spec.env
+    env = _planted(spec.env, marker) if planted else spec.env
     output: list[bytes] = []
 
     def collect(_stream: Stream, data: bytes) -> None:
@@ -79,9 +104,11 @@ async def take(
         watch=sorted(spec.env),
     )
     try:
-        await guest.start()
+        async with _bounded(limits.boot_s, "the import"):
+            await guest.start()
         for request, body in warmup:
-            await _warm(guest, request, body)
+            async with _bounded(limits.request_s, f"the warm-up {request.method} {request.path}"):
+                await _warm(guest, request, body)
         instance = guest.instance
         objects = 0
 
@@ -92,14 +119,22 @@ async def take(
         # The marker goes in two halves: our own code must not be what holds it.
         hook = spec.startup.before_snapshot
         halves = f"{hook!r}, {marker[:12]!r}, {marker[12:]!r}"
-        report = await guest.prepare_image(
-            f"import isopod_snapshot; isopod_snapshot.prepare({halves})".encode(), immortal
-        )
+        async with _bounded(limits.boot_s, "a hook before the snapshot"):
+            report = await guest.prepare_image(
+                f"import isopod_snapshot; isopod_snapshot.prepare({halves})".encode(), immortal
+            )
         if report.get("error"):
+            said = str(report["error"])
             raise AppFailedToStart(
-                "the app failed before its snapshot", details={"traceback": report["error"]}
+                f"a hook before the snapshot failed: {said.strip().splitlines()[-1]}",
+                details={"traceback": said},
             )
         memory = instance.memory()
+        if len(memory) > limits.max_bytes:
+            raise ImageTooLarge(
+                f"its memory of {len(memory) >> 20} MiB is larger than an image may be "
+                f"({limits.max_bytes >> 20} MiB)"
+            )
         runtime.forget_sqlite_randomness(memory)
         clock_ns = instance.clock_ns
         pages = write_sparse(memory, out)
@@ -119,9 +154,68 @@ async def take(
         )
     except IsopodError as error:
         error.details.setdefault("traceback", b"".join(output).decode("utf-8", "replace"))
+        frames = _APP_FRAME.findall(str(error.details["traceback"]))
+        error.details.setdefault("place", ":".join(frames[-1]) if frames else "")
         raise
     finally:
         guest.close()
+
+
+async def try_out(
+    runtime: PythonRuntime,
+    scheduler: Scheduler,
+    *,
+    image: Image,
+    app_tree: Path,
+    site_tree: Path,
+    tmp: Path,
+    spec: AppSpec,
+    request: GuestRequest | None,
+    limits: ImageLimits,
+) -> None:
+    """Start an instance from `image` as a worker would, and let it answer. Raises what fails."""
+    guest = runtime.new_guest(
+        scheduler=scheduler,
+        app_tree=app_tree,
+        site_tree=site_tree,
+        tmp=tmp,
+        entrypoint=spec.entrypoint,
+        env=spec.env,
+        memory_mib=spec.limits.memory_mib,
+        output=lambda _stream, _data: None,
+        image=image,
+        after_restore=spec.startup.after_restore,
+    )
+    try:
+        async with _bounded(limits.request_s, "a start from the image"):
+            await guest.start()
+            if request is not None:
+                await _warm(guest, request, b"")
+    except IsopodError as error:
+        frames = _APP_FRAME.findall(str(error.details.get("traceback", "")))
+        error.details.setdefault("place", ":".join(frames[-1]) if frames else "")
+        raise
+    finally:
+        guest.close()
+
+
+def interpreters(env: Mapping[str, str]) -> list[str]:
+    """The settings that are for the interpreter."""
+    return sorted(name for name in env if name.startswith(_INTERPRETERS))
+
+
+def _planted(env: Mapping[str, str], marker: str) -> dict[str, str]:
+    real = interpreters(env)
+    return {name: env[name] if name in real else f"{marker}-{name}" for name in env}
+
+
+@contextlib.asynccontextmanager
+async def _bounded(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"{what} did not end within {seconds:g} s") from None
 
 
 async def _warm(guest: PythonGuest, request: GuestRequest, body: bytes) -> None:
@@ -132,11 +226,10 @@ async def _warm(guest: PythonGuest, request: GuestRequest, body: bytes) -> None:
         data, left = left[:size], left[size:]
         return data
 
-    async with asyncio.timeout(30):
-        response = await guest.send(request, read)
-        while response.more and await guest.next_chunk() is not None:
-            pass
-        await guest.finish()
+    response = await guest.send(request, read)
+    while response.more and await guest.next_chunk() is not None:
+        pass
+    await guest.finish()
     if response.status >= 500:
         raise AppFailedToStart(
             f"the warm-up {request.method} {request.path} answered {response.status}"

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
-from isopod.errors import DiskFull, IsopodError
+from isopod.engine.image import Image
+from isopod.errors import DeadlineExceeded, DiskFull, IsopodError, disk_full_is_clear
 from isopod.model.app import AppSpec, WarmupRequest
 from isopod.model.snapshot import Finding, Snapshot, Verdict, plain
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python import imaging
 from isopod.runtimes.python.artifacts import image_digest
+from isopod.runtimes.python.imaging import ImageLimits, ImageTooLarge
 from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder, in_scheduler
 
-MAX_IMAGE_BYTES = 500 << 20
 # The second of the same request takes paths that the first one left cold; a third, hardly any.
 _REPEATS = 3
+_Warmup = Sequence[tuple[GuestRequest, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,60 +38,107 @@ class Source:
 
 
 def take_snapshot(
-    runtime: PythonRuntime, source: Source, *, images: ImageCache, work: Path
+    runtime: PythonRuntime,
+    source: Source,
+    *,
+    images: ImageCache,
+    work: Path,
+    limits: ImageLimits | None = None,
 ) -> Snapshot:
-    """Boots the app once to three times. Never raises for what the app does: a snapshot is a gain,
+    """Boots the app once to four times. Never raises for what the app does: a snapshot is a gain,
     not a condition. Raises DiskFull."""
     startup = source.spec.startup
     if not startup.snapshot:
         return plain("snapshots are off: [startup] snapshot = false")
-    warmup_requests = [_warmup(one) for one in startup.warmup for _ in range(_REPEATS)]
+    limits = limits or ImageLimits()
+    requests = [_warmup(one) for one in startup.warmup for _ in range(_REPEATS)]
+    attempts: list[tuple[Verdict, _Warmup]] = [("sound", requests)]
+    if requests:
+        attempts.append(("unwarmed", []))
     findings: tuple[Finding, ...] = ()
-    for verdict, warmup in (("sound", warmup_requests), ("unwarmed", [])):
+    for verdict, warmup in attempts:
         try:
-            taken, private = _take(runtime, source, warmup, work)
+            taken, held = _take(runtime, source, warmup, work, limits)
         except DiskFull:
             raise
-        except (IsopodError, TimeoutError) as error:
-            summary = str(error) or "it took too long"
-            findings = (*findings, Finding("warm-up" if warmup else "boot", summary, ""))
+        except ImageTooLarge as error:
+            return plain(error.message, findings)
+        except IsopodError as error:
+            kind = "warm-up" if warmup else "boot"
+            findings = _add(findings, _failure(kind, error))
             continue
-        found = tuple(Finding(*finding) for finding in taken.findings)
-        if found:
-            findings = found
+        shared = tuple(Finding(*finding) for finding in taken.findings)
+        if shared:
+            findings = _add(findings, *shared)
             taken.path.unlink()
             continue
-        return _keep(runtime, taken, verdict, images, findings + private)
+        snapshot = _keep(runtime, taken, verdict, images, findings, held)
+        try:
+            _try_out(runtime, source, warmup, images, snapshot, work, limits)
+        except DiskFull:
+            raise
+        except IsopodError as error:
+            findings = _add(findings, _failure("restore", error))
+            continue
+        return snapshot
     return plain("what it holds when it has booted cannot be shared", findings)
 
 
+def _add(findings: tuple[Finding, ...], *more: Finding) -> tuple[Finding, ...]:
+    return tuple(dict.fromkeys((*findings, *more)))
+
+
+def _failure(kind: str, error: IsopodError) -> Finding:
+    what = error.message
+    summary = str(error.details.get("summary", ""))
+    if summary:
+        what = f"{what}: {summary}"
+    return Finding(kind, what, str(error.details.get("place", "")))
+
+
 def _take(
-    runtime: PythonRuntime, source: Source, warmup: Sequence[tuple[GuestRequest, bytes]], work: Path
+    runtime: PythonRuntime, source: Source, warmup: _Warmup, work: Path, limits: ImageLimits
 ) -> tuple[imaging.Taken, tuple[Finding, ...]]:
-    """An image, and the settings that it holds (none: it can be shared)."""
-    reads: tuple[Finding, ...] = ()
-    if source.spec.env:
+    """An image, and what it holds that makes it this app's own (nothing: it can be shared)."""
+    env = source.spec.env
+    used = "a value is used when the app starts"
+    if env:
         try:
-            taken = _boot(runtime, source, warmup, work, planted=True)
-        except (IsopodError, TimeoutError):
-            # A planted value may be no number, no URL: the app tried to use it.
-            reads = (Finding("setting", "a value is used when the app starts", ""),)
+            taken = _boot(runtime, source, warmup, work, limits, planted=True)
+        except (ImageTooLarge, DeadlineExceeded, DiskFull):
+            raise
+        except IsopodError:
+            pass  # a planted value may be no number, no URL: the app tried to use it
         else:
-            if not (taken.kept or taken.read):
-                return taken, ()
+            if not (taken.kept or taken.read or imaging.interpreters(env)):
+                return taken, _drawn(taken)
             taken.path.unlink()
-            reads = tuple(
-                Finding("setting", f"{name} is read before the snapshot", place)
-                for name, place in sorted(taken.read.items())
-            ) or (Finding("setting", "a value is kept before the snapshot", ""),)
-    return _boot(runtime, source, warmup, work, planted=False), reads
+            used = "a value is kept before the snapshot"
+    taken = _boot(runtime, source, warmup, work, limits, planted=False)
+    held = [
+        Finding("setting", f"{name} is read before the snapshot", place)
+        for name, place in sorted(taken.read.items())
+    ]
+    held += [
+        Finding("setting", f"{name} is for the interpreter, which reads it first", "")
+        for name in imaging.interpreters(env)
+    ]
+    if env and not held:
+        held = [Finding("setting", used, "")]
+    return taken, (*held, *_drawn(taken))
+
+
+def _drawn(taken: imaging.Taken) -> tuple[Finding, ...]:
+    what = "random bytes are drawn before the snapshot and may be kept"
+    return tuple(Finding("entropy", what, place) for place in taken.entropy)
 
 
 def _boot(
     runtime: PythonRuntime,
     source: Source,
-    warmup: Sequence[tuple[GuestRequest, bytes]],
+    warmup: _Warmup,
     work: Path,
+    limits: ImageLimits,
     *,
     planted: bool,
 ) -> imaging.Taken:
@@ -97,21 +146,22 @@ def _boot(
     try:
         out = tmp.path.with_suffix(".image")
         out.unlink(missing_ok=True)
-        return in_scheduler(
-            runtime,
-            lambda scheduler: imaging.take(
+        with disk_full_is_clear(str(work)):
+            return in_scheduler(
                 runtime,
-                scheduler,
-                app_tree=source.app_tree,
-                site_tree=source.site_tree,
-                tmp=tmp.path,
-                spec=source.spec,
-                planted=planted,
-                warmup=warmup,
-                out=out,
-            ),
-            timeout_s=120.0,
-        )
+                lambda scheduler: imaging.take(
+                    runtime,
+                    scheduler,
+                    app_tree=source.app_tree,
+                    site_tree=source.site_tree,
+                    tmp=tmp.path,
+                    spec=source.spec,
+                    planted=planted,
+                    warmup=warmup,
+                    out=out,
+                    limits=limits,
+                ),
+            )
     finally:
         tmp.remove()
 
@@ -119,33 +169,68 @@ def _boot(
 def _keep(
     runtime: PythonRuntime,
     taken: imaging.Taken,
-    verdict: str,
+    verdict: Verdict,
     images: ImageCache,
     findings: tuple[Finding, ...],
+    held: tuple[Finding, ...],
 ) -> Snapshot:
-    if taken.size > MAX_IMAGE_BYTES:
-        taken.path.unlink()
-        return plain(
-            f"its memory of {taken.size >> 20} MiB is larger than an image may be "
-            f"({MAX_IMAGE_BYTES >> 20} MiB)",
-            findings,
-        )
     digest, own_bytes, blob_bytes = images.put(taken.path, runtime.base_image, taken.clock_ns)
     taken.path.unlink()
-    images.open(digest, runtime.base_image).close()  # ready on this node, and known to be whole
-    kind: Verdict = "sound" if verdict == "sound" else "unwarmed"
-    private = any(finding.kind == "setting" for finding in findings)
+    kinds = {finding.kind for finding in held}
+    reasons = [
+        *(["the image holds values of its settings"] if "setting" in kinds else []),
+        *(["the image may hold random bytes that are its own"] if "entropy" in kinds else []),
+    ]
+    times = tuple(
+        Finding("time", f"{name} is the time of the deploy in each instance", place)
+        for name, place in taken.times
+    )
     return Snapshot(
-        verdict=kind,
+        verdict=verdict,
         image=digest,
         runtime=image_digest(),
         size=taken.size,
         own_bytes=own_bytes,
         blob_bytes=blob_bytes,
-        private=private,
-        why="the image holds values of its settings" if private else "",
-        findings=findings,
+        private=bool(held),
+        why=", ".join(reasons),
+        findings=_add(findings, *held, *times),
     )
+
+
+def _try_out(
+    runtime: PythonRuntime,
+    source: Source,
+    warmup: _Warmup,
+    images: ImageCache,
+    snapshot: Snapshot,
+    work: Path,
+    limits: ImageLimits,
+) -> None:
+    """That a start from the image works, before a worker relies on it. The image is then ready on
+    this node."""
+    tmp = TemporaryFolder(work)
+    opened = images.open(snapshot.image, runtime.base_image)
+    # A request without a body, of those that were answered.
+    first = next((request for request, body in warmup if not body), None)
+    try:
+        in_scheduler(
+            runtime,
+            lambda scheduler: imaging.try_out(
+                runtime,
+                scheduler,
+                image=Image(opened.fd, opened.size, opened.clock_ns),
+                app_tree=source.app_tree,
+                site_tree=source.site_tree,
+                tmp=tmp.path,
+                spec=source.spec,
+                request=first,
+                limits=limits,
+            ),
+        )
+    finally:
+        opened.close()
+        tmp.remove()
 
 
 def _warmup(one: WarmupRequest) -> tuple[GuestRequest, bytes]:

@@ -45,10 +45,9 @@ class _Search:
         sqlite = sys.modules.get("sqlite3")
         if sqlite:
             self._classes.append(("sqlite", sqlite.Connection))
-        self._forms = _forms(drawn)
+        self._drawn = [one for one in drawn if len(one[0]) >= 16]
+        self._forms = {}
         self._parts = {}
-        for form, place in _forms(drawn[:_MAX_PARTS]).items():
-            self._parts.setdefault(type(form), []).append((form, place))
         self._since, self._until = isopod_watch.began(), time.time()
         self._datetime = getattr(sys.modules.get("datetime"), "datetime", ())
 
@@ -58,6 +57,10 @@ class _Search:
         stack = gc.get_objects()
         stack.append(sys.modules)
         seen |= {id(seen), id(stack)}
+        # After the stack was made: what is new now is not in it.
+        self._forms = _forms(self._drawn)
+        for form, place in _forms(self._drawn[:_MAX_PARTS]).items():
+            self._parts.setdefault(type(form), []).append((form, place))
         while stack:
             thing = stack.pop()
             number = id(thing)
@@ -93,7 +96,7 @@ class _Search:
                 self.found.append((label, thing))
 
     def _is_time(self, value):
-        return self._since <= value <= self._until and len(self.times) < _MAX_TIMES
+        return int(self._since) <= value <= self._until and len(self.times) < _MAX_TIMES
 
     def _look_at_datetime(self, thing):
         try:
@@ -184,8 +187,8 @@ def _prepare(before, marker, report):
     search = _Search(marker, drawn)
     search.run([drawn, *drawn])
     report["kept"] = search.kept
+    report["entropy"] = _entropy(search, drawn)  # before NumPy's seeds are renewed
     report["findings"] = _inspect(search.found)
-    report["entropy"] = _entropy(search, drawn)
     report["time"] = _held_in_app(search.times)
     del search, drawn
     gc.collect()

@@ -30,7 +30,8 @@ class _Urandom:
 
     def __call__(self, size, /):
         data = self._real(size)
-        if _watching and 16 <= size <= 4096 and len(_drawn) < _MAX_DRAWN:
+        # Of a few bytes at a time a token is made too (secrets.choice).
+        if _watching and (_booting or size >= 16) and size <= 4096 and len(_drawn) < _MAX_DRAWN:
             _drawn.append((data, _place(), _booting))
         return data
 
