@@ -15,7 +15,7 @@ from bench.load import Job, Load, generate
 from tools import processes
 from tools.node import Node
 
-REQUESTS = 1500
+REQUESTS = 600
 ROUNDS = 3
 CONNECTIONS = (1, 8)
 
