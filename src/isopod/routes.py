@@ -169,8 +169,11 @@ def _data_version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
+_canonical = json.JSONEncoder(sort_keys=True).encode
+
+
 def _row(route: Route) -> tuple[str, str, str]:
-    body = json.dumps(route.to_json(), sort_keys=True)
+    body = _canonical(route.to_json())
     return route.name, body, hashlib.sha256(body.encode()).hexdigest()
 
 

@@ -71,6 +71,10 @@ class Startup:
         return Startup(**{**body, "warmup": warmup})
 
 
+def _members(part: Any) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.__slots__}
+
+
 IsolationMode = Literal["app", "request"]
 
 
@@ -96,7 +100,21 @@ class AppSpec:
     isolation: Isolation = Isolation()
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "env": dict(sorted(self.env.items()))}
+        # Not `asdict`: it copies everything deeply, and a node that starts writes ten thousand.
+        return {
+            "name": self.name,
+            "runtime": self.runtime,
+            "entrypoint": self.entrypoint,
+            "env": dict(sorted(self.env.items())),
+            "scaling": _members(self.scaling),
+            "limits": _members(self.limits),
+            "health": _members(self.health),
+            "startup": {
+                **_members(self.startup),
+                "warmup": tuple(_members(one) for one in self.startup.warmup),
+            },
+            "isolation": _members(self.isolation),
+        }
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> AppSpec:

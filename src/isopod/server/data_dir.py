@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.errors import DataDirUnusable, NodeAlreadyRunning, disk_full_is_clear
@@ -60,6 +61,7 @@ def sweep(settings: NodeSettings) -> None:
     blobs = BlobStore(settings.blobs_dir)
     blobs.sweep()
     TreeCache(settings.trees_dir, blobs).sweep()
+    ImageCache(settings.images_dir, blobs, limit_bytes=settings.image_cache_mib << 20).sweep()
 
 
 @contextmanager

@@ -7,10 +7,12 @@ part of it, so that the rows of an older isopod stay right when a column is adde
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Column, Row, func, insert, select, update
 
@@ -20,6 +22,8 @@ from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
 from isopod.state.apps import Connect
 from isopod.state.tables import apps, versions
+
+_NAMES = tuple(column.name for column in versions.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Versions:
             .order_by(versions.c.app)
         )
         with self._reading() as db:
-            return [self._version(row) for row in db.execute(found)]
+            return [self._version(row) for row in db.execute(found).all()]
 
     def next_number(self, app: AppName) -> int:
         with self._reading() as db:
@@ -107,7 +111,7 @@ class Versions:
         return None if row is None else self._version(row)
 
     def _version(self, row: Row[tuple[object, ...]]) -> AppVersion:
-        values = dict(row._mapping)
+        values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
         if values.pop("sha256") != _sha256(values):
             raise StateCorrupt(
                 f"{self._path}: version {values['number']!r} of app {values['app']!r} "
@@ -119,20 +123,51 @@ class Versions:
             number=int(values["number"]),
             digest=Digest(values["digest"]),
             package=Digest(values["package"]),
-            build=Build.from_json(
-                {
-                    "key": values["build_key"],
-                    "app_tree": values["app_tree"],
-                    "site_tree": values["site_tree"],
-                    "dependencies": json.loads(values["dependencies"]),
-                }
+            build=_build(
+                values["build_key"],
+                values["app_tree"],
+                values["site_tree"],
+                values["dependencies"],
             ),
-            spec=AppSpec.from_json(json.loads(values["spec"])),
+            spec=_spec(values["app"], values["spec"]),
             created_at=float(values["created_at"]),
-            snapshot=(
-                Snapshot.from_json(json.loads(values["snapshot"])) if values["snapshot"] else None
-            ),
+            snapshot=_snapshot(values["snapshot"]) if values["snapshot"] else None,
         )
+
+
+# Ten thousand apps of one package are read at every start of a node: what they share is parsed
+# once. All of it is immutable.
+
+
+@functools.lru_cache(1024)
+def _build(key: str, app_tree: str, site_tree: str, dependencies: str) -> Build:
+    return Build.from_json(
+        {
+            "key": key,
+            "app_tree": app_tree,
+            "site_tree": site_tree,
+            "dependencies": json.loads(dependencies),
+        }
+    )
+
+
+@functools.lru_cache(1024)
+def _snapshot(text: str) -> Snapshot:
+    return Snapshot.from_json(json.loads(text))
+
+
+def _spec(app: str, text: str) -> AppSpec:
+    """Specifications that differ in their names alone are parsed once. The first member that reads
+    like the name may be a setting's; then the name is in the rest, and nobody shares that."""
+    before, found, after = text.partition(f'"name": "{app}"')
+    if not found:
+        return AppSpec.from_json(json.loads(text))
+    return replace(_unnamed(before, after), name=AppName(app))
+
+
+@functools.lru_cache(1024)
+def _unnamed(before: str, after: str) -> AppSpec:
+    return AppSpec.from_json(json.loads(f'{before}"name": ""{after}'))
 
 
 def _columns(version: AppVersion, made_from: MadeFrom) -> dict[str, object]:
@@ -154,6 +189,9 @@ def _columns(version: AppVersion, made_from: MadeFrom) -> dict[str, object]:
     }
 
 
+_canonical = json.JSONEncoder(sort_keys=True, default=str).encode
+
+
 def _sha256(columns: dict[str, object]) -> str:
     columns = {name: value for name, value in columns.items() if value is not None}
-    return hashlib.sha256(json.dumps(columns, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(_canonical(columns).encode()).hexdigest()

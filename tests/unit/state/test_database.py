@@ -261,3 +261,20 @@ def test_twins_and_shapes_find_the_newest_version_of_any_app(state):
     assert state.versions.by_twin(Digest("1" * 64)).app == "b"
     assert state.versions.by_shape(MADE_FROM.shape).app == "c"
     assert state.versions.by_shape(Digest("7" * 64)) is None
+
+
+def test_versions_that_share_what_they_hold_keep_their_own_names_and_settings(state):
+    """Also where a setting reads like the member that names the app."""
+    written = []
+    for name in ("a", "b", "c", "app-a"):
+        for_name = version(1, app=AppName(name))
+        env = {"name": "a", "other": f'"name": "{name}"'} if name != "c" else {}
+        written.append(replace(for_name, spec=replace(for_name.spec, env=env)))
+    with state.transaction() as t:
+        for one in written:
+            t.apps.save(one.app, source="", now=1.0)
+            t.versions.add(one, made_from=MADE_FROM)
+            t.apps.set_live(one.app, 1)
+    found = state.versions.live()
+    assert found == sorted(written, key=lambda one: one.app)
+    assert [one.spec.name for one in found] == ["a", "app-a", "b", "c"]
