@@ -157,10 +157,11 @@ def _snapshot(text: str) -> Snapshot:
 
 
 def _spec(app: str, text: str) -> AppSpec:
-    """Specifications that differ in their names alone are parsed once. The first member that reads
-    like the name may be a setting's; then the name is in the rest, and nobody shares that."""
-    before, found, after = text.partition(f'"name": "{app}"')
-    if not found:
+    """Specifications that differ in their names alone are parsed once. Where a setting reads like
+    the name, there are two of them, and it is parsed by itself."""
+    member = f'"name": "{app}"'
+    before, found, after = text.partition(member)
+    if not found or member in after:
         return AppSpec.from_json(json.loads(text))
     return replace(_unnamed(before, after), name=AppName(app))
 
