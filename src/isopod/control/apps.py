@@ -82,7 +82,7 @@ class AppDetail:
     app: AppSummary
     entrypoint: str
     env_names: list[str]
-    scaling: dict[str, float]
+    scaling: dict[str, int | float]
     limits: dict[str, int]
     health_path: str
     dependencies: list[tuple[str, str]]

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from isopod.engine.memory import WASM_PAGE
 from isopod.errors import EngineError
 
 PAGE = 4096
-WASM_PAGE = 65536
 _ZERO = bytes(PAGE)
 
 _libc = ctypes.CDLL(None, use_errno=True)

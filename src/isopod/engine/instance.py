@@ -11,13 +11,12 @@ masked and checked against the memory's size before a byte is read or written.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import enum
 import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from ctypes import byref, c_void_p, cast
+from ctypes import byref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ import wasmtime
 
 from isopod.engine import ffi, traps, wasi
 from isopod.engine.ffi import raw
-from isopod.engine.image import WASM_PAGE, Image, map_over
+from isopod.engine.image import Image, map_over
 from isopod.engine.linker import Linkage
+from isopod.engine.memory import GuestMemory
 from isopod.engine.stderr_file import StderrFile
 from isopod.errors import (
     EngineError,
@@ -139,9 +139,7 @@ class Instance:
         store.set_epoch_deadline(1)
         ffi.yield_on_epoch(self._context, 1)
         self._handle = ffi.InstanceHandle()
-        self._memory: Any = None
-        self._known_size = 0
-        self._address = 0
+        self._memory: GuestMemory | None = None
 
     # -- driving: called by the scheduler ---------------------------------------------------
 
@@ -280,7 +278,7 @@ class Instance:
     def memory_bytes(self) -> int:
         if self._memory is None or self.state is State.CLOSED:
             return 0
-        return int(ffi.memory_data_size(self._context, byref(self._memory)))
+        return self._memory.size
 
     def read_stderr(self) -> str:
         """What the guest wrote to descriptor 2 since the last read: the last words of CPython."""
@@ -298,21 +296,13 @@ class Instance:
         )
 
     def _restore(self, image: Image) -> None:
-        if self._memory is None:
-            self._memory = self._export("memory", ffi.MEMORY).of.memory
-        more = image.size - self.memory_bytes
-        if more > 0:
-            before = ctypes.c_uint64()
-            error = raw.wasmtime_memory_grow(
-                self._context, byref(self._memory), more // WASM_PAGE, byref(before)
+        memory = self._attach_memory()
+        if not memory.grow(image.size):
+            raise MemoryLimitExceeded(
+                f"the snapshot needs {image.size >> 20} MiB, more than the memory limit of "
+                f"{self.spec.memory_bytes >> 20} MiB"
             )
-            if error:
-                raw.wasmtime_error_delete(error)
-                raise MemoryLimitExceeded(
-                    f"the snapshot needs {image.size >> 20} MiB, more than the memory limit of "
-                    f"{self.spec.memory_bytes >> 20} MiB"
-                )
-        map_over(image, self._base(0, image.size))
+        map_over(image, memory.base(0, image.size))
         self.image_bytes = image.size
         # The guest's monotonic clock goes on from where the image stopped it.
         self._clock_origin_ns = time.monotonic_ns() - image.clock_ns
@@ -320,20 +310,18 @@ class Instance:
         self._cpu_origin_ns = image.clock_ns
 
     def _poke(self, writes: Sequence[tuple[int, bytes]]) -> None:
-        if self._memory is None:
-            self._memory = self._export("memory", ffi.MEMORY).of.memory
+        memory = self._attach_memory()
         for address, data in writes:
-            self._write(address, data)
+            memory.write(address, data)
 
     def _begin_call(self, export: str, payload: bytes | None) -> Any:
-        if self._memory is None:
-            self._memory = self._export("memory", ffi.MEMORY).of.memory
+        memory = self._attach_memory()
         function = self._export(export, ffi.FUNCTION).of.func
         count = 0 if payload is None else 2
         arguments = (ffi.Val * 2)()
         if payload is not None:
             pointer = self._allocate(len(payload))
-            self._write(pointer, payload)
+            memory.write(pointer, payload)
             arguments[0].kind, arguments[0].of.i32 = ffi.I32, pointer
             arguments[1].kind, arguments[1].of.i32 = ffi.I32, len(payload)
         # Exports of our runtimes return nothing or one i32; wasmtime checks the count.
@@ -402,33 +390,22 @@ class Instance:
 
     # -- guest memory -----------------------------------------------------------------------
 
-    def _base(self, pointer: int, size: int) -> int:
-        """The host address of [pointer, pointer + size) of the guest's memory."""
-        if pointer + size > self._known_size:
-            # It grew, or the guest lies. It never shrinks, and it never moves: the engine reserves
-            # the whole 4 GiB of a 32-bit memory at once.
-            self._known_size = self.memory_bytes
-            if pointer + size > self._known_size:
-                raise GuestProtocolError(
-                    f"the guest named {size} bytes at {pointer:#x}, outside its memory"
-                )
-        if not self._address:
-            data = ffi.memory_data(self._context, byref(self._memory))
-            self._address = int(cast(data, c_void_p).value or 0)
-        return self._address
-
-    def _read(self, pointer: int, size: int) -> bytes:
-        return ctypes.string_at(self._base(pointer, size) + pointer, size)
-
-    def _write(self, pointer: int, data: bytes) -> None:
-        ctypes.memmove(self._base(pointer, len(data)) + pointer, data, len(data))
-
     def memory(self) -> memoryview:
         """The linear memory itself, to read or patch between calls. Valid until the next poll."""
+        return self._attach_memory().view()
+
+    def _attach_memory(self) -> GuestMemory:
+        """Raises GuestFailed when the module exports no memory."""
         if self._memory is None:
-            self._memory = self._export("memory", ffi.MEMORY).of.memory
-        size = self.memory_bytes
-        return memoryview((ctypes.c_char * size).from_address(self._base(0, size))).cast("B")
+            memory = self._export("memory", ffi.MEMORY).of.memory
+            self._memory = GuestMemory(self._context, memory)
+        return self._memory
+
+    def _known_memory(self) -> GuestMemory:
+        """For callbacks: a start function may call the host before there is a memory to name."""
+        if self._memory is None:
+            raise GuestProtocolError("the guest called the host before it was instantiated")
+        return self._memory
 
     @property
     def clock_ns(self) -> int:
@@ -438,39 +415,37 @@ class Instance:
     # -- callbacks: run on the fiber, inside a poll -----------------------------------------
 
     def on_host_call(self, pointer: int, size: int, out_pointer: int, out_size: int) -> None:
-        if self._memory is None:
-            raise GuestProtocolError("the guest called the host before it was instantiated")
+        memory = self._known_memory()
         if size > MAX_FRAME_BYTES:
             raise GuestProtocolError(f"the guest sent a frame of {size} bytes")
-        self._frame = self._read(pointer, size)
-        self._base(out_pointer, 4)
-        self._base(out_size, 4)
+        self._frame = memory.read(pointer, size)
+        memory.base(out_pointer, 4)
+        memory.base(out_size, 4)
         self._reply_to = (out_pointer, out_size)
         self._reply = None
         self.state = State.CALLING
 
     def on_poll_oneoff(self, inputs: int, outputs: int, count: int, written: int) -> None:
-        if self._memory is None or count > wasi.MAX_SUBSCRIPTIONS:
+        if count > wasi.MAX_SUBSCRIPTIONS:
             self.result[0].of.i32 = wasi.EINVAL
             return
-        self._base(outputs, count * wasi.EVENT_BYTES)
+        memory = self._known_memory()
+        memory.base(outputs, count * wasi.EVENT_BYTES)
         plan = wasi.plan_poll(
-            self._read(inputs, count * wasi.SUBSCRIPTION_BYTES),
+            memory.read(inputs, count * wasi.SUBSCRIPTION_BYTES),
             realtime_ns=time.time_ns(),
             monotonic_ns=self.clock_ns,
         )
         self.result[0].of.i32 = plan.errno
         if plan.errno == 0:
-            self._write(outputs, plan.events)
-            self._write(written, plan.count.to_bytes(4, "little"))
+            memory.write(outputs, plan.events)
+            memory.write(written, plan.count.to_bytes(4, "little"))
             if plan.wait_s > 0:
                 self.wake_at = time.monotonic() + plan.wait_s
                 self.state = State.SLEEPING
 
     def on_clock_time_get(self, clock: int, out: int) -> int:
         """The errno. Ours, because a restored guest's monotonic clock must go on."""
-        if self._memory is None:
-            return wasi.EINVAL
         if clock == wasi.REALTIME:
             now = time.time_ns()
         elif clock == wasi.MONOTONIC:
@@ -479,11 +454,11 @@ class Instance:
             now = self._cpu_origin_ns + self.cpu_ns
         else:
             return wasi.EINVAL
-        self._write(out, now.to_bytes(8, "little"))
+        self._known_memory().write(out, now.to_bytes(8, "little"))
         return 0
 
     def on_random_get(self, pointer: int, size: int) -> None:
-        self._base(pointer, size)
+        self._known_memory().base(pointer, size)
         self._random = (pointer, size)
 
     def on_resume(self) -> bool:
@@ -503,16 +478,17 @@ class Instance:
         # In slices, so that a guest which asks for a gigabyte does not hold the loop.
         pointer, size = self._random or (0, 0)
         step = min(size, _RANDOM_SLICE)
-        self._write(pointer, os.urandom(step))
+        self._known_memory().write(pointer, os.urandom(step))
         self._random = (pointer + step, size - step) if size > step else None
         self.result[0].of.i32 = 0
         return self._random is None
 
     def _deliver(self, data: bytes) -> None:
+        memory = self._known_memory()
         pointer = self._allocate(len(data)) if data else 0
         if data:
-            self._write(pointer, data)
+            memory.write(pointer, data)
         out_pointer, out_size = self._reply_to
-        self._write(out_pointer, pointer.to_bytes(4, "little"))
-        self._write(out_size, len(data).to_bytes(4, "little"))
+        memory.write(out_pointer, pointer.to_bytes(4, "little"))
+        memory.write(out_size, len(data).to_bytes(4, "little"))
         self.result[0].of.i32 = 0
