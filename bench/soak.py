@@ -2,9 +2,9 @@
 
 Cold and warm requests to more apps than the memory budget holds, clients that go away, a guest
 that is killed by its deadline, an app with an instance per request, new versions deployed every
-few seconds; meanwhile the resident memory and the open file descriptors of each worker. Rss counts a shared page of an image once for each instance that
-maps it; "written" memory is what no file backs. Growth is
-the median of the last fifth against that of the second: the first fills caches.
+few seconds; meanwhile the memory and the open file descriptors of each worker. Rss counts a
+shared page of an image once for each instance that maps it; "written" memory is what no file
+backs. Growth is the median of the last fifth against that of the second: the first fills caches.
 """
 
 from __future__ import annotations
