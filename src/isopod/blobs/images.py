@@ -12,6 +12,7 @@ holds open (each holder has a shared lock on it).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -31,8 +32,12 @@ from isopod.model.ids import Digest
 
 PAGE = 4096
 _ZERO = bytes(PAGE)
-_MAGIC = b"isopod-image-1\n"
-_HEAD = struct.Struct("<QQI")  # memory size, guest's clock in ns, pages
+_MAGIC = b"isopod-image-2\n"
+_HEAD = struct.Struct("<QQI32s")  # memory size, guest's clock in ns, pages, sha256 of the memory
+_WASM_PAGE = 65536
+_MAX_SIZE = 1 << 30  # more is no image of ours
+_MAX_WINDOW = 32 << 20  # bounds what a blob can make its reader allocate
+_BATCH = 256  # pages
 _LEVEL = 6
 _CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
@@ -40,11 +45,18 @@ _TEMPORARY = ".tmp-"
 
 @dataclass(slots=True)
 class OpenImage:
-    """An image file, open and locked against removal until `close`."""
+    """An image file, open and locked against removal until `close`. `mended`: why it had to be
+    made again, "" when it had not."""
 
     fd: int
     size: int
     clock_ns: int
+    stamp: tuple[int, int, int]
+    mended: str = ""
+
+    def intact(self) -> bool:
+        """Whether nobody wrote to the file since it was verified. Cheap: asks, does not read."""
+        return _stamp(self.fd) == self.stamp
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -59,7 +71,7 @@ class ImageCache:
         self._root = root
         self._blobs = blobs
         self._limit = limit_bytes
-        self._verified: set[Digest] = set()
+        self._verified: dict[Digest, tuple[int, int, int]] = {}
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, image: Path, base: Path, clock_ns: int) -> tuple[Digest, int, int]:
@@ -75,31 +87,44 @@ class ImageCache:
             for number in _zeroed(file.fileno(), ground.fileno()):
                 index += number.to_bytes(4, "little")
                 data += _ZERO
+            sha256 = _hash(file.fileno())
         own = len(index) // 4
-        head = _MAGIC + _HEAD.pack(image.stat().st_size, clock_ns, own)
+        head = _MAGIC + _HEAD.pack(image.stat().st_size, clock_ns, own, sha256)
         body = zstandard.ZstdCompressor(level=_LEVEL).compress(bytes(index) + bytes(data))
         digest = self._blobs.put_bytes(head + body)
         return digest, own * PAGE, len(head) + len(body)
 
     def open(self, digest: Digest, base: Path) -> OpenImage:
-        """The image, made from its blob if need be, verified once per process.
+        """The image, made from its blob if need be, verified once per process and again when it
+        was written to.
 
         Raises BlobMissing or BlobCorrupt when it cannot be had, DiskFull.
         """
-        for _ in range(3):
+        why = ""
+        for _ in range(4):
             try:
-                return self._open(digest)
-            except (OSError, ValueError, KeyError):
+                opened = self._open(digest)
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                why = str(error)
+                self.delete(digest)
+            else:
+                opened.mended = why
+                return opened
+            try:
                 self._assemble(digest, base)
-        raise BlobCorrupt(f"image {digest!r} in {str(self._root)!r} cannot be kept whole")
+            except OSError as error:
+                raise BlobCorrupt(f"image {digest!r} cannot be made: {error}") from error
+        raise BlobCorrupt(f"image {digest!r} in {str(self._root)!r} cannot be kept whole: {why}")
 
     def bytes_used(self) -> int:
         return sum(size for _, size, _ in self._entries())
 
     def delete(self, digest: Digest) -> None:
         """Forget the file; the blob stays. Instances mapped from it keep their memory."""
-        self._verified.discard(digest)
-        shutil.rmtree(self._root / digest, ignore_errors=True)
+        self._verified.pop(digest, None)
+        self._discard(self._root / digest)
 
     def sweep(self) -> int:
         """Remove what processes that died left behind; call it while nobody writes."""
@@ -112,54 +137,90 @@ class ImageCache:
 
     def _open(self, digest: Digest) -> OpenImage:
         folder = self._root / digest
-        entry = json.loads((folder / "entry.json").read_bytes())
-        fd = os.open(folder / "image", os.O_RDONLY | os.O_CLOEXEC)
+        if not folder.is_dir():
+            raise FileNotFoundError(digest)
+        try:
+            entry = json.loads((folder / "entry.json").read_bytes())
+            fd = os.open(folder / "image", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            if not folder.is_dir():
+                raise
+            raise ValueError(f"{Path(error.filename).name!r} is missing") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
-            if os.fstat(fd).st_size != entry["size"]:
-                raise ValueError("wrong size")
-            if digest not in self._verified:
-                if _hash(fd) != entry["sha256"]:
-                    self.delete(digest)
-                    raise ValueError("damaged")
-                self._verified.add(digest)
+            there = os.fstat(fd)
+            if there.st_nlink == 0:
+                raise FileNotFoundError(digest)  # evicted a moment ago
+            if there.st_size != entry["size"]:
+                raise ValueError(f"it has {there.st_size} bytes, not {entry['size']}")
+            stamp = _stamp(fd)
+            if self._verified.get(digest) != stamp:
+                if _hash(fd).hex() != entry["sha256"]:
+                    raise ValueError("its bytes have another digest")
+                self._verified[digest] = stamp
             os.utime(folder)  # used now
-            return OpenImage(fd, int(entry["size"]), int(entry["clock_ns"]))
+            return OpenImage(fd, int(entry["size"]), int(entry["clock_ns"]), stamp)
         except BaseException:
             os.close(fd)
             raise
 
     def _assemble(self, digest: Digest, base: Path) -> None:
-        size, clock_ns, index, data = self._read_blob(digest)
-        temporary = self._root / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = self._temporary()
         temporary.mkdir(mode=0o700)
         try:
             with disk_full_is_clear(str(self._root)):
                 image = temporary / "image"
-                _write(image, base, size, index, data)
-                with image.open("rb") as file:
-                    sha256 = _hash(file.fileno())
-                entry = {"sha256": sha256, "size": size, "clock_ns": clock_ns}
+                entry = self._write(digest, base, image)
                 (temporary / "entry.json").write_text(json.dumps(entry))
             self._make_room(image.stat().st_blocks * 512)
-            shutil.rmtree(self._root / digest, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another process was first
+            with image.open("rb") as file:
+                stamp = _stamp(file.fileno())
+            # What is there was put there by another process in the meantime: it is as good.
+            with contextlib.suppress(OSError):
                 temporary.rename(self._root / digest)
+                self._verified[digest] = stamp
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _read_blob(self, digest: Digest) -> tuple[int, int, bytes, bytes]:
-        raw = self._blobs.open_verified(digest).read_bytes()
-        start = len(_MAGIC) + _HEAD.size
-        if not raw.startswith(_MAGIC) or len(raw) < start:
-            raise BlobCorrupt(f"blob {digest!r} is no memory image")
-        size, clock_ns, pages = _HEAD.unpack_from(raw, len(_MAGIC))
-        if size % PAGE or pages > size // PAGE:
-            raise BlobCorrupt(f"blob {digest!r} is no memory image")
-        body = zstandard.ZstdDecompressor().decompress(
-            raw[start:], max_output_size=pages * (PAGE + 4)
-        )
-        return size, clock_ns, body[: pages * 4], body[pages * 4 :]
+    def _write(self, digest: Digest, base: Path, path: Path) -> dict[str, object]:
+        """Write the image of a blob to `path`; what `entry.json` says of it. Trusts nothing in
+        the blob: whoever made it may be a tenant's builder."""
+        with self._blobs.open_verified(digest).open("rb") as blob, path.open("xb") as file:
+            head = blob.read(len(_MAGIC) + _HEAD.size)
+            if not head.startswith(_MAGIC) or len(head) < len(_MAGIC) + _HEAD.size:
+                raise BlobCorrupt(f"blob {digest!r} is no memory image")
+            size, clock_ns, pages, sha256 = _HEAD.unpack_from(head, len(_MAGIC))
+            if not 0 < size <= _MAX_SIZE or size % _WASM_PAGE or pages > size // PAGE:
+                raise BlobCorrupt(f"blob {digest!r} describes no memory")
+            file.truncate(size)
+            try:
+                reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(blob)
+                own = _numbers(reader.read(pages * 4), pages, size)
+                _copy_base(base, file.fileno(), set(own), size)
+                for start in range(0, pages, _BATCH):
+                    batch = own[start : start + _BATCH]
+                    _put_pages(file.fileno(), batch, reader.read(len(batch) * PAGE))
+                if reader.read(1):
+                    raise ValueError("it holds more than it says")
+            except (zstandard.ZstdError, ValueError) as error:
+                raise BlobCorrupt(f"blob {digest!r} is no memory image: {error}") from error
+        with path.open("rb") as file:
+            if _hash(file.fileno()) != sha256:
+                raise BlobCorrupt(
+                    f"blob {digest!r} does not fit the runtime's base image {str(base)!r}",
+                    hint="remove the runtime's folder and run `isopod runtimes prepare`",
+                )
+        return {"sha256": sha256.hex(), "size": size, "clock_ns": clock_ns}
+
+    def _temporary(self) -> Path:
+        return self._root / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+
+    def _discard(self, folder: Path) -> None:
+        """At once for everybody else: nobody sees half a folder."""
+        trash = self._temporary()
+        with contextlib.suppress(OSError):
+            folder.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         """(last use, bytes on disk, folder), oldest first."""
@@ -177,24 +238,30 @@ class ImageCache:
         for _, size, folder in entries:
             if excess <= 0:
                 return
-            if _unused(folder / "image"):
-                shutil.rmtree(folder, ignore_errors=True)
+            if self._evict(folder):
                 excess -= size
 
+    def _evict(self, folder: Path) -> bool:
+        """Remove an image unless a process holds it open."""
+        try:
+            fd = os.open(folder / "image", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # Held while it is removed: who comes to open it waits, and then finds it gone.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            self._discard(folder)
+            return True
+        finally:
+            os.close(fd)
 
-def _unused(path: Path) -> bool:
-    """Whether no process holds the image open."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+
+def _stamp(fd: int) -> tuple[int, int, int]:
+    there = os.fstat(fd)
+    return there.st_ino, there.st_size, there.st_mtime_ns
 
 
 def _pages(fd: int) -> Iterator[tuple[int, bytes]]:
@@ -219,23 +286,36 @@ def _zeroed(image: int, base: int) -> list[int]:
     return [number for number, page in _pages(base) if number not in held and page != _ZERO]
 
 
-def _write(path: Path, base: Path, size: int, index: bytes, data: bytes) -> None:
-    with path.open("xb") as file, base.open("rb") as ground:
-        file.truncate(size)
-        own = {int.from_bytes(index[at : at + 4], "little") for at in range(0, len(index), 4)}
+def _numbers(index: bytes, pages: int, size: int) -> list[int]:
+    """The pages that a blob holds."""
+    numbers = [number for (number,) in struct.iter_unpack("<I", index)]
+    if len(numbers) != pages or any((number + 1) * PAGE > size for number in numbers):
+        raise ValueError("its index is not of its memory")
+    return numbers
+
+
+def _copy_base(base: Path, fd: int, own: set[int], size: int) -> None:
+    with base.open("rb") as ground:
         for number, page in _pages(ground.fileno()):
-            if number not in own and number * PAGE < size:
-                os.pwrite(file.fileno(), page, number * PAGE)
-        for position, at in enumerate(range(0, len(index), 4)):
-            number = int.from_bytes(index[at : at + 4], "little")
-            page = data[position * PAGE : (position + 1) * PAGE]
-            if (number + 1) * PAGE > size or len(page) != PAGE:
-                raise BlobCorrupt("a memory image names a page outside itself")
-            if page != _ZERO:
-                os.pwrite(file.fileno(), page, number * PAGE)
+            if number not in own and (number + 1) * PAGE <= size:
+                _put(fd, page, number)
 
 
-def _hash(fd: int) -> str:
+def _put_pages(fd: int, numbers: list[int], data: bytes) -> None:
+    if len(data) != len(numbers) * PAGE:
+        raise ValueError("it ends early")
+    for position, number in enumerate(numbers):
+        page = data[position * PAGE : (position + 1) * PAGE]
+        if page != _ZERO:
+            _put(fd, page, number)
+
+
+def _put(fd: int, page: bytes, number: int) -> None:
+    if os.pwrite(fd, page, number * PAGE) != len(page):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a short write means here
+
+
+def _hash(fd: int) -> bytes:
     size = os.fstat(fd).st_size
     if size == 0:
         raise ValueError("empty")
@@ -243,4 +323,4 @@ def _hash(fd: int) -> str:
     total = hashlib.sha256()
     for offset in range(0, size, _CHUNK_BYTES):
         total.update(os.pread(fd, _CHUNK_BYTES, offset))
-    return total.hexdigest()
+    return total.digest()

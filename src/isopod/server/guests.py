@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache, OpenImage
@@ -24,8 +25,28 @@ from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder
 _MAX_OPEN_IMAGES = 512
 # An image that could not be had is not asked for again for so long: plain boots serve.
 _RETRY_S = 30.0
-# Longer than a boot may take.
-_CLOSE_AFTER_S = 120.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """An open image, and how many guests are mapped from it or are about to be. Its descriptor's
+    number could be another app's image as soon as it is closed."""
+
+    image: OpenImage
+    users: int = 0
+    dropped: bool = False
+
+    def release(self) -> None:
+        self.users -= 1
+        self.close_if_unused()
+
+    def drop(self) -> None:
+        self.dropped = True
+        self.close_if_unused()
+
+    def close_if_unused(self) -> None:
+        if self.dropped and self.users <= 0:
+            self.image.close()
 
 
 class GuestMaker:
@@ -45,14 +66,19 @@ class GuestMaker:
         self._trees = trees
         self._images = images
         self._tmp_root = tmp_root
-        self._open: OrderedDict[Digest, OpenImage] = OrderedDict()
+        self._open: OrderedDict[Digest, _Held] = OrderedDict()
         self._failed: dict[Digest, float] = {}
+        self._untold: set[Digest] = set()  # failed, and control has not asked since
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, route: Route, output: OutputSink) -> tuple[Guest, Callable[[], None]]:
         app_tree = await self._tree(route.app_tree)
         site_tree = await self._tree(route.site_tree)
-        image = await self._image(route, output)
+        held = await self._image(route, output)
+        image = None
+        if held is not None:
+            held.users += 1
+            image = Image(held.image.fd, held.image.size, held.image.clock_ns)
         tmp = TemporaryFolder(self._tmp_root)
         try:
             guest = self._runtime.new_guest(
@@ -69,9 +95,15 @@ class GuestMaker:
             )
         except BaseException:
             tmp.remove()
+            if held is not None:
+                held.release()
             raise
 
         def remove() -> None:
+            nonlocal held
+            if held is not None:
+                held.release()
+                held = None
             with contextlib.suppress(OSError):
                 tmp.path.rmdir()
                 return
@@ -85,6 +117,8 @@ class GuestMaker:
         not wait for that. What fails will be told by that request."""
 
         async def ready() -> None:
+            if route.snapshot is not None:  # it may be mended
+                self._failed.pop(route.snapshot.image, None)
             with contextlib.suppress(IsopodError):
                 await self._tree(route.app_tree)
                 await self._tree(route.site_tree)
@@ -94,11 +128,16 @@ class GuestMaker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def take_failed_images(self) -> list[Digest]:
+        """Images that could not be had since the last call: control looks after their blobs."""
+        failed, self._untold = sorted(self._untold), set()
+        return failed
+
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for image in self._open.values():
-            image.close()
+        for held in self._open.values():
+            held.drop()
         self._open.clear()
 
     async def _tree(self, digest: Digest) -> Path:
@@ -106,37 +145,46 @@ class GuestMaker:
         ready = self._trees.ready(digest)
         return ready if ready else await asyncio.to_thread(self._trees.ensure, digest)
 
-    async def _image(self, route: Route, output: OutputSink) -> Image | None:
+    async def _image(self, route: Route, output: OutputSink) -> _Held | None:
         snapshot = route.snapshot
         # An image of another runtime is not one of this: control makes a new one.
         if snapshot is None or not snapshot.image or snapshot.runtime != image_digest():
             return None
         digest = snapshot.image
         held = self._open.get(digest)
+        if held is not None and not held.image.intact():
+            self._open.pop(digest).drop()
+            self._images.delete(digest)
+            _tell(output, f"image {digest!r} was written to while it was in use")
+            held = None
         if held is None:
             held = await self._open_image(digest, output)
-        if held is None:
-            return None
-        self._open.move_to_end(digest)
-        return Image(held.fd, held.size, held.clock_ns)
+        if held is not None:
+            self._open.move_to_end(digest)
+        return held
 
-    async def _open_image(self, digest: Digest, output: OutputSink) -> OpenImage | None:
+    async def _open_image(self, digest: Digest, output: OutputSink) -> _Held | None:
         if time.monotonic() - self._failed.get(digest, -_RETRY_S) < _RETRY_S:
             return None
         try:
             opened = await asyncio.to_thread(self._images.open, digest, self._runtime.base_image)
-        except IsopodError as error:
+        except (IsopodError, OSError) as error:
             # The app is served all the same, only slower; who can mend it reads this.
             self._failed[digest] = time.monotonic()
-            output("isopod", f"{error.code}: {error.message}; starting without it\n".encode())
+            self._untold.add(digest)
+            code = error.code if isinstance(error, IsopodError) else "os_error"
+            _tell(output, f"{code}: {error}; starting without it")
             return None
+        if opened.mended:
+            _tell(output, f"image {digest!r} was damaged ({opened.mended}); made again")
         if digest in self._open:  # another start was first
             opened.close()
             return self._open[digest]
-        self._open[digest] = opened
+        held = self._open[digest] = _Held(opened)
         while len(self._open) > _MAX_OPEN_IMAGES:
-            # Not now: a guest that was just made maps it in its first slice, and by then its
-            # descriptor's number could be another app's image.
-            _, oldest = self._open.popitem(last=False)
-            asyncio.get_running_loop().call_later(_CLOSE_AFTER_S, oldest.close)
-        return opened
+            self._open.popitem(last=False)[1].drop()
+        return held
+
+
+def _tell(output: OutputSink, line: str) -> None:
+    output("isopod", f"{line}\n".encode())
