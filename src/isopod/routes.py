@@ -47,9 +47,11 @@ class RouteWriter:
             self._forget()
             self._write_all(rows)
 
-    def put(self, route: Route) -> None:
+    def put(self, *routes: Route) -> None:
+        """All of them or none."""
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO routes VALUES (?, ?, ?)", _row(route))
+            rows = [_row(route) for route in routes]
+            db.executemany("INSERT OR REPLACE INTO routes VALUES (?, ?, ?)", rows)
 
     def remove(self, name: str) -> None:
         with self._transaction() as db:

@@ -39,6 +39,17 @@ elif mode == "hold":  # until somebody kills us
     signal.pause()
 elif mode == "gate":  # until the test opens the named pipe
     Path(env["GATE"]).read_bytes()
+if job["only_snapshot"]:
+    spec = job["only_snapshot"]["spec"]
+    out(
+        result={
+            "name": spec["name"],
+            "spec": spec,
+            "build": job["only_snapshot"]["build"],
+            "snapshot": json.loads(Path(env["AGAIN"]).read_text()),
+        }
+    )
+    sys.exit()
 out(
     result={
         "name": job["app_name"] or job["folder_name"],

@@ -20,6 +20,7 @@ from isopod.model.build import BuildJob
 _PR_SET_PDEATHSIG = 1
 _MAX_FILE_BYTES = 4 << 30
 _NICENESS = 5  # requests go before builds
+_MORE_NICENESS = 5  # and builds that somebody waits for before the others
 
 
 def main() -> int:
@@ -36,6 +37,8 @@ def main() -> int:
         failed = BuildFailed(f"the builder was given no proper job: {error}")
         report.end({"error": failed.to_wire()})
         return 1
+    if job.only_snapshot:
+        os.nice(_MORE_NICENESS)
     return run(job, report=report, find_runtime=runtimes.get)
 
 

@@ -86,7 +86,7 @@ class Builds:
         """Do it all. Leaves blobs and trees only; raises what went wrong."""
         work = self._trees.temporary()
         try:
-            return self._run(work)
+            return self._again(work) if self._job.only_snapshot else self._run(work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -110,6 +110,15 @@ class Builds:
         key = build_key(package, runtime.digest())
         build = self._earlier(key) or self._make(key, runtime, app, work)
         self._start(runtime, spec, build, work)
+        return Built(spec, build, self._snapshot(runtime, spec, build, work))
+
+    def _again(self, work: Path) -> Built:
+        """A new snapshot of what serves already."""
+        given = self._job.only_snapshot or {}
+        spec, build = AppSpec.from_json(given["spec"]), Build.from_json(given["build"])
+        self._trees.ensure(build.app_tree)
+        self._trees.ensure(build.site_tree)
+        runtime = self._find_runtime(spec.runtime)
         return Built(spec, build, self._snapshot(runtime, spec, build, work))
 
     def _earlier(self, key: Digest) -> Build | None:

@@ -30,6 +30,7 @@ def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
             ),
             ("instances", found["instances"]),
             ("memory", f"{used} of {budget}"),
+            *_snapshots(found["snapshots"]),
             ("data", found["data_dir"]),
         ]
     )
@@ -50,3 +51,11 @@ def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     missing = found["workers_wanted"] - len(found["workers"])
     if missing > 0:
         output.note(f"{missing} of {found['workers_wanted']} workers do not answer")
+
+
+def _snapshots(made: dict[str, int]) -> list[tuple[str, object]]:
+    """Nothing when none was out of date."""
+    if not made["total"]:
+        return []
+    failed = f", {made['failed']} failed (see the apps' logs)" if made["failed"] else ""
+    return [("snapshots", f"{made['rebuilt']} of {made['total']} rebuilt{failed}")]

@@ -154,7 +154,8 @@ async def delete_app(_who: Principal, name: AppName, *, node: Node) -> None:
             if t.apps.get(name) is None:
                 raise AppNotFound(f"there is no app {name!r}")
             t.apps.delete(name)
-        node.routes.remove(name)
+        with node.publishing:
+            node.routes.remove(name)
         for path in log_paths(node.settings, name):
             path.unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from isopod.control.twins import blobs_of, find_twin, is_sound
 from isopod.errors import BuildFailed, IsopodError, NameTaken, NotFound, SnapshotUnsound
 from isopod.model.app import AppVersion, version_digest
 from isopod.model.build import BuildJob, Step
-from isopod.model.ids import AppName
+from isopod.model.ids import AppName, Digest
 from isopod.model.principal import Principal
 from isopod.state.apps import App
 from isopod.state.versions import MadeFrom
@@ -60,7 +60,8 @@ async def deploy(
             held.enter_context(node.one_deploy(f"source {request.source}", message))
         runtimes = await asyncio.to_thread(node.catalog.digest)
         made_from = request.made_from(runtimes)
-        known = await asyncio.to_thread(_known, request, made_from, node)
+        known, unsound = await asyncio.to_thread(_known, request, made_from, node)
+        node.renewals.doubt(unsound)
         if known is not None:
             if not request.name:
                 _hold(held, node, known.app)
@@ -98,12 +99,16 @@ async def deploy(
         yield done
 
 
-def _known(request: DeployRequest, made_from: MadeFrom, node: Node) -> AppVersion | None:
-    """The version that an equal request made, if it can serve as it did."""
+def _known(
+    request: DeployRequest, made_from: MadeFrom, node: Node
+) -> tuple[AppVersion | None, list[Digest]]:
+    """The version that an equal request made, if it can serve as it did; else what is damaged."""
     known = node.state.versions.by_input(made_from.input)
     if known is None or (request.strict and not is_sound(known.snapshot)):
-        return None
-    return known if sound(node, *blobs_of(known)) else None
+        return None, []
+    if sound(node, *blobs_of(known)):
+        return known, []
+    return None, blobs_of(known)  # other apps may share its image
 
 
 def _unsound(built: Built) -> SnapshotUnsound:
@@ -212,11 +217,19 @@ async def make_live(version: AppVersion, *, source: str | None, node: Node) -> N
 async def _follow(version: AppVersion, *, before: int, node: Node) -> None:
     """Routes and workers follow state; when routes cannot, state goes back."""
     try:
-        await asyncio.to_thread(node.routes.put, route_of(version))
+        await asyncio.to_thread(_put_route, version, node)
     except IsopodError:
         await asyncio.to_thread(_take_back, version, before, node)
         raise
     await node.workers.refresh(version.app)
+    node.renewals.look_at(version)
+
+
+def _put_route(version: AppVersion, node: Node) -> None:
+    with node.publishing:
+        # Read again: it may have got a new snapshot since.
+        now = node.state.versions.get(version.app, version.number)
+        node.routes.put(route_of(now or version))
 
 
 def _take_back(version: AppVersion, before: int, node: Node) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from isopod.blobs.store import BlobStore
 from isopod.control.builds import Builder
+from isopod.control.renewals import Renewals
 from isopod.control.runtimes import Catalog
 from isopod.control.workers import Workers
 from isopod.errors import BlobCorrupt, BlobMissing, DeployInProgress
@@ -40,6 +41,9 @@ class Node:
     deploying: set[str] = field(default_factory=set)  # names (or folders) being deployed
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
     whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
+    renewals: Renewals = field(default_factory=Renewals)
+    # Held by who brings a live version from state to the routes: the later state is written later.
+    publishing: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)  # endless answers end
 
     @contextmanager

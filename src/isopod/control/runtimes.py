@@ -15,6 +15,7 @@ import orjson
 
 from isopod.control.child import child_argv
 from isopod.errors import IsopodError, RuntimePrepareFailed
+from isopod.model.ids import Digest
 from isopod.model.principal import Principal
 from isopod.settings import NodeSettings, child_environment
 
@@ -59,18 +60,34 @@ def installed(cache_dir: Path) -> list[RuntimeStatus]:
     return found
 
 
+def image_digest(name: str) -> Digest:
+    """What the memory images of runtime `name` belong to now. RuntimeNotFound."""
+    from isopod import runtimes
+
+    return runtimes.get(name).image_digest()
+
+
 class Catalog:
-    """The runtimes over one cache folder. `find` is `installed`, but in tests."""
+    """The runtimes over one cache folder. `find` and `images` are `installed` and `image_digest`,
+    but in tests."""
 
     def __init__(
-        self, cache_dir: Path, find: Callable[[Path], list[RuntimeStatus]] = installed
+        self,
+        cache_dir: Path,
+        find: Callable[[Path], list[RuntimeStatus]] = installed,
+        images: Callable[[str], Digest] = image_digest,
     ) -> None:
         self._cache_dir = cache_dir
         self._find = find
+        self._images = images
         self._digest = ""
 
     def all(self) -> list[RuntimeStatus]:
         return self._find(self._cache_dir)
+
+    def image_digest(self, runtime: str) -> Digest:
+        """RuntimeNotFound. Loads the engine."""
+        return self._images(runtime)
 
     def digest(self) -> str:
         """Differs when any runtime does: then earlier builds cannot be taken again."""

@@ -22,6 +22,15 @@ class WorkerSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotsSummary:
+    """Apps whose snapshot was out of date since control started, in the last round."""
+
+    total: int
+    rebuilt: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """`instances` counts them; `instance_list` names them."""
 
@@ -39,6 +48,7 @@ class NodeStatus:
     memory_bytes: int
     memory_budget_bytes: int
     instance_list: list[InstanceStatus]
+    snapshots: SnapshotsSummary
 
 
 async def node_status(who: Principal, *, node: Node) -> NodeStatus:
@@ -63,4 +73,7 @@ async def node_status(who: Principal, *, node: Node) -> NodeStatus:
         memory_bytes=sum(w.memory_bytes for w in workers),
         memory_budget_bytes=settings.memory_budget_mib * 2**20,
         instance_list=instances,
+        snapshots=SnapshotsSummary(
+            total=node.renewals.total, rebuilt=node.renewals.done, failed=node.renewals.failed
+        ),
     )

@@ -67,6 +67,11 @@ class Workers:
         answers = await self._ask_all({"op": "sleep", "app": app})
         return sum(int(answer.get("ended", 0)) for answer in answers)
 
+    async def failed_images(self) -> set[str]:
+        """Digests of images that a worker could not have, each told once."""
+        answers = await self._ask_all({"op": "failed_images"})
+        return {str(image) for answer in answers for image in answer.get("images", ())}
+
     async def _ask_all(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))
         if not names:

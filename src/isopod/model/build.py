@@ -24,6 +24,9 @@ class BuildJob:
     # `Build.to_json()` of an earlier build of this package by the same runtimes, its blobs being
     # there: then nothing needs to be installed or compiled again, only detected and started.
     reuse: Mapping[str, Any] | None = None
+    # {"spec": AppSpec, "build": Build}, as JSON: only take a new snapshot of this; nothing is
+    # installed, compiled or asked for its health, and it gives way to everything else.
+    only_snapshot: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "env": dict(self.env)}

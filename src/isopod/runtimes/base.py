@@ -31,6 +31,9 @@ class Runtime(Protocol):
     def digest(self) -> Digest:
         """Of everything a build depends on beside the package."""
 
+    def image_digest(self) -> Digest:
+        """What a memory image belongs to; one of another digest is never restored."""
+
     def prepare(self, cache_dir: Path, progress: Progress) -> None:
         """Make it ready on this machine: compile its module into the cache."""
 

@@ -19,6 +19,7 @@ from granian.server.embed import Server
 
 from isopod.api.app import create_app
 from isopod.control.node import open_node
+from isopod.control.renewing import Renewing
 from isopod.errors import IsopodError
 from isopod.server.children import READY_FD, tell_ready
 from isopod.settings import NodeSettings, child_value
@@ -59,10 +60,13 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
         serving = asyncio.create_task(server.serve())
         await _answers(settings, serving)
         tell_ready(ready_fd)
+        renewing = asyncio.create_task(Renewing(node).run())
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         node.stopping.set()
+        renewing.cancel()
+        await asyncio.wait((renewing,), timeout=_STOP_S)
         if not serving.done():
             server.stop()  # type: ignore[no-untyped-call]
             await asyncio.wait((serving,), timeout=_STOP_S)
@@ -89,6 +93,7 @@ async def _answers(settings: NodeSettings, serving: asyncio.Task[None]) -> None:
 
 def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="control: %(message)s")
+    logging.getLogger("isopod.snapshots").setLevel(logging.INFO)
     ready_fd = int(child_value(READY_FD))
     os.set_inheritable(ready_fd, False)
     try:

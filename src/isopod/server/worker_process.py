@@ -88,7 +88,12 @@ class Worker:
             )
             admin = AdminSocket(
                 settings.run_dir / f"worker-{self.index}.sock",
-                {"status": self._status, "refresh": self._refresh, "sleep": self._sleep},
+                {
+                    "status": self._status,
+                    "refresh": self._refresh,
+                    "sleep": self._sleep,
+                    "failed_images": self._failed_images,
+                },
             )
             await admin.open()
             follower = asyncio.create_task(self._follow_routes())
@@ -173,6 +178,9 @@ class Worker:
         if route is not None:
             self.maker.make_ready(route)
         return {"revision": self.routes.revision()}
+
+    def _failed_images(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"images": self.maker.take_failed_images()}
 
     def _sleep(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"ended": self.fleet.sleep(str(request.get("app", "")))}

@@ -99,6 +99,20 @@ class Versions:
         with self._writing() as db:
             db.execute(update(versions).where(mine).values(**values, sha256=_sha256(values)))
 
+    def set_snapshot(self, version: AppVersion, snapshot: Snapshot) -> bool:
+        """Give `version`, as it was read, a new snapshot. False: it is another one by now."""
+        mine = (versions.c.app == version.app) & (versions.c.number == version.number)
+        with self._writing() as db:
+            row = db.execute(select(versions).where(mine)).one_or_none()
+            if row is None or self._version(row) != version:
+                return False
+            values: dict[str, object] = dict(zip(_NAMES, row, strict=True))
+            del values["sha256"]
+            values["snapshot"] = json.dumps(snapshot.to_json())
+            changed = {"snapshot": values["snapshot"], "sha256": _sha256(values)}
+            db.execute(update(versions).where(mine).values(**changed))
+        return True
+
     def _newest(self, column: Column[str], digest: Digest) -> AppVersion | None:
         found = (
             select(versions)

@@ -33,6 +33,9 @@ class PythonLanguage:
     def digest(self) -> Digest:
         return artifacts.runtime_digest()
 
+    def image_digest(self) -> Digest:
+        return artifacts.image_digest()
+
     def prepare(self, cache_dir: Path, progress: Progress) -> None:
         preparing.prepare(cache_dir, progress)
 

@@ -1,0 +1,234 @@
+"""Making snapshots anew in the background, one after the other, while plain boots serve.
+
+At the start of control every live version is looked at; later, those that went live with an old
+image, and those whose image a worker could not have. Each new snapshot is one transaction, so a
+kill loses the one that was being made, and the next start goes on. It gives way: no build starts
+while a deploy runs, and a version that was deployed anew meanwhile keeps what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import orjson
+
+from isopod.control.apps import log_paths
+from isopod.control.builds import Built
+from isopod.control.node import Node, route_of, sound
+from isopod.control.renewals import Kind, Ready, is_outdated
+from isopod.errors import BuildFailed, IsopodError
+from isopod.model.app import AppVersion
+from isopod.model.build import BuildJob
+from isopod.model.ids import Digest
+from isopod.model.log import LogLine
+from isopod.model.snapshot import Snapshot
+
+_log = logging.getLogger("isopod.snapshots")
+_ASK_WORKERS_S = 3.0
+_QUIET_S = 0.2  # between two looks at whether a deploy runs
+_SAY_EVERY_S = 10.0
+_AT_ONCE = 200  # apps that get one image in one transaction: a deploy waits for its end
+
+
+class Renewing:
+    """The background task of one control process. `run` until cancelled."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._given_up: set[tuple[str, Digest, Digest]] = set()  # until the next start
+        self._said = 0.0
+
+    async def run(self) -> None:
+        """Never raises for what one round found."""
+        renewals = self._node.renewals
+        first = True
+        while True:
+            try:
+                if first or await self._is_asked():
+                    first = False
+                    images, renewals.images = renewals.images, set()
+                    await self.round(images)
+            except Exception:  # of ours or not: apps are served, and the next round may work
+                _log.exception("looking after snapshots failed; going on")
+            try:
+                async with asyncio.timeout(_ASK_WORKERS_S):
+                    await renewals.asked.wait()
+            except TimeoutError:
+                failed = await self._node.workers.failed_images()
+                renewals.doubt([Digest(image) for image in failed])
+
+    async def _is_asked(self) -> bool:
+        """Most of what was asked needs nothing; then not every app is read."""
+        renewals, node = self._node.renewals, self._node
+        renewals.asked.clear()
+        names, renewals.apps = renewals.apps, set()
+
+        def any_outdated() -> bool:
+            for name in names:
+                app = node.state.apps.get(name)
+                version = node.state.versions.get(name, app.live_version) if app else None
+                if version and is_outdated(version, renewals.current, ()):
+                    return True
+            return False
+
+        return bool(renewals.images) or await asyncio.to_thread(any_outdated)
+
+    async def round(self, doubted: Collection[Digest] = ()) -> None:
+        """Renew what is out of date now; `doubted` images are read and hashed first."""
+        todo, ready = await asyncio.to_thread(self._look, doubted)
+        if not todo:
+            return
+        progress = self._node.renewals
+        progress.total, progress.done, progress.failed = len(todo), 0, 0
+        _log.info("snapshots  %d to be rebuilt; plain boots serve meanwhile", len(todo))
+        self._said = time.monotonic()
+        while todo:
+            kind, version = todo[0]
+            snapshot = ready.find(kind)
+            if snapshot is None:
+                await self._quiet()
+                if not await asyncio.to_thread(self._serves, version):
+                    todo = todo[1:]
+                    progress.done += 1
+                    continue
+                try:
+                    snapshot = await self._take(version)
+                    ready.add(kind, snapshot)
+                except IsopodError as error:
+                    takers = [v for k, v in todo if k == kind]
+                    todo = [one for one in todo if one[0] != kind]
+                    await asyncio.to_thread(self._fail, takers, error)
+                    self._say(last=not todo)
+                    continue
+            takers = [v for k, v in todo if ready.find(k) is snapshot]
+            todo = [one for one in todo if ready.find(one[0]) is not snapshot]
+            for some in _chunks(takers):
+                try:
+                    await asyncio.shield(self._give(some, snapshot))
+                except IsopodError as error:
+                    await asyncio.to_thread(self._fail, some, error)
+                self._say(last=not todo and some[-1] is takers[-1])
+
+    def _look(self, doubted: Collection[Digest]) -> tuple[list[tuple[Kind, AppVersion]], Ready]:
+        """What is to be renewed, and what is ready for others of its kind. Blocks."""
+        node, current = self._node, self._node.renewals.current
+        live = [v for v in node.state.versions.live() if v.spec.startup.snapshot]
+        for runtime in {v.spec.runtime for v in live} - current.keys():
+            try:
+                current[runtime] = node.catalog.image_digest(runtime)
+            except IsopodError as error:
+                _log.warning("runtime %r: %s; its snapshots stay", runtime, error.message)
+        images = {v.snapshot.image for v in live if v.snapshot and v.snapshot.image}
+        lost = {image for image in images if not node.blobs.has(image)}
+        lost |= {image for image in images & set(doubted) if not sound(node, image)}
+        old = [v for v in live if is_outdated(v, current, lost)]
+        todo = [(Kind.of(v), v) for v in old if _key(v) not in self._given_up]
+        ready = Ready()
+        shapes = {kind.shape for kind, _ in todo}
+        if shapes:
+            stale = {v.app for v in old}
+            for version in live:
+                if version.app in stale or not version.snapshot or not version.snapshot.image:
+                    continue
+                kind = Kind.of(version)
+                if kind.shape in shapes:
+                    ready.add(kind, version.snapshot)
+        return todo, ready
+
+    async def _quiet(self) -> None:
+        """Until nobody deploys."""
+        while self._node.deploying:  # noqa: ASYNC110  a poll is enough here
+            await asyncio.sleep(_QUIET_S)
+
+    def _serves(self, version: AppVersion) -> bool:
+        """Whether it is live still, as it was read."""
+        state = self._node.state
+        app = state.apps.get(version.app)
+        live = app is not None and app.live_version == version.number
+        return live and state.versions.get(version.app, version.number) == version
+
+    async def _take(self, version: AppVersion) -> Snapshot:
+        node, settings = self._node, self._node.settings
+        job = BuildJob(
+            package=version.package,
+            app_name=version.app,
+            folder_name="",
+            env=version.spec.env,
+            blobs_dir=str(settings.blobs_dir),
+            trees_dir=str(settings.trees_dir),
+            images_dir=str(settings.images_dir),
+            image_cache_mib=settings.image_cache_mib,
+            cache_dir=str(settings.cache_dir),
+            timeout_s=settings.build_timeout_s,
+            only_snapshot={"spec": version.spec.to_json(), "build": version.build.to_json()},
+        )
+        async with aclosing(node.builder.build(job)) as lines:
+            async for line in lines:
+                if isinstance(line, Built) and line.snapshot is not None:
+                    return line.snapshot
+        raise BuildFailed("the builder gave no snapshot")
+
+    async def _give(self, versions: Sequence[AppVersion], snapshot: Snapshot) -> None:
+        node = self._node
+
+        def publish() -> list[AppVersion]:
+            with node.publishing:
+                with node.state.transaction() as t:
+                    given = []
+                    for version in versions:
+                        app = t.apps.get(version.app)
+                        live = app is not None and app.live_version == version.number
+                        if live and t.versions.set_snapshot(version, snapshot):
+                            given.append(replace(version, snapshot=snapshot))
+                node.routes.put(*(route_of(version) for version in given))
+            return given
+
+        given = await asyncio.to_thread(publish)
+        node.renewals.done += len(versions)
+        if given:
+            # One is enough for the image that they share.
+            await node.workers.refresh(given[0].app)
+
+    def _fail(self, versions: Sequence[AppVersion], error: IsopodError) -> None:
+        self._node.renewals.failed += len(versions)
+        self._given_up.update(_key(version) for version in versions)
+        first = versions[0].app
+        more = f" and {len(versions) - 1} more" if len(versions) > 1 else ""
+        _log.warning("app %r%s: no new snapshot: %s", first, more, error.message)
+        for version in versions:
+            line = LogLine(
+                at=round(self._node.clock(), 3),
+                app=version.app,
+                stream="isopod",
+                message=f"{error.code}: no new snapshot: {error.message}; starting without it",
+                version=version.number,
+            )
+            _, path = log_paths(self._node.settings, version.app)
+            try:
+                with path.open("ab", buffering=0) as log:
+                    log.write(orjson.dumps(line.to_json()) + b"\n")
+            except OSError as bad:  # a line less is better than the others' snapshots less
+                _log.warning("cannot write %s: %s", path, bad.strerror)
+
+    def _say(self, *, last: bool) -> None:
+        now = time.monotonic()
+        if last or now - self._said >= _SAY_EVERY_S:
+            self._said = now
+            progress = self._node.renewals
+            failed = f", {progress.failed} failed" if progress.failed else ""
+            _log.info("snapshots  %d of %d rebuilt%s", progress.done, progress.total, failed)
+
+
+def _key(version: AppVersion) -> tuple[str, Digest, Digest]:
+    """Changes when a deploy makes another version of the app, or gives it another image."""
+    return version.app, version.digest, version.snapshot.image if version.snapshot else Digest("")
+
+
+def _chunks(versions: Sequence[AppVersion]) -> Iterator[Sequence[AppVersion]]:
+    for at in range(0, len(versions), _AT_ONCE):
+        yield versions[at : at + _AT_ONCE]
