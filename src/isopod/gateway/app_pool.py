@@ -20,6 +20,7 @@ from isopod.errors import (
 )
 from isopod.gateway.pool import PoolView, should_start
 from isopod.gateway.slot import Slot
+from isopod.gateway.turns import Turns
 from isopod.model.route import Route
 
 _log = logging.getLogger(__name__)
@@ -48,9 +49,7 @@ class AppPool:
     """`new_slot` makes a slot within the node's budget, or raises NodeBusy. `turns`: a restore
     waits for one of them; all pools of a worker share them."""
 
-    def __init__(
-        self, route: Route, new_slot: Callable[[Route], Slot], turns: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, route: Route, new_slot: Callable[[Route], Slot], turns: Turns) -> None:
         self.route = route
         self.idle: list[Slot] = []  # the last used is at the end, and goes first
         self.busy: set[Slot] = set()
@@ -63,7 +62,7 @@ class AppPool:
         self._new_slot = new_slot
         # A plain boot takes no turn: it may last a minute, and yields at every tick.
         restored = route.snapshot is not None and bool(route.snapshot.image)
-        self._turn = turns if restored else contextlib.nullcontext()
+        self._turns = turns if restored else None
         self._waiters: deque[Waiter] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._boot_failed: tuple[float, IsopodError] | None = None
@@ -249,7 +248,8 @@ class AppPool:
 
     async def _boot(self, slot: Slot) -> None:
         try:
-            async with self._turn, asyncio.timeout(BOOT_DEADLINE_S):
+            turn = self._turns.take() if self._turns else contextlib.nullcontext()
+            async with turn, asyncio.timeout(BOOT_DEADLINE_S):
                 await slot.start()
         except TimeoutError:
             error = DeadlineExceeded(

@@ -15,6 +15,7 @@ from isopod.gateway.app_pool import AppPool
 from isopod.gateway.logs import AppLog
 from isopod.gateway.pool import IdleInstance, to_evict
 from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
+from isopod.gateway.turns import Turns
 from isopod.model.route import Route
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Fleet:
         self._pools: dict[str, AppPool] = {}
         self._retired: list[AppPool] = []
         self._logs: dict[str, AppLog] = {}
-        self._turns = asyncio.Semaphore(_RESTORES_AT_ONCE)
+        self._turns = Turns(_RESTORES_AT_ONCE)
         self._used_bytes = 0
         self._anonymous_before = _anonymous_bytes()
         self._reaper = asyncio.get_running_loop().create_task(self._reap())

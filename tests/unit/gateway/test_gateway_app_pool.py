@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from asyncio import Semaphore
 
 import pytest
 
@@ -16,6 +15,7 @@ from isopod.errors import (
 )
 from isopod.gateway import app_pool
 from isopod.gateway.app_pool import AppPool
+from isopod.gateway.turns import Turns
 
 
 async def until(condition) -> None:
@@ -31,7 +31,7 @@ async def ended(*tasks: asyncio.Task) -> list:
 
 def test_an_instance_is_started_once_and_used_again(stage, route):
     async def main() -> None:
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         first = await pool.acquire("r1")
         assert first.start_ms >= 0
         assert first.slot.request_id == "r1"
@@ -51,7 +51,7 @@ def test_an_instance_is_started_once_and_used_again(stage, route):
 
 def test_those_who_wait_are_served_in_their_order(stage, route):
     async def main() -> None:
-        pool = AppPool(route(max_instances=1), stage.slot, Semaphore(8))
+        pool = AppPool(route(max_instances=1), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         order: list[int] = []
 
@@ -73,7 +73,7 @@ def test_those_who_wait_are_served_in_their_order(stage, route):
 
 def test_the_queue_has_an_end(stage, route):
     async def main() -> None:
-        pool = AppPool(route(max_instances=1, queue=2), stage.slot, Semaphore(8))
+        pool = AppPool(route(max_instances=1, queue=2), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         tasks = [asyncio.create_task(pool.acquire("r")) for _ in range(3)]
         await until(lambda: any(task.done() for task in tasks))
@@ -88,7 +88,7 @@ def test_the_queue_has_an_end(stage, route):
 
 def test_who_waited_as_long_as_a_request_may_take_is_told(stage, route):
     async def main() -> None:
-        pool = AppPool(route(max_instances=1, deadline_ms=20), stage.slot, Semaphore(8))
+        pool = AppPool(route(max_instances=1, deadline_ms=20), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         with pytest.raises(Overloaded, match=r"free within 0\.02 s"):
             await pool.acquire("r1")
@@ -102,7 +102,7 @@ def test_who_waited_as_long_as_a_request_may_take_is_told(stage, route):
 
 def test_who_gives_up_in_the_moment_it_is_given_an_instance_passes_it_on(stage, route):
     async def main() -> None:
-        pool = AppPool(route(max_instances=1), stage.slot, Semaphore(8))
+        pool = AppPool(route(max_instances=1), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         first = asyncio.create_task(pool.acquire("r1"))
         second = asyncio.create_task(pool.acquire("r2"))
@@ -122,7 +122,7 @@ def test_who_gives_up_in_the_moment_it_is_given_an_instance_passes_it_on(stage, 
 def test_cancellations_never_lose_an_instance(stage, route, seed):
     async def main() -> None:
         chance = random.Random(seed)
-        pool = AppPool(route(max_instances=3, queue=100), stage.slot, Semaphore(8))
+        pool = AppPool(route(max_instances=3, queue=100), stage.slot, Turns(8))
 
         async def one() -> None:
             acquired = await pool.acquire("r")
@@ -155,7 +155,7 @@ def test_cancellations_never_lose_an_instance(stage, route, seed):
 
 def test_a_version_that_is_replaced_still_serves_those_who_wait_for_it(stage, route):
     async def main() -> None:
-        pool = AppPool(route(max_instances=1), stage.slot, Semaphore(8))
+        pool = AppPool(route(max_instances=1), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         tasks = [asyncio.create_task(pool.acquire(f"r{n}")) for n in range(2)]
         await until(lambda: pool.queued == 2)
@@ -175,7 +175,7 @@ def test_a_version_that_is_replaced_still_serves_those_who_wait_for_it(stage, ro
 def test_an_instance_that_starts_for_a_replaced_version_ends_when_nobody_wants_it(stage, route):
     async def main() -> None:
         stage.boots = asyncio.Event()
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         waiting = asyncio.create_task(pool.acquire("r0"))
         await until(lambda: stage.guests)
         pool.retire()
@@ -192,7 +192,7 @@ def test_an_instance_that_starts_for_a_replaced_version_ends_when_nobody_wants_i
 def test_all_who_wait_for_a_boot_are_told_that_it_failed_each_by_an_error_of_its_own(stage, route):
     async def main() -> None:
         stage.boot_error = AppFailedToStart("no", hint="h", details={"traceback": "t"})
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         tasks = [asyncio.create_task(pool.acquire("r")) for _ in range(3)]
         errors = await ended(*tasks)
         # ... and for a moment so is who comes after, without another boot.
@@ -212,7 +212,7 @@ def test_all_who_wait_for_a_boot_are_told_that_it_failed_each_by_an_error_of_its
 def test_a_boot_that_fails_for_a_reason_of_the_node_is_an_error_not_a_silence(stage, route, caplog):
     async def main() -> None:
         stage.boot_error = OSError(24, "Too many open files")
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         with pytest.raises(EngineError):
             await asyncio.wait_for(pool.acquire("r"), 5)
         assert "Too many open files" in caplog.text
@@ -226,7 +226,7 @@ def test_a_boot_that_never_ends_is_ended(stage, route, monkeypatch):
 
     async def main() -> None:
         stage.boots = asyncio.Event()
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         with pytest.raises(IsopodError, match="did not start within"):
             await pool.acquire("r")
         assert stage.alive == 0
@@ -244,7 +244,7 @@ def test_without_memory_for_one_more_those_who_wait_use_the_ones_there_are(stage
                 raise NodeBusy("full")
             return stage.slot(of)
 
-        pool = AppPool(route(), new_slot, Semaphore(8))
+        pool = AppPool(route(), new_slot, Turns(8))
         held = await pool.acquire("r0")
         held.slot.guest.waiting = True  # the plan would start another
         room[0] = False
@@ -263,7 +263,7 @@ def test_without_memory_for_one_more_those_who_wait_use_the_ones_there_are(stage
 def test_a_pool_that_closes_ends_everything_and_tells_everybody(stage, route):
     async def main() -> None:
         stage.boots = asyncio.Event()
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         waiting = [asyncio.create_task(pool.acquire("r")) for _ in range(2)]
         await until(lambda: stage.guests)
         await pool.close()
@@ -279,7 +279,7 @@ def test_a_pool_that_closes_ends_everything_and_tells_everybody(stage, route):
 
 def test_sleep_ends_the_idle_ones_only(stage, route):
     async def main() -> None:
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         held.slot.guest.waiting = True
         other = await pool.acquire("r1")
@@ -296,7 +296,7 @@ def test_sleep_ends_the_idle_ones_only(stage, route):
 
 def test_a_guest_that_is_not_ready_is_never_kept(stage, route):
     async def main() -> None:
-        pool = AppPool(route(), stage.slot, Semaphore(8))
+        pool = AppPool(route(), stage.slot, Turns(8))
         held = await pool.acquire("r0")
         held.slot.guest.idle = False
         pool.release(held.slot, reusable=True)
