@@ -92,6 +92,7 @@ def test_an_app_that_reads_its_settings_in_requests_is_shared(linter):
         "everything = dict(os.environ)",
         "present = [len(v) for k, v in os.environ.items() if k == 'SECRET']",
         "taken = os.environ.pop('SECRET')",
+        "import wsgiref.handlers",  # copies the environment when it is imported
     ],
 )
 def test_a_setting_that_is_read_at_import_makes_the_image_private(linter, read):

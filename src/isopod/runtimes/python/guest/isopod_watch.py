@@ -49,7 +49,7 @@ def start(names):
     def getitem(environ, key):
         name = os.fsdecode(key) if isinstance(key, bytes) else key
         if name in _names and not _read.get(name):
-            _read[name] = _place()
+            _read[name] = _place(through_imports=True)
         return _getitem(environ, key)
 
     type(os.environ).__getitem__ = getitem
@@ -147,8 +147,9 @@ def _hook(event, arguments):
             _opened[os.path.abspath(path)] = place
 
 
-def _place():
-    """The innermost frame that is the app's, else a dependency's; not an import of a module."""
+def _place(through_imports=False):
+    """The innermost frame that is the app's, else a dependency's; not an import of a module, unless
+    `through_imports`."""
     frame, fallback = sys._getframe(2), ""
     while frame is not None:
         name = frame.f_code.co_filename
@@ -156,7 +157,7 @@ def _place():
             return f"{name[5:]}:{frame.f_lineno}"
         if name.startswith("/site/") and not fallback:
             fallback = f"{name[6:]}:{frame.f_lineno}"
-        if name.startswith("<frozen importlib"):
+        if name.startswith("<frozen importlib") and not through_imports:
             return fallback
         frame = frame.f_back
     return fallback
