@@ -42,7 +42,7 @@ def run(say: Callable[[str], None]) -> Result:
 
 
 def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
-    """One entry a step. Ends early, and says so, where a step fails."""
+    """One entry a step. Ends early, and says so, where a worker dies."""
     steps: list[dict[str, float]] = []
     with many.up(home, port=0, control_port=0, memory_budget_mib=BUDGET_MIB) as node:
         pids = [worker.pid for worker in node.workers()]
@@ -53,7 +53,7 @@ def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
                 say(f"waking apps up to {count:,}")
                 began = time.monotonic()
                 new = many.hostnames(count, done)
-                errors = _visit(visitors, new)
+                errors = _visit(visitors, new, say)
                 done = count
                 instances = node.instances()
                 now = many.memory_mib(pids)
@@ -70,6 +70,8 @@ def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
                 if count >= PROMISED:
                     say(f"asking all {count:,} once more")
                     again = visitors.ask(many.hostnames(count), at_once=16)
+                    if again.errors:
+                        say(f"wrong answers: {again.errors}")
                     step["again_errors"] = sum(again.errors.values())
                     step["again_right"] = len(again.latencies_ms)
                     step["again_p50_ms"] = statistics.median(again.latencies_ms)
@@ -83,9 +85,12 @@ def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
     return steps
 
 
-def _visit(visitors: Crowd, hostnames: Sequence[str]) -> int:
+def _visit(visitors: Crowd, hostnames: Sequence[str], say: Callable[[str], None]) -> int:
     first = visitors.ask(hostnames, requests=2, at_once=4)
     third = visitors.ask(hostnames, at_once=16)
+    for load in (first, third):
+        if load.errors:
+            say(f"wrong answers: {load.errors}")
     return sum(first.errors.values()) + sum(third.errors.values())
 
 

@@ -23,12 +23,19 @@ _REAP_EVERY_S = 0.25
 # A thousand apps that wake at once: without turns, whoever asks a warm app meanwhile waits for a
 # part of every one of them (0.8 s); one by one, for the image that is verified (0.1 s).
 _RESTORES_AT_ONCE = 8
+# To find the least recently used of thousands takes milliseconds: not for each start.
+_ENDED_AT_ONCE = 16
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Fleet:
-    def __init__(self, *, make: MakeGuest, logs_dir: Path, budget_bytes: int) -> None:
+    def __init__(
+        self, *, make: MakeGuest, logs_dir: Path, budget_bytes: int, max_instances: int
+    ) -> None:
+        """`max_instances`: what the process's open files allow."""
         self._make = make
+        self._max_instances = max_instances
+        self._live = 0  # not less than there are; counted with each reap
         self._logs_dir = logs_dir
         self._budget = budget_bytes
         self._pools: dict[str, AppPool] = {}
@@ -137,7 +144,26 @@ class Fleet:
             self._make_room(need)
             self._used_bytes = self.memory_bytes()
         self._used_bytes += need
+        if self._live >= self._max_instances:
+            self._end_oldest()
+        self._live += 1
         return Slot(route, self.log(route.name), self._make)
+
+    def _end_oldest(self) -> None:
+        """End some idle instances, least recently used first. Raises NodeBusy without one."""
+        self._live = self._count()
+        if self._live < self._max_instances:
+            return
+        idle = sorted(self._idle(), key=lambda one: -one[0].idle_s)
+        if not idle:
+            raise NodeBusy("the node's open files are used up by busy instances")
+        count = max(1, min(_ENDED_AT_ONCE, self._max_instances // 8))
+        for _, pool, slot in idle[:count]:
+            pool.end(slot)
+            self._live -= 1
+
+    def _count(self) -> int:
+        return sum(len(pool.slots) for pool in self._all())
 
     def _make_room(self, need_bytes: int) -> None:
         """End idle instances until `need_bytes` more fit. Raises NodeBusy when they cannot."""
@@ -184,6 +210,7 @@ class Fleet:
             pool.end_expired()
         # Guests may have grown since they were let in.
         self._used_bytes = max(self.memory_bytes(), self._written_bytes())
+        self._live = self._count()
         if self._used_bytes > self._budget:
             with contextlib.suppress(NodeBusy):
                 self._make_room(0)

@@ -79,6 +79,7 @@ class Worker:
                 make=maker,
                 logs_dir=settings.logs_dir,
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
+                max_instances=_max_instances(),
             )
             gateway = Gateway(
                 fleet=self.fleet,
@@ -216,6 +217,13 @@ def _server(gateway: Gateway, listener: int) -> Any:
 def _rss_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _max_instances() -> int:
+    """How many instances the limit of open files allows, with a part of it for connections. An
+    instance has nine: its folders, its output, its app's log."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, (files - min(2048, files // 4)) // 10)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def site(stage, route):
     @asynccontextmanager
     async def opened(**limits):
         only = route(**limits)
-        fleet = Fleet(make=stage.make, logs_dir=stage.logs, budget_bytes=1 << 40)
+        fleet = Fleet(make=stage.make, logs_dir=stage.logs, budget_bytes=1 << 40, max_instances=99)
         gateway = Gateway(
             fleet=fleet,
             find_route=lambda name: only if name == "shop" else None,

@@ -11,8 +11,13 @@ MIB = 1 << 20
 
 
 @asynccontextmanager
-async def fleet_of(stage, *, budget_mib: int = 1000):
-    fleet = Fleet(make=stage.make, logs_dir=stage.logs, budget_bytes=budget_mib * MIB)
+async def fleet_of(stage, *, budget_mib: int = 1000, max_instances: int = 99):
+    fleet = Fleet(
+        make=stage.make,
+        logs_dir=stage.logs,
+        budget_bytes=budget_mib * MIB,
+        max_instances=max_instances,
+    )
     try:
         yield fleet
     finally:
@@ -99,6 +104,32 @@ def test_a_guest_that_grew_makes_idle_ones_end(stage, route):
 def test_when_all_memory_is_busy_the_answer_is_that_the_node_is_busy(stage, route):
     async def main() -> None:
         async with fleet_of(stage, budget_mib=50) as fleet:
+            pool = fleet.pool(route("one"))
+            held = await pool.acquire("r")
+            with pytest.raises(NodeBusy):
+                await serve(fleet, route("two"))
+            pool.release(held.slot, reusable=True)
+            await serve(fleet, route("two"))
+
+    asyncio.run(main())
+
+
+def test_beyond_the_open_files_the_least_recently_used_instance_ends(stage, route):
+    async def main() -> None:
+        async with fleet_of(stage, max_instances=2) as fleet:
+            await serve(fleet, route("older"))
+            await serve(fleet, route("newer"))
+            for pool in fleet._all():
+                pool.idle[0].used_at -= 10 if pool.route.name == "older" else 5
+            await serve(fleet, route("third"))
+            assert {one["app"] for one in fleet.status()["instances"]} == {"newer", "third"}
+
+    asyncio.run(main())
+
+
+def test_when_all_open_files_are_busy_the_answer_is_that_the_node_is_busy(stage, route):
+    async def main() -> None:
+        async with fleet_of(stage, max_instances=1) as fleet:
             pool = fleet.pool(route("one"))
             held = await pool.acquire("r")
             with pytest.raises(NodeBusy):
