@@ -208,6 +208,21 @@ def test_a_private_image_is_for_equal_values_only(opened, run, tmp_path):
     run(main())
 
 
+def test_an_image_with_random_bytes_is_its_apps_alone(opened, run, tmp_path):
+    builds = tmp_path / "builds"
+    drawn = (Finding("entropy", "random bytes may be kept", "app.py:2"),)
+
+    async def main():
+        async with opened() as api:
+            image = sound(await api.put(b"image"), private=True)
+            env = env_of(replace(image, findings=drawn), builds)
+            for number, name in enumerate(["a", "b", "c"], start=1):
+                await api.deployed(name=name, env=env)
+                assert built(builds) == number
+
+    run(main())
+
+
 def test_an_app_without_an_image_starts_with_other_values_only_after_a_build(opened, run, tmp_path):
     builds = tmp_path / "builds"
 

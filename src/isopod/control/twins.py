@@ -1,8 +1,9 @@
 """Deploying under a new name what was built before: no builder runs, whoever deployed it first.
 
-A version of another app is taken over when the request for it differed in the name alone. When it
-differed in values of environment variables too, then only if it has an image that holds none of
-them: the app did not look at them before its first request, so it starts with any.
+A version of another app is taken over when the request for it differed in the name alone and its
+image holds no random bytes that are its own. When it differed in values of environment variables
+too, then only if it has an image that holds none of them: the app did not look at them before its
+first request, so it starts with any.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.node import Node, sound_lately
 from isopod.model.app import AppVersion
-from isopod.model.ids import Digest
+from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
 from isopod.state.versions import MadeFrom
 
@@ -24,7 +25,7 @@ def find_twin(request: DeployRequest, made_from: MadeFrom, *, node: Node) -> Bui
     if request.name is None:
         return None
     found = node.state.versions.by_twin(made_from.twin)
-    if not (found and _usable(found, request, node)):
+    if not (found and _may_share(found, request.name) and _usable(found, request, node)):
         found = node.state.versions.by_shape(made_from.shape)
         if not (found and _shared(found.snapshot) and _usable(found, request, node)):
             return None
@@ -42,6 +43,13 @@ def blobs_of(version: AppVersion) -> list[Digest]:
     build, snapshot = version.build, version.snapshot
     image = [snapshot.image] if snapshot and snapshot.image else []
     return [build.app_tree, build.site_tree, *image]
+
+
+def _may_share(version: AppVersion, name: AppName) -> bool:
+    """An image that holds random bytes is its app's alone, also among equal apps: a key that an app
+    drew when it was imported would be a stranger's key too. (Equal settings are no secret.)"""
+    findings = version.snapshot.findings if version.snapshot else ()
+    return version.app == name or all(finding.kind != "entropy" for finding in findings)
 
 
 def _shared(snapshot: Snapshot | None) -> bool:
