@@ -68,6 +68,8 @@ class GuestMaker:
         self._tmp_root = tmp_root
         self._open: OrderedDict[Digest, _Held] = OrderedDict()
         self._failed: dict[Digest, float] = {}
+        # Of images that were made ready in the background: version -> lines for its app's log.
+        self._unsaid: dict[Digest, list[bytes]] = {}
         self._untold: set[Digest] = set()  # failed, and control has not asked since
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -75,6 +77,8 @@ class GuestMaker:
         app_tree = await self._tree(route.app_tree)
         site_tree = await self._tree(route.site_tree)
         held = await self._image(route, output)
+        for line in self._unsaid.pop(route.digest, ()):
+            output("isopod", line)
         image = None
         if held is not None:
             held.users += 1
@@ -122,7 +126,10 @@ class GuestMaker:
             with contextlib.suppress(IsopodError):
                 await self._tree(route.app_tree)
                 await self._tree(route.site_tree)
-                await self._image(route, lambda _stream, _data: None)
+                said = self._unsaid.setdefault(route.digest, [])
+                await self._image(route, lambda _stream, data: said.append(data))
+            if not self._unsaid.get(route.digest):
+                self._unsaid.pop(route.digest, None)
 
         task = asyncio.get_running_loop().create_task(ready())
         self._tasks.add(task)

@@ -200,6 +200,23 @@ def test_a_damaged_image_is_told_and_made_again(bench, damage):
     assert bench.ask(worker) == ("image", "")
 
 
+def test_what_was_found_in_the_background_is_told_by_the_first_request(bench):
+    bench.ask(bench.worker())
+    flip(image(bench))
+    worker = bench.worker()
+
+    async def made_ready() -> None:
+        worker.make_ready(bench.route)
+        await asyncio.gather(*worker._tasks)
+
+    bench.runner.run(made_ready())
+    who, said = bench.ask(worker)
+    assert who == "image" and "was damaged (its bytes have another digest); made again" in said
+    assert bench.ask(worker) == ("image", "")
+    bench.runner.run(made_ready())
+    assert worker._unsaid == {}
+
+
 @pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 65536 * 10), flip])
 def test_an_image_that_is_damaged_under_a_running_worker_is_made_again(bench, damage):
     worker = bench.worker()
