@@ -4,11 +4,18 @@ import os
 import sys
 
 from isopod import runtimes
-from isopod.control import builds
+from isopod.control import builds, renewing
 from isopod.server import control_process
 
 builds.BUILDER = "stub_builder"
 runtimes.names = tuple
+
+
+async def nothing(*_: object) -> None:
+    """The stub builder's apps have no snapshot, and shall have none."""
+
+
+renewing.Renewing.round = nothing
 status = control_process.main()
 sys.stderr.flush()
 os._exit(status)

@@ -41,7 +41,7 @@ def fields(found: dict[str, Any]) -> list[tuple[str, object]]:
     snapshot, starts = found["snapshot"], found["starts"]
     pairs: list[tuple[str, object]] = []
     if snapshot is None:
-        pairs.append(("snapshot", "none yet; deploy again"))
+        pairs.append(("snapshot", "none yet: the node makes one in the background"))
     else:
         first, *more = lines(snapshot, found["warmup"])
         pairs += [("snapshot", first), *(("", line) for line in more)]

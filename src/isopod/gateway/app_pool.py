@@ -50,7 +50,8 @@ class AppPool:
     waits for one of them; all pools of a worker share them."""
 
     def __init__(self, route: Route, new_slot: Callable[[Route], Slot], turns: Turns) -> None:
-        self.route = route
+        self._all_turns = turns
+        self.follow(route)
         self.idle: list[Slot] = []  # the last used is at the end, and goes first
         self.busy: set[Slot] = set()
         self.starting: set[Slot] = set()
@@ -60,15 +61,19 @@ class AppPool:
         self.retired = False
         self.closed = False
         self._new_slot = new_slot
-        # A plain boot takes no turn: it may last a minute, and yields at every tick.
-        restored = route.snapshot is not None and bool(route.snapshot.image)
-        self._turns = turns if restored else None
         self._waiters: deque[Waiter] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._boot_failed: tuple[float, IsopodError] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self.starts_ms: deque[float] = deque(maxlen=_KEPT_STARTS)
         self._moved_at = 0.0  # when a waiting request was last given an instance
+
+    def follow(self, route: Route) -> None:
+        """The same version, it may have a new snapshot: the next instance starts from that."""
+        self.route = route
+        # A plain boot takes no turn: it may last a minute, and yields at every tick.
+        restored = route.snapshot is not None and bool(route.snapshot.image)
+        self._turns = self._all_turns if restored else None
 
     @property
     def queued(self) -> int:

@@ -53,6 +53,8 @@ class Fleet:
             if pool is not None:
                 self._retire(pool)
             pool = self._pools[route.name] = AppPool(route, self._new_slot, self._turns)
+        elif pool.route is not route:
+            pool.follow(route)
         return pool
 
     def forget(self, live: dict[str, Route | None]) -> None:
@@ -61,6 +63,8 @@ class Fleet:
             pool = self._pools.get(name)
             if pool is not None and (route is None or route.digest != pool.route.digest):
                 self._retire(self._pools.pop(name))
+            elif pool is not None and route is not None and route.version == pool.route.version:
+                pool.follow(route)
 
     def log(self, app: str) -> AppLog:
         if app not in self._logs:

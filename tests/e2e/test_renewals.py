@@ -1,0 +1,92 @@
+"""Snapshots that no longer fit, or that a disk damaged: plain boots serve, new ones are made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.e2e.nodes import folder, messages, text, until, up
+
+from isopod.model.ids import Digest
+from isopod.state.database import open_state
+from tools.node import Node
+
+# Answers with the time of its import: instances that were restored from one image agree.
+APP = """
+import time
+IMPORTED = str(time.time_ns())
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [IMPORTED.encode()]
+"""
+
+
+def image_of(node: Node, app: str) -> str:
+    return str(json.loads(node.cli("app", app, "--json"))["snapshot"]["image"])
+
+
+def rebuilt(node: Node) -> tuple[int, int, int]:
+    made = json.loads(node.cli("status", "--json"))["snapshots"]
+    return made["rebuilt"], made["total"], made["failed"]
+
+
+def restores(node: Node, app: str) -> bool:
+    """Whether two new instances of it have one memory."""
+    said = set()
+    for _ in range(2):
+        node.cli("sleep", app)
+        said.add(text(node, app))
+    return len(said) == 1
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    return folder(tmp_path / "app", {"app.py": APP})
+
+
+def test_after_an_upgrade_plain_boots_serve_until_the_snapshots_are_back(data_dir, app):
+    with up(data_dir) as node:
+        for name in ("app", "twin"):
+            node.cli("deploy", str(app), "--name", name)
+        assert restores(node, "app")
+    state = open_state(data_dir / "state.db")
+    for version in state.versions.live():  # as an isopod with another runtime took them
+        taken = replace(version.snapshot, runtime=Digest("0" * 64))
+        assert state.versions.set_snapshot(version, taken)
+    state.close()
+    with up(data_dir) as node:
+        assert text(node, "app")  # at once
+        until("both are rebuilt", lambda: rebuilt(node) == (2, 2, 0))
+        assert "2 of 2 rebuilt" in node.cli("status")
+        assert "control: snapshots  2 of 2 rebuilt" in node.said
+        assert image_of(node, "app") == image_of(node, "twin") != ""
+        assert restores(node, "app") and restores(node, "twin")
+    with up(data_dir) as node:  # nothing is left to do
+        assert restores(node, "app")
+        assert rebuilt(node) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "deleted"])
+def test_an_image_that_is_damaged_under_a_running_node_is_taken_anew(data_dir, app, damage):
+    with up(data_dir) as node:
+        node.cli("deploy", str(app), "--name", "app")
+        image = image_of(node, "app")
+    with up(data_dir) as node:
+        shutil.rmtree(data_dir / "images" / image)  # so the blob is needed
+        blob = data_dir / "blobs" / image[:2] / image
+        whole = blob.read_bytes()
+        if damage == "deleted":
+            blob.unlink()
+        elif damage == "truncated":
+            blob.write_bytes(whole[:1000])
+        else:
+            blob.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+        assert text(node, "app")  # by plain boot
+        until("it is rebuilt", lambda: rebuilt(node) == (1, 1, 0))
+        assert restores(node, "app")
+        log = messages(node, "app")
+        assert "starting without it" in log
+        print(f"SEEN {damage}: {log}")
