@@ -221,6 +221,17 @@ def test_entropy_of_the_warm_up_counts_when_it_is_kept(linter, kept):
     assert [finding.place for finding in snapshot.findings] == (["app.py:4"] if kept else [])
 
 
+def test_a_key_that_the_first_request_makes_counts_as_kept(linter):
+    app = (
+        "import secrets\nkeys = {}\ndef app(environ, start):\n"
+        "    if not keys: keys['k'] = ''.join(secrets.choice('abcdef') for _ in range(40))\n"
+        "    start('200 OK', [])\n    return [''.join(secrets.choice('abc') for _ in range(9)).encode()]\n"
+    )
+    snapshot = linter.take(app)
+    assert (snapshot.verdict, snapshot.private) == ("sound", True)
+    assert [finding.place for finding in snapshot.findings] == ["app.py:4"]
+
+
 def test_numpys_own_seeds_are_no_finding(linter):
     app = "import numpy as np\nrng = np.random.default_rng()\n"
     snapshot = linter.take(app + FINE)

@@ -198,14 +198,21 @@ def _prepare(before, marker, report):
 
 
 def _entropy(search, drawn):
-    """Places that drew what the app may have kept: all of it at its import (a value can be made of
-    it that does not look like it), and what is seen to be kept."""
+    """Places that drew what the app may have kept. A value can be made of it that does not look
+    like it: so all that is drawn at the import counts, and what one request of the warm-up drew
+    and its repetition did not; and what is seen to be kept."""
+    if len(drawn) >= isopod_watch.MAX_DRAWN:
+        return sorted({place for _, place, _ in drawn})  # there was more than was looked at
+    turns = {}
+    for _, place, turn in drawn:
+        turns.setdefault(place, set()).add(turn)
     seeds = {str(getattr(thing, "entropy", "")) for _, thing in search.found}
     places = set()
-    for data, place, at_boot in drawn:
+    for data, place, turn in drawn:
         numbers = {str(int.from_bytes(data, order)) for order in ("big", "little")}
         # NumPy seeds itself with it, and those generators are made fresh.
-        if not numbers & seeds and ((at_boot and place) or place in search.drawn):
+        once = place and (turn == 0 or len(turns[place]) == 1)
+        if not numbers & seeds and (once or place in search.drawn):
             places.add(place)
     return sorted(places)
 

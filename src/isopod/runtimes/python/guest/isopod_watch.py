@@ -9,16 +9,17 @@ import sys
 import time
 
 _watching = False
-_booting = False  # else: warm-up
+_turn = 0  # 0: the import; then the number of the warm-up request
 _opened = {}  # path -> "file:line" of the app's code that opened it
 _read = {}  # name of a setting -> "file:line" that read it first
 _names = frozenset()
 _getitem = None
 _initial = {}  # the environment before the app
-_drawn = []  # (entropy, "file:line", at boot)
+_drawn = []  # (entropy, "file:line", turn)
+_flush = None
 _began = 0.0  # the wall clock's
 _at_start = frozenset()  # descriptors
-_MAX_DRAWN = 2000
+MAX_DRAWN = 2000
 
 
 class _Urandom:
@@ -30,16 +31,15 @@ class _Urandom:
 
     def __call__(self, size, /):
         data = self._real(size)
-        # Of a few bytes at a time a token is made too (secrets.choice).
-        if _watching and (_booting or size >= 16) and size <= 4096 and len(_drawn) < _MAX_DRAWN:
-            _drawn.append((data, _place(), _booting))
+        if _watching and len(_drawn) < MAX_DRAWN:
+            _drawn.append((data[:4096], _place(), _turn))
         return data
 
 
 def start(names):
     """`names` of the settings to watch."""
-    global _watching, _booting, _names, _getitem, _began, _at_start
-    _watching, _booting, _names = True, True, frozenset(names)
+    global _watching, _names, _getitem, _began, _at_start
+    _watching, _names = True, frozenset(names)
     _initial.update(os.environ)
     _began = time.time()
     _at_start = frozenset(descriptors())
@@ -60,15 +60,26 @@ def start(names):
 
 
 def booted():
-    """What follows is warm-up."""
-    global _booting
-    _booting = False
+    """What follows are the requests of the warm-up, each of which ends with a flush."""
+    global _turn, _flush
+    import isopod_wsgi
+
+    _turn, _flush = 1, isopod_wsgi.flush
+
+    def flush():
+        global _turn
+        _turn += 1
+        _flush()
+
+    isopod_wsgi.flush = flush
 
 
 def stop():
     global _watching
     if _watching:
         _watching = False
+        if _flush:
+            sys.modules["isopod_wsgi"].flush = _flush
         type(os.environ).__getitem__ = _getitem
         os.urandom = os.urandom._real
         random = sys.modules.get("random")
