@@ -1,11 +1,14 @@
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from isopod.errors import NodeBusy
 from isopod.gateway import fleet as fleet_module
 from isopod.gateway.fleet import Fleet
+from isopod.model.ids import Digest
+from isopod.model.snapshot import plain as plain_boot
 
 MIB = 1 << 20
 
@@ -155,6 +158,22 @@ def test_a_new_version_replaces_the_pool_and_the_old_one_ends_its_requests(stage
             fleet.reap()
             assert fleet._retired == []
             assert stage.alive == 0
+
+    asyncio.run(main())
+
+
+def test_a_new_snapshot_of_the_same_version_is_for_the_next_instance(stage, route):
+    async def main() -> None:
+        async with fleet_of(stage) as fleet:
+            old = route("a")
+            warm = await serve(fleet, old)
+            image = replace(plain_boot(""), image=Digest("1" * 64), runtime=Digest("2" * 64))
+            renewed = replace(old, snapshot=image)
+            fleet.forget({"a": renewed})
+            pool = fleet.pool(renewed)
+            assert pool.route.snapshot == image
+            assert await serve(fleet, renewed) == warm  # it serves on
+            assert fleet.pool(old) is pool and pool.route.snapshot is None
 
     asyncio.run(main())
 

@@ -278,3 +278,15 @@ def test_versions_that_share_what_they_hold_keep_their_own_names_and_settings(st
     found = state.versions.live()
     assert found == sorted(written, key=lambda one: one.app)
     assert [one.spec.name for one in found] == ["a", "app-a", "b", "c"]
+
+
+def test_a_version_gets_a_new_snapshot_unless_it_has_become_another(path, state):
+    add(state, 1)
+    read = state.versions.get(HELLO, 1)
+    assert state.versions.set_snapshot(read, plain("once"))
+    assert not state.versions.set_snapshot(read, plain("too late"))
+    state.close()
+    again = open_state(path)
+    assert again.versions.live() == [replace(version(1), snapshot=plain("once"))]
+    assert not again.versions.set_snapshot(version(2), plain("never made"))
+    again.close()
