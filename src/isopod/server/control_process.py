@@ -18,13 +18,14 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
 
 from isopod.api.app import create_app
-from isopod.control.node import open_node
+from isopod.control.node import Node, open_node
 from isopod.control.renewing import Renewing
 from isopod.errors import IsopodError
 from isopod.server.children import READY_FD, tell_ready
 from isopod.settings import NodeSettings, child_value
 
 CONTROL_FD = "ISOPOD_CONTROL_FD"
+_LOOK_S = 0.2
 _STOP_S = 3.0  # streams that follow a log never end by themselves
 
 
@@ -60,7 +61,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
         serving = asyncio.create_task(server.serve())
         await _answers(settings, serving)
         tell_ready(ready_fd)
-        renewing = asyncio.create_task(Renewing(node).run())
+        renewing = asyncio.create_task(_renew_snapshots(node))
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -72,6 +73,13 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
             await asyncio.wait((serving,), timeout=_STOP_S)
     finally:
         node.state.close()
+
+
+async def _renew_snapshots(node: Node) -> None:
+    """Once the workers are ready too: what a start needs goes first."""
+    while not node.settings.node_path.exists():  # noqa: ASYNC110  another process writes it
+        await asyncio.sleep(_LOOK_S)
+    await Renewing(node).run()
 
 
 async def _answers(settings: NodeSettings, serving: asyncio.Task[None]) -> None:

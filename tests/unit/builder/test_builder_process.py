@@ -284,3 +284,23 @@ def test_the_key_changes_with_package_and_runtime() -> None:
     digests = [Digest(letter * 64) for letter in "abc"]
     keys = {build_key(package, runtime) for package in digests for runtime in digests}
     assert len(keys) == 9
+
+
+def test_only_a_new_snapshot_is_taken_of_what_serves_already(node: Node) -> None:
+    package = node.package(FILES)
+    _, first = node.build(node.job(package))
+    made = first["result"]
+    node.blobs.delete(package)  # not needed
+    node.trees.delete(Digest(made["build"]["app_tree"]))
+    again = {"spec": made["spec"], "build": made["build"]}
+    steps, last = node.build(node.job(package, only_snapshot=again))
+    assert {step["name"] for step in steps} == {"snapshot"}
+    assert last["result"]["spec"] == made["spec"]
+    assert last["result"]["build"] == made["build"]
+    taken = last["result"]["snapshot"]
+    assert taken["verdict"] == "sound" and taken["runtime"] == made["snapshot"]["runtime"]
+    assert node.blobs.has(Digest(taken["image"]))
+    node.blobs.delete(Digest(made["build"]["app_tree"]))
+    node.trees.delete(Digest(made["build"]["app_tree"]))
+    _, failed = node.build(node.job(package, only_snapshot=again))
+    assert failed["error"]["code"] == "blob_missing"
