@@ -60,7 +60,7 @@ def stream():
 def run(minutes: float, pace: float) -> Result:
     with many.home() as home:
         app = sites.hello(home / "hello", "[scaling]\nidle_s = 5\n", _SLOW)
-        runaway = sites.hello(home / "runaway", "[limits]\ndeadline_ms = 300\n")
+        runaway = sites.hello(home / "runaway", "[limits]\ndeadline_ms = 2000\n")
         alone = sites.hello(home / "alone", '[isolation]\nmode = "request"\n')
         with many.up(home, port=0, control_port=0) as node:
             for name, folder in [
