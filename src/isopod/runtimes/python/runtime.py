@@ -132,6 +132,7 @@ class PythonRuntime:
             preopens=(
                 Preopen(self.folder / "lib", "/usr/local/lib"),
                 Preopen(self.folder / "guest", "/isopod"),
+                Preopen(self.folder / "mpl-data", artifacts.MPL_DATA_GUEST),
                 *preopens,
             ),
             memory_bytes=memory_mib << 20,
