@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from isopod.errors import DataDirUnusable, NodeAlreadyRunning
-from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir
+from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.node_file import remove_node_file, write_node_file
 from isopod.settings import NodeSettings
 
@@ -90,3 +90,17 @@ def test_the_node_file_is_private_and_goes_away(settings):
     remove_node_file(settings.node_path)
     remove_node_file(settings.node_path)
     assert not settings.node_path.exists()
+
+
+def test_what_writers_left_behind_is_swept(settings):
+    prepare_data_dir(settings)
+    left = []
+    for folder in (settings.blobs_dir, settings.trees_dir, settings.images_dir):
+        folder.mkdir(exist_ok=True)
+        left.append(folder / ".tmp-1-abc")
+    left[0].write_bytes(b"half")
+    for path in left[1:]:
+        path.mkdir()
+        (path / "half").write_bytes(b"half")
+    sweep(settings)
+    assert not [path for path in left if path.exists()]
