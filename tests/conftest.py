@@ -1,8 +1,13 @@
 """What tests of several packages share."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background lets them, and so every process they start, ignore
+# Ctrl-C: tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from isopod import runtimes
 from isopod.settings import NodeSettings
