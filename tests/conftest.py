@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from isopod import runtimes
+from isopod.settings import NodeSettings
+
 # A shell that starts the tests in the background lets them, and so every process they start, ignore
 # Ctrl-C: tests of Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-from isopod import runtimes
-from isopod.settings import NodeSettings
 
 
 @pytest.fixture(scope="session")
