@@ -8,9 +8,10 @@ import pytest
 from isopod import runtimes
 from isopod.settings import NodeSettings
 
-# A shell that starts the tests in the background lets them, and so every process they start, ignore
-# Ctrl-C: tests of Ctrl-C would wait for ever.
+# Tests that were started in the background, or by nohup, ignore these, and so would every process
+# they start: tests of stopping would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
