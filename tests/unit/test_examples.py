@@ -63,7 +63,6 @@ def test_bare_wsgi_makes_a_line_only_when_the_one_before_is_taken() -> None:
 
 @pytest.mark.parametrize("name", ["flask-hello", "flask-forms"])
 def test_flask_examples_answer_natively(name: str) -> None:
-    pytest.importorskip("flask", reason="flask is in requirements-bench.lock only")
     assert call(load(name).app, "GET", "/")[0] == "200 OK"
 
 
