@@ -75,10 +75,7 @@ def text(value: str) -> tuple[Any, int]:
 
 def error_message(error: Any) -> str:
     """The message of an owned error pointer, which is freed."""
-    name = raw.wasm_byte_vec_t()
-    raw.wasmtime_error_message(error, byref(name))
-    message = ctypes.string_at(name.data, name.size).decode("utf-8", "replace")
-    raw.wasm_byte_vec_delete(byref(name))
+    message = _message(raw.wasmtime_error_message, error)
     raw.wasmtime_error_delete(error)
     return message
 
@@ -96,9 +93,14 @@ def trap_code(trap: Any) -> int | None:
 
 def trap_message(trap: Any) -> str:
     """The message of an owned trap pointer, which is freed."""
-    name = raw.wasm_byte_vec_t()
-    raw.wasm_trap_message(trap, byref(name))
-    message = ctypes.string_at(name.data, name.size).decode("utf-8", "replace")
-    raw.wasm_byte_vec_delete(byref(name))
+    message = _message(raw.wasm_trap_message, trap)
     raw.wasm_trap_delete(trap)
     return message.rstrip("\0")
+
+
+def _message(read: Any, pointer: Any) -> str:
+    text = raw.wasm_byte_vec_t()
+    read(pointer, byref(text))
+    message = ctypes.string_at(text.data, text.size).decode("utf-8", "replace")
+    raw.wasm_byte_vec_delete(byref(text))
+    return message

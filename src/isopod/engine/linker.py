@@ -90,7 +90,13 @@ class Linkage:
 
         trampoline = ffi.AsyncCallback(callback)
         kind = wasmtime.FuncType([wasmtime.ValType.i32()] * arity, [wasmtime.ValType.i32()])
-        error = raw.wasmtime_linker_define_async_func(
+        self._add(raw.wasmtime_linker_define_async_func, module, name, kind, trampoline)
+        return trampoline
+
+    def _add(
+        self, define: Any, module: str, name: str, kind: wasmtime.FuncType, trampoline: Any
+    ) -> None:
+        error = define(
             self._linker.ptr(),
             *ffi.text(module),
             *ffi.text(name),
@@ -101,7 +107,6 @@ class Linkage:
         )
         if error:
             raise EngineError(f"cannot define {module}.{name}: {ffi.error_message(error)}")
-        return trampoline
 
     def _define_clock(self) -> Any:
         """`clock_time_get` answers at once, so it is an ordinary function: 3 us a call."""
@@ -124,17 +129,7 @@ class Linkage:
         trampoline = ffi.Callback(callback)
         i32, i64 = wasmtime.ValType.i32(), wasmtime.ValType.i64()
         kind = wasmtime.FuncType([i32, i64, i32], [i32])
-        error = raw.wasmtime_linker_define_func(
-            self._linker.ptr(),
-            *ffi.text(_WASI),
-            *ffi.text("clock_time_get"),
-            kind.ptr(),
-            trampoline,
-            None,
-            ffi.NO_FINALIZER,
-        )
-        if error:
-            raise EngineError(f"cannot define clock_time_get: {ffi.error_message(error)}")
+        self._add(raw.wasmtime_linker_define_func, _WASI, "clock_time_get", kind, trampoline)
         return trampoline
 
     def _on_resume(self, _env: Any) -> bool:

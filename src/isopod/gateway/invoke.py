@@ -33,7 +33,7 @@ _NO_BODY = frozenset({204, 304})
 
 
 class Invocation:
-    """Runs a request. `began` tells whether the client has got a response head."""
+    """Runs a request."""
 
     def __init__(
         self,
@@ -44,7 +44,6 @@ class Invocation:
         timing: Timing,
         request_id: str,
     ) -> None:
-        self.began = False
         self._slot = slot
         self._request = request
         self._body = body
@@ -91,7 +90,6 @@ class Invocation:
         _check_length(response, silent=silent)
         self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
         headers = outgoing(response.headers, self._request_id, self._timing.header())
-        self.began = True
         await self._send(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )
