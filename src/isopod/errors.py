@@ -143,6 +143,40 @@ class Unauthorized(IsopodError):
     default_hint = "run `isopod login URL`, or set ISOPOD_TOKEN"
 
 
+class Forbidden(IsopodError):
+    code, status, whose = "forbidden", 403, "caller"
+    default_hint = "ask for a token with that scope: `isopod tokens create --help`"
+
+
+class TenantNotFound(IsopodError):
+    code, status, whose = "tenant_not_found", 404, "caller"
+    default_hint = "`isopod tenants` lists the tenants of this node"
+
+
+class TenantSuspended(IsopodError):
+    code, status, whose = "tenant_suspended", 403, "caller"
+    default_hint = "the node's operator suspended this tenant; ask them"
+
+
+class TokenNotFound(IsopodError):
+    code, status, whose = "token_not_found", 404, "caller"
+    default_hint = "`isopod tokens` lists the tokens of this tenant"
+
+
+class TooManyRequests(IsopodError):
+    """`details["retry_after_s"]`: whole seconds, sent as Retry-After too."""
+
+    code, status, whose = "too_many_requests", 429, "caller"
+    default_hint = "wait for as long as Retry-After says"
+
+
+class QuotaExceeded(IsopodError):
+    """`details`: quota (its name), limit, used."""
+
+    code, status, whose = "quota_exceeded", 403, "caller"
+    default_hint = "free some of it, or ask the node's operator for more"
+
+
 class HostRefused(IsopodError):
     code, status, whose = "host_refused", 421, "caller"
 
@@ -253,6 +287,21 @@ class MemoryLimitExceeded(IsopodError):
     default_hint = "raise limits.memory_mib in isopod.toml"
 
 
+class CpuLimitExceeded(IsopodError):
+    code, status, whose = "cpu_limit_exceeded", 504, "app"
+    default_hint = "raise limits.cpu_ms_per_request in isopod.toml"
+
+
+class ResponseTooLarge(IsopodError):
+    code, status, whose = "response_too_large", 502, "app"
+    default_hint = "raise limits.max_response_mib in isopod.toml"
+
+
+class DiskLimitExceeded(IsopodError):
+    code, status, whose = "disk_limit_exceeded", 507, "app"
+    default_hint = "raise limits.disk_mib in isopod.toml, or write less under /tmp"
+
+
 class StackLimitExceeded(IsopodError):
     code, status, whose = "stack_limit_exceeded", 502, "app"
     default_hint = "the guest recursed deeper than its stack"
@@ -350,6 +399,17 @@ class RuntimeNotPrepared(IsopodError):
 
 class RuntimePrepareFailed(IsopodError):
     code, status, whose = "runtime_prepare_failed", 500, "node"
+
+
+class SandboxUnavailable(IsopodError):
+    """`details["missing"]`: what the kernel lacks or forbids."""
+
+    code, status, whose = "sandbox_unavailable", 500, "node"
+    default_hint = "`isopod doctor` says what is missing; without --require-sandbox the node starts"
+
+
+class StatementInvalid(IsopodError):
+    code, status, whose = "statement_invalid", 422, "caller"
 
 
 class EngineError(IsopodError):

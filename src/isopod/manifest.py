@@ -1,8 +1,9 @@
 """isopod.toml: what a folder says of its app. Everything in it is optional.
 
-[app] name, runtime, entrypoint; [scaling] max_instances, idle_s, queue; [limits] memory_mib,
-deadline_ms, max_request_mib; [health] path; [startup] snapshot, warmup, before_snapshot,
-after_restore; [isolation] mode; [env] KEY = "value". Anything else is refused, with the file, the
+[app] name, runtime, entrypoint, debug; [scaling] max_instances, idle_s, queue; [limits] memory_mib,
+deadline_ms, cpu_ms_per_request, max_instances, max_request_mib, max_response_mib, log_kib_per_s,
+disk_mib; [health] path; [startup] snapshot, warmup, before_snapshot, after_restore; [isolation]
+mode, cordon; [env] KEY = "value". Anything else is refused, with the file, the
 key and the line: a misspelt limit that is ignored would be found out too late.
 """
 
@@ -27,6 +28,7 @@ from isopod.model.app import (
     WarmupRequest,
 )
 from isopod.model.ids import AppName
+from isopod.model.tenant import Cordon
 
 FILE_NAME = "isopod.toml"
 _MAX_FILE_BYTES = 256 << 10
@@ -59,12 +61,18 @@ class Manifest:
     memory_mib: int | None = None
     deadline_ms: int | None = None
     max_request_mib: int | None = None
+    cpu_ms_per_request: int | None = None
+    max_response_mib: int | None = None
+    log_kib_per_s: int | None = None
+    disk_mib: int | None = None
     health_path: str | None = None
     snapshot: bool | None = None
     warmup: tuple[WarmupRequest, ...] | None = None
     before_snapshot: str | None = None
     after_restore: str | None = None
     isolation: IsolationMode | None = None
+    cordon: Cordon | None = None
+    debug: bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
     def to_spec(
@@ -82,7 +90,8 @@ class Manifest:
             limits=replace(Limits(), **self._said(Limits)),
             health=health,
             startup=replace(unsaid, **self._said(Startup)),
-            isolation=Isolation() if self.isolation is None else Isolation(self.isolation),
+            isolation=Isolation(self.isolation or "app", self.cordon or "shared"),
+            debug=bool(self.debug),
         )
 
     def _said(self, section: type[Scaling | Limits | Startup]) -> dict[str, Any]:
@@ -196,6 +205,12 @@ def _mode(value: Any) -> str:
     return str(value)
 
 
+def _cordon(value: Any) -> str:
+    if value not in ("shared", "tenant"):
+        raise ValueError('must be "shared" or "tenant"')
+    return str(value)
+
+
 def _warmup(value: Any) -> tuple[WarmupRequest, ...]:
     if not isinstance(value, list):
         raise ValueError('must be a list, such as ["/", {path = "/x", method = "POST"}]')
@@ -277,6 +292,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
         "name": ("name", _name),
         "runtime": ("runtime", _runtime),
         "entrypoint": ("entrypoint", _entrypoint),
+        "debug": ("debug", _true_or_false),
     },
     "scaling": {
         "max_instances": ("max_instances", _whole(1, 1000)),
@@ -287,6 +303,11 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
         "memory_mib": ("memory_mib", _whole(32, 4095)),  # a 32-bit guest's address space
         "deadline_ms": ("deadline_ms", _whole(10, 3_600_000)),
         "max_request_mib": ("max_request_mib", _whole(1, 4096)),
+        "max_response_mib": ("max_response_mib", _whole(1, 1 << 20)),
+        "cpu_ms_per_request": ("cpu_ms_per_request", _whole(1, 3_600_000)),
+        "max_instances": ("max_instances", _whole(1, 1000)),  # as in [scaling]
+        "log_kib_per_s": ("log_kib_per_s", _whole(1, 1 << 20)),
+        "disk_mib": ("disk_mib", _whole(0, 1 << 20)),
     },
     "health": {"path": ("health_path", _path)},
     "startup": {
@@ -295,7 +316,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
         "before_snapshot": ("before_snapshot", _hook),
         "after_restore": ("after_restore", _hook),
     },
-    "isolation": {"mode": ("isolation", _mode)},
+    "isolation": {"mode": ("isolation", _mode), "cordon": ("cordon", _cordon)},
 }
 
 

@@ -18,15 +18,19 @@ from pathlib import Path
 
 from isopod.errors import DiskFull, StateBusy, StateCorrupt
 from isopod.model.route import Route
+from isopod.model.tenant import Tenant, TenantName
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS routes (name TEXT PRIMARY KEY, body TEXT NOT NULL, sha256 TEXT NOT NULL)
+WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tenants (name TEXT PRIMARY KEY, body TEXT NOT NULL, sha256 TEXT NOT NULL)
 WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL);
 INSERT OR IGNORE INTO meta VALUES (1, 0);
 """
 _CACHED_NAMES = 4096  # per worker; unknown names are cached too, so the bound matters
 _BUSY_MS = 5000
+_Row = tuple[str, str, str]  # name, JSON, its sha256
 
 
 class RouteWriter:
@@ -36,16 +40,17 @@ class RouteWriter:
         self._path = path
         self._create()
 
-    def replace_all(self, routes: Iterable[Route]) -> None:
-        """Make the table hold exactly `routes`. A damaged file is replaced by a new one."""
+    def replace_all(self, routes: Iterable[Route], tenants: Iterable[Tenant] = ()) -> None:
+        """Make the file hold exactly these. A damaged one is replaced by a new one."""
         rows = [_row(route) for route in routes]
+        tenant_rows = [_row(tenant) for tenant in tenants]
         try:
             if self._damaged():
                 self._forget()
-            self._write_all(rows)
+            self._write_all(rows, tenant_rows)
         except StateCorrupt:
             self._forget()
-            self._write_all(rows)
+            self._write_all(rows, tenant_rows)
 
     def put(self, *routes: Route) -> None:
         """All of them or none."""
@@ -53,14 +58,24 @@ class RouteWriter:
             rows = [_row(route) for route in routes]
             db.executemany("INSERT OR REPLACE INTO routes VALUES (?, ?, ?)", rows)
 
+    def put_tenant(self, tenant: Tenant) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO tenants VALUES (?, ?, ?)", _row(tenant))
+
+    def remove_tenant(self, name: str) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM tenants WHERE name = ?", (name,))
+
     def remove(self, name: str) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM routes WHERE name = ?", (name,))
 
-    def _write_all(self, rows: list[tuple[str, str, str]]) -> None:
+    def _write_all(self, rows: list[_Row], tenant_rows: list[_Row]) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM routes")
             db.executemany("INSERT INTO routes VALUES (?, ?, ?)", rows)
+            db.execute("DELETE FROM tenants")
+            db.executemany("INSERT INTO tenants VALUES (?, ?, ?)", tenant_rows)
 
     def _create(self) -> None:
         self._path.touch(mode=0o600)
@@ -126,6 +141,15 @@ class RouteTable:
                 self._cache.popitem(last=False)
             return route
 
+    def tenants(self) -> dict[TenantName, Tenant]:
+        """Every tenant that control wrote; who is not among them has no quota but the node's."""
+        with _translated(self._path):
+            db = self._open()
+            rows = [] if db is None else db.execute("SELECT name, body, sha256 FROM tenants")
+            bodies = [_checked(self._path, f"tenant {name!r}", b, s) for name, b, s in rows]
+        found = (Tenant.from_json(json.loads(body)) for body in bodies)
+        return {tenant.name: tenant for tenant in found}
+
     def changed(self) -> bool:
         """Whether anything was committed since the last call (true at first)."""
         with _translated(self._path):
@@ -174,18 +198,22 @@ def _data_version(db: sqlite3.Connection) -> int:
 _canonical = json.JSONEncoder(sort_keys=True).encode
 
 
-def _row(route: Route) -> tuple[str, str, str]:
-    body = _canonical(route.to_json())
-    return route.name, body, hashlib.sha256(body.encode()).hexdigest()
+def _row(one: Route | Tenant) -> _Row:
+    body = _canonical(one.to_json())
+    return one.name, body, hashlib.sha256(body.encode()).hexdigest()
 
 
 def _route(path: Path, name: str, body: str, sha256: str) -> Route:
+    return Route.from_json(json.loads(_checked(path, f"the route of app {name!r}", body, sha256)))
+
+
+def _checked(path: Path, what: str, body: str, sha256: str) -> str:
     if hashlib.sha256(str(body).encode()).hexdigest() != sha256:
         raise StateCorrupt(
-            f"{path}: the route of app {name!r} does not match its checksum",
+            f"{path}: {what} does not match its checksum",
             hint="restart the node: it rebuilds routes.db from state.db",
         )
-    return Route.from_json(json.loads(body))
+    return body
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from isopod.gateway.logs import AppLog
 from isopod.gateway.pool import IdleInstance, to_evict
 from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
 from isopod.gateway.turns import Turns
+from isopod.model.ids import Digest
 from isopod.model.route import Route
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,11 @@ class Fleet:
     @property
     def names(self) -> list[str]:
         return list(self._pools)
+
+    def images(self) -> set[Digest]:
+        """Of the versions that instances may be started of."""
+        snapshots = (pool.route.snapshot for pool in self._all())
+        return {snapshot.image for snapshot in snapshots if snapshot is not None}
 
     def sleep(self, app: str) -> int:
         """End an app's idle instances now."""

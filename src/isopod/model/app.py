@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
+from isopod.model.tenant import Cordon
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Limits:
     memory_mib: int = 256  # linear memory
     deadline_ms: int = 30_000  # wall clock per request, waits for the client not counted
     max_request_mib: int = 100  # request body
+    cpu_ms_per_request: int = 0  # guest CPU; 0: only the deadline bounds it
+    max_response_mib: int = 1024  # response body
+    log_kib_per_s: int = 256  # sustained; what is more is dropped, and the log says so
+    disk_mib: int = 256  # what an instance may write under /tmp
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,11 @@ IsolationMode = Literal["app", "request"]
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What shares an instance's memory: all requests to the app, or no two requests."""
+    """What shares an instance's memory: all requests to the app, or no two requests; and what
+    shares its worker process: all tenants, or this one alone."""
 
     mode: IsolationMode = "app"
+    cordon: Cordon = "shared"  # the tenant's own setting can only make it stricter
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class AppSpec:
     health: Health = Health()
     startup: Startup = Startup()
     isolation: Isolation = Isolation()
+    debug: bool = False  # answers carry X-Isopod-CPU-Ms
 
     def to_json(self) -> dict[str, Any]:
         # Not `asdict`: it copies everything deeply, and a node that starts writes ten thousand.
@@ -114,6 +122,7 @@ class AppSpec:
                 "warmup": tuple(_members(one) for one in self.startup.warmup),
             },
             "isolation": _members(self.isolation),
+            "debug": self.debug,
         }
 
     @staticmethod
@@ -131,6 +140,7 @@ class AppSpec:
             health=health,
             startup=Startup.from_json(body["startup"]) if "startup" in body else unsaid,
             isolation=Isolation(**body.get("isolation", {})),
+            debug=bool(body.get("debug", False)),
         )
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from isopod.model.app import AppSpec
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
+from isopod.model.tenant import DEFAULT_TENANT, TenantName
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The live version of an app, as its workers see it."""
+    """The live version of an app, as its workers see it. `name` is the app's label (see
+    `isopod.model.tenant`): what its host names begin with."""
 
     name: AppName
     version: int
@@ -22,6 +24,7 @@ class Route:
     site_tree: Digest
     spec: AppSpec
     snapshot: Snapshot | None = None
+    tenant: TenantName = DEFAULT_TENANT
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -32,6 +35,7 @@ class Route:
             "site_tree": self.site_tree,
             "spec": self.spec.to_json(),
             "snapshot": self.snapshot.to_json() if self.snapshot else None,
+            "tenant": self.tenant,
         }
 
     @staticmethod
@@ -44,4 +48,5 @@ class Route:
             site_tree=Digest(body["site_tree"]),
             spec=AppSpec.from_json(body["spec"]),
             snapshot=Snapshot.from_json(body["snapshot"]) if body.get("snapshot") else None,
+            tenant=TenantName(body.get("tenant", DEFAULT_TENANT)),
         )

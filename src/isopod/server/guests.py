@@ -135,6 +135,13 @@ class GuestMaker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def keep_images(self, wanted: set[Digest]) -> None:
+        """Close every other image that is held open: a node that is deployed to for months must
+        not hold the images of all replaced versions. One that is asked for again is opened
+        again, without being hashed again."""
+        for digest in [digest for digest in self._open if digest not in wanted]:
+            self._open.pop(digest).drop()
+
     def take_failed_images(self) -> list[Digest]:
         """Images that could not be had since the last call: control looks after their blobs."""
         failed, self._untold = sorted(self._untold), set()

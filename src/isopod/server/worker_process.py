@@ -163,6 +163,7 @@ class Worker:
     def _apply_routes(self) -> None:
         self._known_routes.clear()
         self.fleet.forget({name: self.routes.get(name) for name in self.fleet.names})
+        self.maker.keep_images(self.fleet.images())
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {

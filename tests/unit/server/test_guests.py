@@ -309,16 +309,43 @@ def test_when_the_images_disk_is_full_the_app_boots(bench, tmp_path):
         subprocess.run(["umount", str(small)], check=True)
 
 
+def open_images(bench) -> int:
+    found = 0
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            found += str(bench.images_dir) in str(fd.readlink())
+    return found
+
+
+def test_an_image_that_no_version_wants_any_more_is_closed_after_its_last_start(bench):
+    worker = bench.worker()
+
+    async def main() -> None:
+        guest, remove = await worker(bench.route, lambda *_: None)  # made, not started
+        worker.keep_images({bench.digest})
+        assert open_images(bench) == 1
+        worker.keep_images(set())
+        assert open_images(bench) == 1  # its first slice has yet to map it
+        await guest.start()
+        assert (await guest.send(REQUEST, bench.no_body)).body.decode() == bench.image_boot
+        guest.close()
+        remove()
+        assert open_images(bench) == 0
+        again, remove = await worker(bench.route, lambda *_: None)
+        assert open_images(bench) == 1
+        again.close()
+        remove()
+        worker.close()
+
+    bench.runner.run(main())
+
+
 def test_images_in_use_stay_open_and_others_are_closed(bench, monkeypatch):
     monkeypatch.setattr(guests, "_MAX_OPEN_IMAGES", 1)
     worker = bench.worker()
 
     def descriptors() -> int:
-        found = 0
-        for fd in Path("/proc/self/fd").iterdir():
-            with contextlib.suppress(OSError):  # the listing's own
-                found += str(bench.images_dir) in str(fd.readlink())
-        return found
+        return open_images(bench)
 
     # The same memory under another name: a second image.
     raw = bytearray(bench.blobs.path(bench.digest).read_bytes())

@@ -1,0 +1,1 @@
+"""Usage: meter (in memory) -> spool (SQLite, per node) -> ledger (idempotent) -> roll-ups, bill."""
