@@ -10,12 +10,12 @@ key and the line: a misspelt limit that is ignored would be found out too late.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from isopod import toml_text
 from isopod.errors import ManifestInvalid, NameInvalid
 from isopod.model.app import (
     AppSpec,
@@ -29,6 +29,7 @@ from isopod.model.app import (
 )
 from isopod.model.ids import AppName
 from isopod.model.tenant import Cordon
+from isopod.toml_text import TomlInvalid, shown
 
 FILE_NAME = "isopod.toml"
 _MAX_FILE_BYTES = 256 << 10
@@ -112,34 +113,29 @@ def load(folder: Path) -> Manifest:
     if len(data) > _MAX_FILE_BYTES:
         raise ManifestInvalid(f"{FILE_NAME} is larger than {_MAX_FILE_BYTES >> 10} KiB")
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ManifestInvalid(
-            f"{FILE_NAME}, line {line}: not UTF-8", details={"file": FILE_NAME, "line": line}
-        ) from error
+        text = toml_text.decode(data)
+    except TomlInvalid as error:
+        raise _not_toml(error) from error
     return parse(text)
 
 
 def parse(text: str) -> Manifest:
     """The manifest in `text`. Raises `ManifestInvalid` with file, key and line in details."""
     try:
-        body = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        # Without a position it is at the end of the document.
-        line = int(found[1]) if found else text.count("\n") + 1
-        why = re.sub(r" \(at [^)]*\)$", "", str(error))
-        raise ManifestInvalid(
-            f"{FILE_NAME}, line {line}: {why[:1].lower()}{why[1:]}",
-            hint='a value is written as key = "text" or key = 1, below its [section]',
-            details={"file": FILE_NAME, "line": line},
-        ) from error
-    except (RecursionError, ValueError) as error:  # nested too deep; a number of 5,000 digits
-        raise ManifestInvalid(
-            f"{FILE_NAME} cannot be read: {error}", details={"file": FILE_NAME}
-        ) from error
+        body = toml_text.parse(text)
+    except TomlInvalid as error:
+        raise _not_toml(error) from error
     return _Reader(text).manifest(body)
+
+
+def _not_toml(error: TomlInvalid) -> ManifestInvalid:
+    if not error.line:
+        return ManifestInvalid(f"{FILE_NAME} {error.why}", details={"file": FILE_NAME})
+    return ManifestInvalid(
+        f"{FILE_NAME}, line {error.line}: {error.why}",
+        hint='a value is written as key = "text" or key = 1, below its [section]',
+        details={"file": FILE_NAME, "line": error.line},
+    )
 
 
 # -- what each key may hold -----------------------------------------------------------------
@@ -232,7 +228,7 @@ def _warmup_request(entry: Any) -> WarmupRequest:
         raise ValueError('must be a path, or a table such as {path = "/x", method = "POST"}')
     for key in entry:
         if key not in ("path", "method", "headers", "body"):
-            raise ValueError(f"holds {_shown(key)}; known are path, method, headers and body")
+            raise ValueError(f"holds {shown(key)}; known are path, method, headers and body")
     if "path" not in entry:
         raise ValueError("lacks its path")
     method = entry.get("method", "GET")
@@ -259,7 +255,7 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
         raise ValueError(f"has more than {_MAX_WARMUP_HEADERS} headers")
     for name, text in value.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"has a header named {_shown(name)}, which no header can be")
+            raise ValueError(f"has a header named {shown(name)}, which no header can be")
         if name.lower() in _OUR_HEADERS:
             raise ValueError(f"has the header {name!r}, which follows from the request")
         if not isinstance(text, str) or not _HEADER_VALUE.fullmatch(text) or len(text) > 8192:
@@ -322,7 +318,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
 
 class _Reader:
     def __init__(self, text: str) -> None:
-        self._lines = text.splitlines()
+        self._text = text
 
     def manifest(self, body: Mapping[str, Any]) -> Manifest:
         values: dict[str, Any] = {}
@@ -339,11 +335,24 @@ class _Reader:
                 if key not in keys:
                     self._fail(section, key, "is not known", list(keys))
                 name, check = keys[key]
+                before = values.get(name)
                 try:
                     values[name] = check(value)
                 except ValueError as error:
                     self._fail(section, key, str(error), value=value)
+                if before is not None and before != values[name]:
+                    # max_instances: a limit by nature, and scaling by habit.
+                    why = f"says {value!r} and [{self._other(section, name)}] {key} says {before!r}"
+                    self._fail(section, key, f"{why}: keep one of the two")
         return Manifest(**values)
+
+    def _other(self, section: str, name: str) -> str:
+        """The section beside `section` that sets the same field."""
+        return next(
+            other
+            for other, keys in _SECTIONS.items()
+            if other != section and any(name == set_by for set_by, _ in keys.values())
+        )
 
     def _env(self, content: Mapping[str, Any]) -> dict[str, str]:
         for key, value in content.items():
@@ -359,13 +368,13 @@ class _Reader:
     def _fail(
         self, section: str, key: str, why: str, known: list[str] | None = None, value: Any = None
     ) -> NoReturn:
-        line = self._line_of(section, key)
+        line = toml_text.line_of(self._text, section, key)
         at = f"{FILE_NAME}, line {line}" if line else FILE_NAME
         name = f"[{section}] {key}" if section else f"[{key}]"
         # A list of warm-ups is not shown: it is long, and a header may be a secret.
-        shown = "" if value is None or key == "warmup" else f", not {_shown(value)}"
+        but = "" if value is None or key == "warmup" else f", not {shown(value)}"
         raise ManifestInvalid(
-            f"{at}: {name} {why}{shown}",
+            f"{at}: {name} {why}{but}",
             hint=f"known here: {', '.join(known)}" if known else "",
             details={
                 "file": FILE_NAME,
@@ -373,39 +382,3 @@ class _Reader:
                 "key": f"{section}.{key}" if section else key,
             },
         )
-
-    def _line_of(self, section: str, key: str) -> int:
-        """The line that holds the key, as well as a look at the lines can tell; 0 if not.
-
-        tomllib gives no positions. A key may be dotted (`scaling.queue = 1`) or in an inline
-        table (`app = {name = "x"}`): then the line that starts the section is given.
-        """
-        wanted = f"{section}.{key}" if section else key
-        current = ""
-        section_line = 0
-        for number, line in enumerate(self._lines, 1):
-            if header := re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line):
-                current = _bare(header[1])
-                if current == wanted or current.startswith(f"{wanted}."):
-                    return number
-                if current == section:
-                    section_line = section_line or number
-                continue
-            if not (pair := re.match(r"\s*([^=#]+?)\s*=", line)):
-                continue
-            left = _bare(pair[1])
-            full = f"{current}.{left}" if current else left
-            if full == wanted or full.startswith(f"{wanted}."):
-                return number
-            if section and full == section:
-                section_line = section_line or number
-        return section_line
-
-
-def _bare(key: str) -> str:
-    return ".".join(part.strip().strip("\"'") for part in key.split("."))
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

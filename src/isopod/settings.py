@@ -1,9 +1,9 @@
 """What an operator may configure, and the only place that reads the environment.
 
 An option given on the command line wins over its `ISOPOD_...` variable, which wins over the
-default. Settings reach child processes as JSON in `ISOPOD_NODE_SETTINGS`. Bad values raise
-`SettingInvalid`; the command line turns it into a usage error (`errors` is a sibling of this
-module, so it cannot be raised here).
+settings file, which wins over the default. Settings reach child processes as JSON in
+`ISOPOD_NODE_SETTINGS`. Bad values raise `SettingInvalid`; the command line turns it into a usage
+error (`errors` is a sibling of this module, so it cannot be raised here).
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from isopod import settings_file
+from isopod.settings_file import Prices, SettingInvalid, SettingsFile
+
 CHILD_SETTINGS = "ISOPOD_NODE_SETTINGS"
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
-
-
-class SettingInvalid(ValueError):
-    """A setting's text has the wrong form. Says where the value came from."""
 
 
 def _cpus() -> int:
@@ -53,7 +52,8 @@ def _half_of_memory_mib() -> int:
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """One node's configuration. Every field is also an option or an `ISOPOD_...` variable."""
+    """One node's configuration. Every field but the prices is an `ISOPOD_...` variable, and many
+    are options; all but data_dir may stand in the settings file."""
 
     data_dir: Path = field(default_factory=_default_data_dir)  # state, blobs, logs; one node each
     host: str = "127.0.0.1"  # address the gateway listens on
@@ -70,6 +70,7 @@ class NodeSettings:
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
     debug: bool = False  # tracebacks of our own faults on standard error
+    prices: Prices = field(default_factory=Prices)  # of the settings file's [prices]
 
     def __post_init__(self) -> None:
         for name in ("port", "control_port"):
@@ -88,10 +89,17 @@ class NodeSettings:
             raise SettingInvalid(f"domain {self.domain!r} is not a host name")
 
     @staticmethod
-    def load(**overrides: object) -> NodeSettings:
-        """Options (None: not given) over the environment over the defaults."""
+    def load(*, config: Path | None = None, **overrides: object) -> NodeSettings:
+        """Options (None: not given) over the environment over the settings file over the
+        defaults. `config` is the file, else ISOPOD_CONFIG names it, else there is none."""
         values: dict[str, Any] = {}
+        path = config or Path(os.environ.get(variable("config"), ""))
+        if path.name:
+            file = settings_file.read(path.expanduser(), _file_kinds())
+            values = {**_checked(file), "prices": file.prices}
         for spec in fields(NodeSettings):
+            if spec.name == "prices":
+                continue
             given = overrides.get(spec.name)
             text = os.environ.get(variable(spec.name))
             if given is not None:
@@ -113,7 +121,11 @@ class NodeSettings:
 
     def to_json(self) -> dict[str, Any]:
         body = asdict(self)
-        return body | {"data_dir": str(self.data_dir), "cache_dir": str(self.cache_dir)}
+        return body | {
+            "data_dir": str(self.data_dir),
+            "cache_dir": str(self.cache_dir),
+            "prices": self.prices.to_json(),
+        }
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> NodeSettings:
@@ -122,6 +134,7 @@ class NodeSettings:
             values[name] = Path(values[name])
         for name in ("trusted_proxies", "control_names"):
             values[name] = tuple(values[name])
+        values["prices"] = Prices.from_json(values["prices"])
         return NodeSettings(**values)
 
     @property
@@ -203,6 +216,22 @@ def child_environment(settings: NodeSettings | None = None, **extra: str) -> dic
 def child_value(name: str) -> str:
     """A value that our parent process handed us, such as `ISOPOD_READY_FD`; "" when absent."""
     return os.environ.get(name, "")
+
+
+def _file_kinds() -> dict[str, str]:
+    """What the settings file's [node] may hold: name and annotated type."""
+    apart = {"data_dir", "prices"}
+    return {spec.name: str(spec.type) for spec in fields(NodeSettings) if spec.name not in apart}
+
+
+def _checked(file: SettingsFile) -> dict[str, Any]:
+    """Each of the file's values by itself, so that a wrong one is told with its line."""
+    for name, value in file.node.items():
+        try:
+            NodeSettings(**{name: value})
+        except SettingInvalid as bad:
+            file.refuse("node", name, f"is wrong: {bad}")
+    return dict(file.node)
 
 
 def _parse(name: str, kind: str, text: str) -> object:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from isopod.settings import ClientSettings, NodeSettings, SettingInvalid, child_environment
+from isopod.settings import ClientSettings, NodeSettings, child_environment
+from isopod.settings_file import SettingInvalid
 
 
 def test_an_option_wins_over_the_environment_which_wins_over_the_default(monkeypatch):
@@ -36,8 +37,14 @@ def test_a_bad_value_is_named(monkeypatch, name, text):
 
 
 def test_settings_reach_a_child_whole(monkeypatch, tmp_path):
+    (tmp_path / "node.toml").write_text("[prices]\ncpu_ms = 0.000000000000000001\n")
     settings = NodeSettings.load(
-        data_dir=tmp_path, trusted_proxies=("10.0.0.1",), port=1, debug=True, drain_s=2.5
+        config=tmp_path / "node.toml",
+        data_dir=tmp_path,
+        trusted_proxies=("10.0.0.1",),
+        port=1,
+        debug=True,
+        drain_s=2.5,
     )
     environment = child_environment(settings)
     monkeypatch.setenv("ISOPOD_NODE_SETTINGS", environment["ISOPOD_NODE_SETTINGS"])

@@ -15,7 +15,7 @@ import typer
 from isopod import __version__
 from isopod.cli import apps, deploy, login, logs, output, runtimes, status, up
 from isopod.errors import IsopodError, UsageError
-from isopod.settings import SettingInvalid
+from isopod.settings_file import SettingInvalid
 
 cli = typer.Typer(
     name="isopod",

@@ -39,6 +39,10 @@ def register(cli: typer.Typer) -> None:
 
 def up(
     *,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help="A settings file: isopod-node.toml. (ISOPOD_CONFIG)"),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="D", help="Where the node keeps everything.")
     ] = None,
@@ -75,6 +79,7 @@ def up(
     from isopod.settings import NodeSettings
 
     settings = NodeSettings.load(
+        config=config,
         data_dir=data_dir,
         host=host,
         port=port,
