@@ -232,3 +232,23 @@ def test_deeply_nested_input_is_our_error() -> None:
         parse("a = " + "[" * 100_000)
     with pytest.raises(ManifestInvalid):
         parse("a = " + "9" * 10_000)
+
+
+def test_max_instances_may_stand_in_either_section_or_in_both_with_one_value():
+    for text in (
+        "[limits]\nmax_instances = 3",
+        "[scaling]\nmax_instances = 3",
+        "[limits]\nmax_instances = 3\n[scaling]\nmax_instances = 3",
+    ):
+        assert parse(text).max_instances == 3
+
+
+@pytest.mark.parametrize(("first", "second"), [("scaling", "limits"), ("limits", "scaling")])
+def test_two_values_of_max_instances_are_refused(first, second):
+    with pytest.raises(ManifestInvalid) as caught:
+        parse(f"[{first}]\nmax_instances = 3\n[{second}]\nmax_instances = 4")
+    assert caught.value.message == (
+        f"isopod.toml, line 4: [{second}] max_instances says 4 and [{first}] max_instances says 3: "
+        "keep one of the two"
+    )
+    assert caught.value.details["key"] == f"{second}.max_instances"

@@ -67,10 +67,13 @@ class Fleet:
             elif pool is not None and route is not None and route.version == pool.route.version:
                 pool.follow(route)
 
-    def log(self, app: str) -> AppLog:
-        if app not in self._logs:
-            self._logs[app] = AppLog(self._logs_dir, app)
-        return self._logs[app]
+    def log(self, route: Route) -> AppLog:
+        rate = route.spec.limits.log_kib_per_s
+        log = self._logs.get(route.name)
+        if log is None:
+            log = self._logs[route.name] = AppLog(self._logs_dir, route.name, kib_per_s=rate)
+        log.limit(rate)
+        return log
 
     @property
     def names(self) -> list[str]:
@@ -157,7 +160,7 @@ class Fleet:
         if self._live >= self._max_instances:
             self._end_oldest()
         self._live += 1
-        return Slot(route, self.log(route.name), self._make)
+        return Slot(route, self.log(route), self._make)
 
     def _end_oldest(self) -> None:
         """End some idle instances, least recently used first. Raises NodeBusy without one."""
@@ -225,6 +228,8 @@ class Fleet:
             with contextlib.suppress(NodeBusy):
                 self._make_room(0)
         self._retired = [pool for pool in self._retired if pool.slots or pool.queued]
+        for log in self._logs.values():
+            log.tell_dropped()
         # A thousand sleeping apps must not hold a thousand open files.
         awake = {pool.route.name for pool in self._all() if pool.slots}
         for name in [name for name in self._logs if name not in awake]:

@@ -1,7 +1,7 @@
 """One request through one guest, under its deadline; the response streams to the client.
 
 The deadline counts the app's time: waits for the client (a slow upload, a slow download) stop its
-clock, and are bounded on their own.
+clock, and are bounded on their own. A bound on its CPU counts neither those nor the app's sleeps.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 from isopod.errors import (
     ClientDisconnected,
     ClientTooSlow,
+    CpuLimitExceeded,
     DeadlineExceeded,
     GuestProtocolError,
     IsopodError,
     MemoryLimitExceeded,
+    ResponseTooLarge,
 )
 from isopod.gateway.body import CLIENT_IDLE_S, RequestBody
 from isopod.gateway.headers import outgoing
@@ -29,6 +31,8 @@ Send = Callable[[Any], Awaitable[None]]
 _WATCH_AFTER_S = 0.05
 # A guest whose client has gone may end its request for so long, before it is ended itself.
 _GRACE_S = 0.25
+# Between two looks at the CPU of a request that has little left of it and waits.
+_CPU_LOOK_S = 0.005
 _NO_BODY = frozenset({204, 304})
 
 
@@ -53,6 +57,9 @@ class Invocation:
         self._cpu_before = slot.guest.cpu_ns
         self._loop = asyncio.get_running_loop()
         self._deadline_s = slot.route.spec.limits.deadline_ms / 1e3
+        self._cpu_limit_ns = slot.route.spec.limits.cpu_ms_per_request * 1_000_000
+        self._cpu_timer: asyncio.TimerHandle | None = None
+        self._response_limit = slot.route.spec.limits.max_response_mib << 20
         self._started = self._loop.time()
         self._stopped_by: IsopodError | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -61,6 +68,8 @@ class Invocation:
         """Raises IsopodError: the caller answers it, if the client has got nothing yet."""
         deadline = self._loop.call_later(self._deadline_s, self._check_deadline)
         self._deadline_timer = deadline
+        if self._cpu_limit_ns:
+            self._check_cpu()
         watch = self._loop.call_later(_WATCH_AFTER_S, self._start_watch)
         guest = self._slot.guest
         try:
@@ -70,6 +79,8 @@ class Invocation:
             raise self._reason(error) from error
         finally:
             self._deadline_timer.cancel()
+            if self._cpu_timer is not None:
+                self._cpu_timer.cancel()
             watch.cancel()
             if self._watch is not None:
                 self._watch.cancel()
@@ -88,6 +99,8 @@ class Invocation:
         guest = self._slot.guest
         silent = self._request.method == "HEAD" or response.status in _NO_BODY
         _check_length(response, silent=silent)
+        if not silent:
+            self._check_size(max(len(response.body), response.length or 0))
         self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
         headers = outgoing(response.headers, self._request_id, self._timing.header())
         await self._send(
@@ -107,6 +120,7 @@ class Invocation:
         sent, chunk = 0, response.body
         while True:
             sent += len(chunk)
+            self._check_size(sent)
             if response.length is not None and sent > response.length:
                 raise GuestProtocolError(
                     f"the app sent more than the {response.length} bytes it declared"
@@ -128,6 +142,28 @@ class Invocation:
             raise ClientTooSlow(f"the client took nothing for {CLIENT_IDLE_S:.0f} s") from None
 
     # -- what may end it early --------------------------------------------------------------
+
+    def _check_size(self, size: int) -> None:
+        if size > self._response_limit:
+            raise ResponseTooLarge(
+                f"the response of app {self._slot.route.name!r} is larger than "
+                f"{self._response_limit >> 20} MiB"
+            )
+
+    def _check_cpu(self) -> None:
+        """A guest cannot use more CPU than time goes by, so there is nothing to look at before as
+        much time as it has CPU left: a request costs a look or two, not one per slice."""
+        left = self._cpu_limit_ns - (self._slot.guest.cpu_ns - self._cpu_before)
+        if left > 0:
+            delay = max(left / 1e9, _CPU_LOOK_S)
+            self._cpu_timer = self._loop.call_later(delay, self._check_cpu)
+            return
+        self._stop(
+            CpuLimitExceeded(
+                f"app {self._slot.route.name!r} used more CPU than its limit of "
+                f"{self._cpu_limit_ns // 1_000_000} ms per request"
+            )
+        )
 
     def _check_deadline(self) -> None:
         used = self._loop.time() - self._started - self._slot.guest.client_wait_s

@@ -1,7 +1,9 @@
 """What apps print, and what we say of them, as JSON lines in the node's logs folder.
 
 Several workers append to one file, each line in one `write`. A file that has grown past
-`MAX_BYTES` becomes `.1` and a new one begins, so an app that floods its log costs two files.
+`MAX_BYTES` becomes `.1` and a new one begins, so an app that floods its log costs two files. What
+it prints beyond its rate is dropped by the line, and a line of ours says how much; what we say of
+an app has a rate of its own, so that no flood hides it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from isopod.gateway.buckets import TokenBucket
 from isopod.model.log import LogLine, Stream
 
 MAX_BYTES = 8 << 20
@@ -21,19 +24,40 @@ MAX_LINE_BYTES = 64 << 10
 # Between two looks at whether the file is full, or another worker has rotated it.
 _RECHECK_S = 1.0
 _RECHECK_BYTES = MAX_BYTES // 8
+# What was dropped is told once in so long.
+_TELL_EVERY_S = 1.0
+# Room for less than so much in a log that overflows is not worth taking the flood apart for.
+_WORTH_SPLITTING_BYTES = 512
 
 
 class AppLog:
     """One app's log file, as one worker writes it. Losing a line is better than losing the app:
     a full disk is counted in `dropped`, never raised."""
 
-    def __init__(self, folder: Path, app: str) -> None:
+    def __init__(self, folder: Path, app: str, *, kib_per_s: int) -> None:
+        """`kib_per_s`: of the file, so that a flood of empty lines counts too."""
         self._path = folder / f"{app}.jsonl"
         self._app = app
         self._fd = -1
         self._checked = 0.0
         self._since_check = 0
         self.dropped = 0
+        self.kib_per_s = 0
+        self.limit(kib_per_s)
+        self._over_lines = 0
+        self._over_bytes = 0
+        self._over_since = 0.0
+        self._version = 0
+
+    def limit(self, kib_per_s: int) -> None:
+        """Another version may have another limit."""
+        if kib_per_s == self.kib_per_s:
+            return
+        self.kib_per_s = kib_per_s
+        now, rate = time.monotonic(), kib_per_s << 10
+        # The longest line always passes at some time.
+        burst = max(rate, 2 * MAX_LINE_BYTES)
+        self._printed, self._ours = TokenBucket(rate, burst, now), TokenBucket(rate, burst, now)
 
     def write(
         self,
@@ -72,7 +96,53 @@ class AppLog:
         ).to_json()
         del line["message"]
         head = json.dumps(line, separators=(",", ":"))[:-1] + ',"message":'
-        data = "".join([f"{head}{json.dumps(message)}}}\n" for message in messages]).encode()
+        self._version = version
+        self.tell_dropped()
+        bucket = self._ours if stream == "isopod" else self._printed
+        kept = admitted(messages, len(head) + 4, bucket.left(time.monotonic()))
+        if kept < len(messages):
+            rest = messages[kept:]
+            self.drop(len(rest), sum(map(len, rest)))
+        data = "".join([f"{head}{json.dumps(message)}}}\n" for message in messages[:kept]])
+        bucket.spend(len(data))
+        self._append(data.encode())
+
+    @property
+    def full(self) -> bool:
+        """Whether hardly a line of what the app prints would be kept now."""
+        return self._printed.left(time.monotonic()) < _WORTH_SPLITTING_BYTES
+
+    def drop(self, lines: int, size: int) -> None:
+        """Count what is not written, `size` in bytes; it will be told."""
+        if not self._over_lines:
+            self._over_since = time.monotonic()
+        self._over_lines += lines
+        self._over_bytes += size
+
+    def tell_dropped(self, *, now: bool = False) -> None:
+        """Say what was dropped in the last second; `now`: even if that second is not over."""
+        if not self._over_lines:
+            return
+        if not now and time.monotonic() - self._over_since < _TELL_EVERY_S:
+            return
+        lines, size = self._over_lines, self._over_bytes
+        self._over_lines = self._over_bytes = 0
+        message = (
+            f"dropped {lines:,} lines, {size / (1 << 20):.2f} MiB: more than "
+            f"limits.log_kib_per_s = {self.kib_per_s}"
+        )
+        line = LogLine(
+            at=round(time.time(), 3),
+            app=self._app,
+            stream="isopod",
+            message=message,
+            version=self._version,
+        )
+        self._append(json.dumps(line.to_json(), separators=(",", ":")).encode() + b"\n")
+
+    def _append(self, data: bytes) -> None:
+        if not data:
+            return
         self._since_check += len(data)
         try:
             written = os.write(self._descriptor(), data)
@@ -92,7 +162,7 @@ class AppLog:
             with contextlib.suppress(FileNotFoundError):
                 if self._path.stat().st_ino == ours.st_ino and ours.st_size < MAX_BYTES:
                     return self._fd
-            self.close()
+            self._close_file()
         self._rotate()
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return self._fd
@@ -111,9 +181,22 @@ class AppLog:
                     self._path.rename(self._path.with_name(self._path.name + ".1"))
 
     def close(self) -> None:
+        self.tell_dropped(now=True)
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def admitted(messages: Sequence[str], overhead: int, left: float) -> int:
+    """How many of the messages, from the first, fit in `left` bytes, each with its `overhead`."""
+    for count, message in enumerate(messages):
+        left -= len(message) + overhead
+        if left < 0:
+            return count
+    return len(messages)
 
 
 class LineSplitter:
@@ -132,6 +215,16 @@ class LineSplitter:
             for line in lines
             for start in range(0, max(len(line), 1), MAX_LINE_BYTES)
         ]
+
+    def skip(self, data: bytes) -> int:
+        """As `feed`, for output that nobody will read: how many lines it ended. Cheap, because a
+        flood is made of it."""
+        head, end, rest = data.rpartition(b"\n")
+        if not end:
+            self._rest = (self._rest + rest)[:MAX_LINE_BYTES]
+            return 0
+        self._rest = rest[:MAX_LINE_BYTES]
+        return head.count(b"\n") + 1
 
     def end(self) -> list[str]:
         rest, self._rest = self._rest, b""

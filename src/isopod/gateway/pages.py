@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 
 from isopod.errors import IsopodError
 
@@ -19,8 +20,14 @@ _SENTENCES = {
     "entrypoint_not_found": "The app failed to start.",
     "entrypoint_not_callable": "The app failed to start.",
     "deadline_exceeded": "The app took longer than its deadline.",
+    "cpu_limit_exceeded": "The app used more CPU than one request may.",
+    "response_too_large": "The app's response is larger than it may be.",
     "memory_limit_exceeded": "The app reached its memory limit.",
     "overloaded": "Too many requests wait for this app.",
+    "too_many_requests": "This app gets more requests than it may have.",
+    # Whose app it is, and what was agreed with them, is no visitor's business.
+    "quota_exceeded": "This app has used up what it may use for now.",
+    "tenant_suspended": "This app is not served at the moment.",
     "node_busy": "This node has no memory left for another instance.",
     "disk_full": "This node's disk is full: it cannot start another instance.",
     "node_draining": "This node is shutting down.",
@@ -39,7 +46,16 @@ _STATUS = {
     "entrypoint_not_callable": 502,
     "disk_full": 503,  # 507 says that the app needs more than it may have
 }
-_RETRY_AFTER_S = {"overloaded": 1, "node_busy": 2, "node_draining": 2, "state_busy": 1}
+# Unless the error itself knows better: details["retry_after_s"].
+_RETRY_AFTER_S = {
+    "overloaded": 1,
+    "node_busy": 2,
+    "node_draining": 2,
+    "state_busy": 1,
+    "too_many_requests": 1,
+}
+# Their hints are for the tenant.
+_NO_HINT = frozenset({"quota_exceeded", "tenant_suspended"})
 
 
 def error_page(
@@ -55,7 +71,7 @@ def error_page(
             if public
             else ("This node could not answer the request.")
         )
-    hint = error.hint if public else ""
+    hint = error.hint if public and error.code not in _NO_HINT else ""
     if wants_html(accept):
         kind, body = (
             b"text/html; charset=utf-8",
@@ -82,8 +98,14 @@ def error_page(
         (b"x-isopod-error", error.code.encode()),
     ]
     if error.code in _RETRY_AFTER_S:
-        headers.append((b"retry-after", str(_RETRY_AFTER_S[error.code]).encode()))
+        headers.append((b"retry-after", str(retry_after_s(error)).encode()))
     return status, headers, encoded
+
+
+def retry_after_s(error: IsopodError) -> int:
+    """Whole seconds, at least 1 (RFC 9110 10.2.3)."""
+    given = error.details.get("retry_after_s", _RETRY_AFTER_S.get(error.code, 1))
+    return max(1, math.ceil(float(given)))
 
 
 def wants_html(accept: str) -> bool:

@@ -136,6 +136,9 @@ class Slot:
         splitter = self._splitters.get(stream)
         if splitter is None:
             splitter = self._splitters[stream] = LineSplitter()
+        if stream != "isopod" and self._log.full:
+            self._log.drop(splitter.skip(data), len(data))
+            return
         self._write(stream, splitter.feed(data))
 
     def _write(self, stream: Stream, messages: list[str]) -> None:

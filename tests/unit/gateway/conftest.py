@@ -12,6 +12,7 @@ from isopod.gateway.slot import Slot
 from isopod.model.app import AppSpec, Limits, Scaling
 from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
+from isopod.model.tenant import TenantName
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, OutputSink
 
 Handler = Callable[["ScriptedGuest", GuestRequest, BodyReader], Awaitable[GuestResponse]]
@@ -99,7 +100,7 @@ class Stage:
         self.boot_error: Exception | None = None
         self.guests: list[ScriptedGuest] = []
         self.removed = 0
-        self.log = AppLog(logs, "shop")
+        self.log = AppLog(logs, "shop", kib_per_s=1 << 20)
 
     async def make(self, _route: Route, output: OutputSink):
         await asyncio.sleep(0)
@@ -131,6 +132,7 @@ def stage(tmp_path: Path):
 def _route(
     name: str = "shop", version: int = 1, *, max_instances: int = 2, idle_s: float = 60.0,
     queue: int = 5, deadline_ms: int = 5000, max_request_mib: int = 1,
+    cpu_ms_per_request: int = 0, max_response_mib: int = 100, tenant: str = "default",
 ) -> Route:  # fmt: skip
     digest = Digest(f"{version:064x}")
     return Route(
@@ -144,8 +146,14 @@ def _route(
             runtime="python",
             entrypoint="app:app",
             scaling=Scaling(max_instances=max_instances, idle_s=idle_s, queue=queue),
-            limits=Limits(deadline_ms=deadline_ms, max_request_mib=max_request_mib),
+            limits=Limits(
+                deadline_ms=deadline_ms,
+                max_request_mib=max_request_mib,
+                cpu_ms_per_request=cpu_ms_per_request,
+                max_response_mib=max_response_mib,
+            ),
         ),
+        tenant=TenantName(tenant),
     )
 
 

@@ -280,6 +280,84 @@ def test_a_guest_past_its_deadline_is_504_and_ended(site, stage):
     asyncio.run(main())
 
 
+def test_a_guest_that_used_up_its_cpu_is_504_and_ended(site, stage):
+    async def computes(guest, *_):
+        while True:
+            guest.cpu_ns += 1_000_000
+            await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        async with site(cpu_ms_per_request=20) as shop:
+            stage.handler = computes
+            answer = await shop.ask()
+            assert (answer.status, answer.code) == (504, "cpu_limit_exceeded")
+            assert stage.alive == 0
+            assert "cpu_limit_exceeded: app 'shop' used more CPU" in shop.log()
+
+    asyncio.run(main())
+
+
+def test_waiting_and_what_was_used_before_count_nothing_towards_the_cpu_limit(site, stage):
+    async def waits(guest, *_):
+        guest.cpu_ns += 15_000_000
+        await asyncio.sleep(0.1)
+        return GuestResponse(200, [], b"done", more=False)
+
+    async def main() -> None:
+        async with site(cpu_ms_per_request=20) as shop:
+            stage.handler = waits
+            for _ in range(3):
+                assert (await shop.ask()).body == b"done"
+            assert len(stage.guests) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("declared", "whole"), [(None, True), ((1 << 20) + 1, False)])
+def test_a_response_known_to_be_too_large_is_refused_before_its_head(site, stage, declared, whole):
+    async def large(*_):
+        body = b"x" * ((1 << 20) + 1) if whole else b"x"
+        return GuestResponse(200, [], body, more=not whole, length=declared)
+
+    async def main() -> None:
+        async with site(max_response_mib=1) as shop:
+            stage.handler = large
+            answer = await shop.ask()
+            assert (answer.status, answer.code) == (502, "response_too_large")
+            assert "larger than 1 MiB" in shop.log()
+
+    asyncio.run(main())
+
+
+def test_a_response_that_grows_too_large_is_cut(site, stage):
+    async def large(guest, *_):
+        guest.chunks = [b"x" * (1 << 19)] * 3
+        return GuestResponse(200, [], b"", more=True)
+
+    async def main() -> None:
+        async with site(max_response_mib=1) as shop:
+            stage.handler = large
+            answer = await shop.ask()
+            assert (answer.status, answer.cut, answer.complete) == (200, True, False)
+            assert len(answer.body) == 1 << 20
+            assert stage.alive == 0
+            assert "response_too_large" in shop.log()
+
+    asyncio.run(main())
+
+
+def test_the_head_of_a_response_may_declare_any_length(site, stage):
+    async def head(*_):
+        return GuestResponse(200, [], b"", more=False, length=1 << 40)
+
+    async def main() -> None:
+        async with site(max_response_mib=1) as shop:
+            stage.handler = head
+            assert (await shop.ask(method="HEAD")).status == 200
+
+    asyncio.run(main())
+
+
 def test_the_time_a_guest_waits_for_its_client_has_no_deadline(site, stage):
     async def slow_client(guest, *_):
         began = asyncio.get_running_loop().time()

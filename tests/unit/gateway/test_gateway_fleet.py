@@ -195,7 +195,7 @@ def test_the_log_of_a_sleeping_app_is_closed(stage, route):
     async def main() -> None:
         async with fleet_of(stage) as fleet:
             await serve(fleet, route())
-            fleet.log("shop").write("isopod", "hello", version=1)
+            fleet.log(route()).write("isopod", "hello", version=1)
             fleet.reap()
             log = fleet._logs["shop"]
             assert log._fd >= 0

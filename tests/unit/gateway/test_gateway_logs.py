@@ -10,6 +10,10 @@ from isopod.gateway import logs
 from isopod.gateway.logs import MAX_LINE_BYTES, AppLog, LineSplitter
 
 
+def app_log(folder: Path, *, kib_per_s: int = 1 << 20) -> AppLog:
+    return AppLog(folder, "shop", kib_per_s=kib_per_s)
+
+
 def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
@@ -35,7 +39,7 @@ def test_a_line_without_end_is_cut():
 
 
 def test_an_app_cannot_forge_a_line_of_its_log(tmp_path):
-    log = AppLog(tmp_path, "shop")
+    log = app_log(tmp_path)
     log.write("stdout", 'x"}\n{"stream":"isopod","message":"forged"}\r\x1b[2J\ud800', version=1)
     log.write_lines("stderr", ["a", ""], version=2, instance="i", request_id="r")
     log.close()
@@ -51,7 +55,7 @@ def test_an_app_cannot_forge_a_line_of_its_log(tmp_path):
 def test_a_log_costs_two_files_however_much_an_app_prints(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "MAX_BYTES", 80_000)
     monkeypatch.setattr(logs, "_RECHECK_BYTES", 10_000)
-    log = AppLog(tmp_path, "shop")
+    log = app_log(tmp_path)
     for _ in range(1000):
         log.write("stdout", "x" * 1000, version=1)
     log.close()
@@ -63,7 +67,7 @@ def test_a_log_costs_two_files_however_much_an_app_prints(tmp_path, monkeypatch)
 def test_two_workers_rotate_once(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "MAX_BYTES", 1000)
     path = tmp_path / "shop.jsonl"
-    one, other = AppLog(tmp_path, "shop"), AppLog(tmp_path, "shop")
+    one, other = app_log(tmp_path), app_log(tmp_path)
     one.write("stdout", "x" * 1000, version=1)
 
     # The other has seen a full file; just then the first renames it and begins a new one.
@@ -85,7 +89,7 @@ def test_two_workers_rotate_once(tmp_path, monkeypatch):
 
 def test_a_log_that_another_worker_rotated_is_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "_RECHECK_S", 0.0)
-    log = AppLog(tmp_path, "shop")
+    log = app_log(tmp_path)
     log.write("stdout", "old", version=1)
     (tmp_path / "shop.jsonl").rename(tmp_path / "shop.jsonl.1")
     log.write("stdout", "new", version=1)
@@ -95,14 +99,14 @@ def test_a_log_that_another_worker_rotated_is_followed(tmp_path, monkeypatch):
 
 def test_a_log_that_cannot_be_written_is_counted_not_raised(tmp_path):
     (tmp_path / "shop.jsonl").mkdir()
-    log = AppLog(tmp_path, "shop")
+    log = app_log(tmp_path)
     log.write("stdout", "lost", version=1)
     assert log.dropped == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_costs_lines_only(tmp_path):
-    log = AppLog(tmp_path, "shop")
+    log = app_log(tmp_path)
     log.write("stdout", "x", version=1)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, log._fd)
@@ -110,3 +114,75 @@ def test_a_full_disk_costs_lines_only(tmp_path):
     log.write("stdout", "lost", version=1)
     assert log.dropped == 1
     log.close()
+
+
+def test_what_is_printed_beyond_the_rate_is_dropped_by_the_line_and_told(tmp_path):
+    log = app_log(tmp_path, kib_per_s=1)
+    flood = [f"line {number} " + "x" * 100 for number in range(5000)]
+    for start in range(0, len(flood), 10):
+        log.write_lines("stdout", flood[start : start + 10], version=3)
+    assert log.full
+    log.close()
+    lines = lines_of(tmp_path / "shop.jsonl")
+    kept = [line["message"] for line in lines if line["stream"] == "stdout"]
+    assert 100 < len(kept) < 1500
+    assert set(kept) < set(flood)  # whole lines only
+    told = [line for line in lines if line["stream"] == "isopod"]
+    assert len(told) == 1
+    assert told[0]["message"].startswith(f"dropped {5000 - len(kept):,} lines, 0.")
+    assert "limits.log_kib_per_s = 1" in told[0]["message"]
+    assert told[0]["version"] == 3
+
+
+def test_a_flood_of_empty_lines_is_a_flood(tmp_path):
+    log = app_log(tmp_path, kib_per_s=1)
+    for _ in range(200):
+        log.write_lines("stdout", [""] * 1000, version=1)
+    log.close()
+    assert (tmp_path / "shop.jsonl").stat().st_size < 3 * MAX_LINE_BYTES
+
+
+def test_no_flood_hides_what_we_say_of_an_app(tmp_path):
+    log = app_log(tmp_path, kib_per_s=1)
+    for _ in range(100):
+        log.write("stdout", "x" * MAX_LINE_BYTES, version=1)
+    log.write("isopod", "deadline_exceeded: it ran on", version=1)
+    log.close()
+    assert b"it ran on" in (tmp_path / "shop.jsonl").read_bytes()
+
+
+def test_the_longest_line_passes_at_the_lowest_rate(tmp_path):
+    log = app_log(tmp_path, kib_per_s=1)
+    log.write("stdout", "x" * MAX_LINE_BYTES, version=1)
+    log.close()
+    assert len(lines_of(tmp_path / "shop.jsonl")) == 1
+
+
+def test_a_new_version_may_have_another_rate(tmp_path):
+    log = app_log(tmp_path, kib_per_s=1)
+    log.write_lines("stdout", ["x" * 100] * 5000, version=1)
+    assert log.full
+    log.limit(1000)
+    assert not log.full
+    log.close()
+
+
+@given(st.lists(st.binary(max_size=50), max_size=10), st.data())
+def test_after_skipped_output_lines_are_whole_again(pieces, data):
+    splitter, other = LineSplitter(), LineSplitter()
+    for piece in pieces:
+        if data.draw(st.booleans()):
+            assert splitter.skip(piece) == len(other.feed(piece))
+        else:
+            splitter.feed(piece)
+            other.feed(piece)
+    assert splitter.feed(b"!\nwhole\n")[1:] == ["whole"]
+    assert splitter.end() == []
+
+
+@given(st.lists(st.text(max_size=30), max_size=30), st.integers(0, 50), st.floats(-100, 2000))
+def test_as_many_lines_are_admitted_as_fit(messages, overhead, left):
+    count = logs.admitted(messages, overhead, left)
+    sizes = [len(message) + overhead for message in messages]
+    assert count == 0 or sum(sizes[:count]) <= left
+    assert count == len(messages) or sum(sizes[: count + 1]) > left

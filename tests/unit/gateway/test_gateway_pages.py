@@ -51,10 +51,29 @@ def test_every_error_has_a_page_that_tells_strangers_nothing_of_ours(kind, accep
         assert json.loads(text)["error"]["request_id"] == "id-1"
 
 
-@pytest.mark.parametrize("code", ["overloaded", "node_busy", "node_draining"])
+@pytest.mark.parametrize("code", ["overloaded", "node_busy", "node_draining", "too_many_requests"])
 def test_who_may_try_again_is_told_when(code):
     _, headers, _ = error_page(errors.ERRORS[code]("x"), request_id="", accept="")
     assert b"retry-after" in dict(headers)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0, b"1"), (0.2, b"1"), (2.01, b"3"), (60, b"60")])
+def test_retry_after_is_whole_seconds_and_at_least_one(seconds, told):
+    error = errors.TooManyRequests("x", details={"retry_after_s": seconds})
+    _, headers, _ = error_page(error, request_id="", accept="")
+    assert dict(headers)[b"retry-after"] == told
+
+
+@pytest.mark.parametrize("code", ["quota_exceeded", "tenant_suspended", "too_many_requests"])
+@pytest.mark.parametrize("accept", [HTML, JSON])
+def test_a_visitor_learns_neither_the_tenant_nor_its_quota(code, accept):
+    details = {"quota": "cpu_s_per_day", "limit": 7777, "used": 8888}
+    error = errors.ERRORS[code]("tenant 'acme' used 8888 of 7777", details=details)
+    status, headers, body = error_page(error, request_id="", accept=accept)
+    told = body + b"".join(value for _, value in headers)
+    assert status == errors.ERRORS[code].status
+    for secret in (b"acme", b"7777", b"8888", b"cpu_s", b"operator"):
+        assert secret not in told
 
 
 @pytest.mark.parametrize(
