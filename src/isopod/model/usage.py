@@ -35,3 +35,8 @@ class UsageRecord:
     memory_byte_ms: int = 0  # private memory times the time it was held
     bytes_in: int = 0  # request head and body
     bytes_out: int = 0  # response head and body: egress
+    # What a bill by wall-clock would count of a request: started units of 100 ms. Of sums alone
+    # it could not be had.
+    wall_100ms: int = 0
+    # More than 1 only where records could not be written for so long that they were added up.
+    count: int = 1

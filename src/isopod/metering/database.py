@@ -1,0 +1,57 @@
+"""How the files of usage are opened, and what SQLite's errors mean for them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isopod.errors import DiskFull, StateBusy, StateCorrupt
+
+_BUSY_MS = 5000
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection that one thread at a time may use, whichever that is."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    # Views, triggers and functions of a schema that somebody else wrote.
+    db.execute("PRAGMA trusted_schema = OFF")
+    return db
+
+
+def make_durable(db: sqlite3.Connection) -> None:
+    """What was committed is there after a power cut, as far as the disk keeps its word."""
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back already after some errors (a full disk, say).
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raises DiskFull, StateBusy or StateCorrupt."""
+    try:
+        yield
+    except sqlite3.OperationalError as bad:
+        code = getattr(bad, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise DiskFull(f"{path}: {bad}") from bad
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StateBusy(f"{path} is locked by another process") from bad
+        raise StateCorrupt(f"{path}: {bad}") from bad
+    except sqlite3.DatabaseError as bad:
+        raise StateCorrupt(f"{path}: {bad}") from bad

@@ -1,0 +1,276 @@
+"""The ledger: what every tenant used of this node, each record counted exactly once.
+
+Control alone writes it. A batch is known by (node, epoch, sequence of its first record). An epoch
+is one worker's spool since it was last opened, and its batches come in order: so the highest
+sequence that was taken tells whether a batch was. The batch, that number and the roll-ups are one
+transaction: whoever is killed wherever applies the same batch again, and nothing changes.
+
+Single records and minutes are kept for a while (`Keep`), hours and days for ever. `reading` reads.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isopod.metering import rollups
+from isopod.metering.database import connect, make_durable, transaction, translated
+from isopod.metering.reading import minutes_kept_from
+from isopod.metering.rollups import DAY, HOUR, MINUTE, MOST, Key, Sums
+from isopod.metering.rows import FIELDS, Refused, Row, decode
+
+_SUMS = tuple(Sums.__slots__)
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS epochs (
+    id INTEGER PRIMARY KEY,
+    node TEXT NOT NULL,
+    epoch TEXT NOT NULL,
+    applied INTEGER NOT NULL, -- the highest sequence that was taken
+    missing INTEGER NOT NULL, -- sequences below it that never came
+    refused INTEGER NOT NULL, -- records that no worker of ours would write
+    UNIQUE (node, epoch)
+);
+CREATE TABLE IF NOT EXISTS records (
+    id INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL REFERENCES epochs (id),
+    sequence INTEGER NOT NULL,
+    {", ".join(f"{name} NOT NULL" for name in FIELDS)}
+);
+CREATE INDEX IF NOT EXISTS records_of_app ON records (tenant, app);
+CREATE TABLE IF NOT EXISTS rollups (
+    grain INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    app TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)},
+    PRIMARY KEY (tenant, grain, start, app, version)
+) WITHOUT ROWID;
+"""
+_INSERT = f"INSERT INTO records VALUES (NULL, {', '.join('?' * (2 + len(FIELDS)))})"  # noqa: S608
+_ADD = ", ".join(
+    f"{name} = max({name}, excluded.{name})"
+    if name == "peak_memory_bytes"
+    else f"{name} = min({MOST}, {name} + excluded.{name})"
+    for name in _SUMS
+)
+_UPSERT = f"""
+INSERT INTO rollups VALUES ({", ".join("?" * (5 + len(_SUMS)))})
+ON CONFLICT DO UPDATE SET {_ADD}
+"""  # noqa: S608
+# SELECT DISTINCT would read every row; this one row of each tenant.
+_TENANTS = """
+WITH RECURSIVE each (name) AS (
+    SELECT min(tenant) FROM rollups
+    UNION ALL
+    SELECT (SELECT min(tenant) FROM rollups WHERE tenant > each.name) FROM each
+    WHERE each.name IS NOT NULL
+) SELECT name FROM each WHERE name IS NOT NULL
+"""
+_EPOCH = re.compile(r"[0-9A-Za-z._-]{1,100}")
+_MOST_SEQUENCE = 2**53
+# A client that goes away made no error.
+_NO_ERROR = frozenset({"ok", "client_disconnected"})
+_PRUNED_AT_ONCE = 5000  # a transaction holds everybody else up
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """For how long single records and minutes are kept (seconds); of more than `max_records` the
+    oldest go earlier."""
+
+    keep_s: float = 72 * 3600.0
+    max_records: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a spool gave: its epoch, the sequence of the first of its records, and `rows.encode`'s
+    bytes."""
+
+    epoch: str
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of some batches. `missing`: sequences that were skipped, and so are lost."""
+
+    records: int = 0
+    batches: int = 0
+    again: int = 0  # batches that had been taken before
+    missing: int = 0
+    refused: tuple[Refused, ...] = ()
+
+
+@dataclass(slots=True)
+class _Mark:
+    """An epoch as far as it was taken."""
+
+    id: int
+    applied: int
+    missing: int = 0
+    refused: int = 0
+
+
+class Ledger:
+    """Safe to use from several threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        node: str,
+        keep: Keep | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises StateCorrupt, StateBusy, DiskFull."""
+        self.node = node
+        self._path = path
+        self._keep = keep or Keep()
+        self._clock = clock
+        self._lock = threading.Lock()
+        path.touch(mode=0o600)
+        with translated(path):
+            self._db = connect(path)
+            try:
+                make_durable(self._db)
+                self._db.executescript(_SCHEMA)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def apply(self, batches: Sequence[Batch]) -> Applied:
+        """Take all of them or (when this raises) none; those taken before are left out. The
+        batches of an epoch in the order of their sequence."""
+        now = self._clock()
+        records = taken = again = missing = 0
+        refused: list[Refused] = []
+        minutes: dict[Key, Sums] = {}
+        marks: dict[str, _Mark] = {}
+        with self._lock, translated(self._path), transaction(self._db):
+            for batch in batches:
+                if not _is_sound(batch):
+                    refused.append(Refused(-1, "an epoch or a sequence that is none"))
+                    continue
+                mark = marks.get(batch.epoch)
+                if mark is None:
+                    mark = marks[batch.epoch] = self._mark(batch.epoch)
+                if batch.sequence <= mark.applied:
+                    again += 1
+                    continue
+                rows, wrong = decode(batch.body, now=now)
+                refused += wrong
+                mark.refused += len(wrong)
+                mark.missing += batch.sequence - mark.applied - 1
+                missing += batch.sequence - mark.applied - 1
+                # A batch that cannot be read counts as one: the next one's sequence tells the rest.
+                mark.applied = batch.sequence + max(1, len(rows) + len(wrong)) - 1
+                self._db.executemany(
+                    _INSERT, [(mark.id, batch.sequence + index, *row) for index, row in rows]
+                )
+                _sum_up(minutes, (row for _, row in rows))
+                records += len(rows)
+                taken += 1
+            self._roll_up(minutes)
+            for mark in marks.values():
+                self._db.execute(
+                    "UPDATE epochs SET applied = ?, missing = missing + ?, refused = refused + ?"
+                    " WHERE id = ?",
+                    (mark.applied, mark.missing, mark.refused, mark.id),
+                )
+        return Applied(records, taken, again, missing, tuple(refused))
+
+    def _mark(self, epoch: str) -> _Mark:
+        self._db.execute(
+            "INSERT OR IGNORE INTO epochs VALUES (NULL, ?, ?, 0, 0, 0)", (self.node, epoch)
+        )
+        found = self._db.execute(
+            "SELECT id, applied FROM epochs WHERE node = ? AND epoch = ?", (self.node, epoch)
+        ).fetchone()
+        return _Mark(*found)
+
+    def _roll_up(self, minutes: dict[Key, Sums]) -> None:
+        hours = rollups.coarser(minutes.items(), HOUR)
+        days = rollups.coarser(hours.items(), DAY)
+        for grain, sums in ((MINUTE, minutes), (HOUR, hours), (DAY, days)):
+            self._db.executemany(
+                _UPSERT,
+                [
+                    (grain, key.start, key.tenant, key.app, key.version, *_bounded(one))
+                    for key, one in sums.items()
+                ],
+            )
+
+    def prune(self) -> int:
+        """Forget some of what was kept for long enough; how many rows. 0: nothing is left to."""
+        now, keep = self._clock(), self._keep
+        with self._lock, translated(self._path), transaction(self._db):
+            oldest = "SELECT id FROM records ORDER BY id LIMIT ?"
+            gone = self._db.execute(
+                f"DELETE FROM records WHERE id IN ({oldest}) AND (at < ?"  # noqa: S608
+                " OR id <= (SELECT max(id) FROM records) - ?)",
+                (_PRUNED_AT_ONCE, now - keep.keep_s, keep.max_records),
+            ).rowcount
+            gone += self._db.execute(
+                f"DELETE FROM rollups WHERE grain = ? AND start < ? AND tenant IN ({_TENANTS})",  # noqa: S608
+                (MINUTE, minutes_kept_from(now, keep.keep_s)),
+            ).rowcount
+            return gone
+
+
+def _is_sound(batch: Batch) -> bool:
+    """A spool is a file that others write: types are not what they should be either."""
+    return (
+        type(batch.epoch) is str
+        and _EPOCH.fullmatch(batch.epoch) is not None
+        and type(batch.sequence) is int
+        and 1 <= batch.sequence <= _MOST_SEQUENCE
+        and type(batch.body) is bytes
+    )
+
+
+def _bounded(sums: Sums) -> list[int]:
+    return [min(MOST, getattr(sums, name)) for name in _SUMS]
+
+
+def _sum_up(minutes: dict[Key, Sums], rows: Iterable[Row]) -> None:
+    """Add records to the sums of their minutes."""
+    for row in rows:
+        (kind, at, tenant, app, version, _, _, outcome, _, cold, cpu, host, wall, wait, peak) = row[
+            :15
+        ]
+        memory, bytes_in, bytes_out, wall_100ms, count = row[15:]
+        start = int(at) // MINUTE * MINUTE
+        key = Key(tenant, app, version, start)
+        sums = minutes.get(key)
+        if sums is None:
+            sums = minutes[key] = Sums()
+        if kind == "request":
+            sums.requests += count
+            sums.wall_ns += wall
+            sums.wall_100ms += wall_100ms
+            if cold:
+                sums.cold_starts += count
+            if outcome not in _NO_ERROR:
+                sums.errors += count
+        elif kind == "start":
+            sums.starts += count
+        sums.cpu_ns += cpu
+        sums.host_ns += host
+        sums.wait_ns += wait
+        sums.memory_byte_ms += memory
+        sums.bytes_in += bytes_in
+        sums.bytes_out += bytes_out
+        sums.peak_memory_bytes = max(sums.peak_memory_bytes, peak)

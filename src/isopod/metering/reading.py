@@ -1,0 +1,144 @@
+"""What the ledger says, to whoever shows or bills it.
+
+`totals` for sums, `records` for the latest single records; every question names its tenant. Times
+are seconds since the epoch (UTC). Each question reads one moment, and waits for no writer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from isopod.metering import rollups
+from isopod.metering.database import connect, translated
+from isopod.metering.rollups import DAY, HOUR, MINUTE, Span, Sums
+from isopod.metering.rows import FIELDS, Row
+from isopod.model.tenant import TenantName
+from isopod.model.usage import UsageRecord
+
+By = Literal["app", "day", "hour", "minute"]
+_SUMS = tuple(Sums.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """Sums of one app (by "app"; `start` is 0 then), or of one minute, hour or day (`app` is the
+    app asked for, or "")."""
+
+    app: str
+    start: int
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRecord:
+    """A record and its id (node, epoch, sequence), which no other has."""
+
+    node: str
+    epoch: str
+    sequence: int
+    record: UsageRecord
+
+
+class LedgerReader:
+    """Safe to use from several threads. Raises StateCorrupt, StateBusy, DiskFull."""
+
+    def __init__(
+        self, path: Path, *, keep_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`keep_s`: for how long minutes are kept (`ledger.Keep`)."""
+        self._path = path
+        self._keep_s = keep_s
+        self._clock = clock
+
+    def totals(
+        self, tenant: TenantName, *, app: str | None = None, since: float, until: float, by: By
+    ) -> list[UsageTotal]:
+        """What a tenant (or one app of it, by its label) used in [since, until), sorted by app or
+        by start. The interval is widened to whole minutes (to hours where no minutes are kept any
+        more), by "hour" and "day" to those. Minutes without usage have no row."""
+        if by == "app":
+            minutes_from = minutes_kept_from(self._clock(), self._keep_s)
+            wanted = rollups.spans(since, until, minutes_from=minutes_from)
+        else:
+            grain = {"minute": MINUTE, "hour": HOUR, "day": DAY}[by]
+            wanted = [rollups.widened(since, until, grain)]
+        found: dict[tuple[str, int], Sums] = {}
+        for row in self._rollups(tenant, app, wanted):
+            key = (str(row[0]), 0) if by == "app" else (app or "", int(row[1]))
+            sums = Sums(*map(int, row[2:]))
+            if key in found:
+                found[key].add(sums)
+            else:
+                found[key] = sums
+        return [UsageTotal(*key, sums) for key, sums in sorted(found.items())]
+
+    def _rollups(self, tenant: TenantName, app: str | None, wanted: list[Span]) -> list[Row]:
+        # Added up by the caller: SQLite's sum() fails where 64 bits do not hold it.
+        query = (
+            f"SELECT app, start, {', '.join(_SUMS)} FROM rollups WHERE tenant = ?"  # noqa: S608
+            " AND grain = ? AND start >= ? AND start < ?" + (" AND app = ?" if app else "")
+        )
+        only = (app,) if app else ()
+        with self._open() as db:
+            rows = (
+                db.execute(query, (tenant, span.grain, span.since, span.until, *only))
+                for span in wanted
+            )
+            return list(itertools.chain.from_iterable(rows))
+
+    def records(
+        self, tenant: TenantName, *, app: str | None = None, limit: int = 100
+    ) -> list[LedgerRecord]:
+        """The latest, newest first, as far as they are kept."""
+        query = (
+            f"SELECT r.id, e.node, e.epoch, r.sequence, {', '.join(f'r.{n}' for n in FIELDS)}"  # noqa: S608
+            " FROM records r JOIN epochs e ON e.id = r.epoch WHERE r.tenant = ? AND r.app = ?"
+            " ORDER BY r.id DESC LIMIT ?"
+        )
+        with self._open() as db:
+            # App by app, because the index is: one of all tenants' would cost each insert more.
+            apps = [app] if app else _apps(db, tenant)
+            rows = [row for one in apps for row in db.execute(query, (tenant, one, limit))]
+        rows.sort(key=lambda row: -int(row[0]))
+        return [
+            LedgerRecord(str(node), str(epoch), int(sequence), _record(values))
+            for _, node, epoch, sequence, *values in rows[:limit]
+        ]
+
+    def lost(self) -> int:
+        """Records that had a sequence and never came, or were refused: of all tenants."""
+        with self._open() as db:
+            found = db.execute("SELECT coalesce(sum(missing + refused), 0) FROM epochs").fetchone()
+        return int(found[0])
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with translated(self._path), closing(connect(self._path, read_only=True)) as db:
+            db.execute("BEGIN")
+            yield db
+
+
+def minutes_kept_from(now: float, keep_s: float) -> int:
+    """The first minute that is kept. On an hour: where no minutes are kept, hours answer."""
+    return rollups.widened(now - keep_s, now, HOUR).since
+
+
+def _apps(db: sqlite3.Connection, tenant: TenantName) -> list[str]:
+    found = db.execute(
+        "SELECT DISTINCT app FROM rollups WHERE tenant = ? AND grain = ?", (tenant, DAY)
+    )
+    return [str(app) for (app,) in found]
+
+
+def _record(row: Sequence[Any]) -> UsageRecord:
+    values = dict(zip(FIELDS, row, strict=True))
+    return UsageRecord(
+        **{**values, "tenant": TenantName(values["tenant"]), "cold": bool(values["cold"])}
+    )
