@@ -63,6 +63,7 @@ class InstanceSpec:
     env: tuple[tuple[str, str], ...]
     preopens: tuple[Preopen, ...]
     memory_bytes: int
+    share: str = ""  # whose part of the CPU it runs on (see `run_queue`)
 
 
 class State(enum.Enum):

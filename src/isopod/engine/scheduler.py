@@ -2,29 +2,27 @@
 
 A run queue of our own holds the guests that can run; each loop iteration polls one of them for
 one slice, so that sockets are served between slices (waking 2,000 guests in one batch stalled
-other requests for 3 s). Guests that were woken go before those that used up their slice: who
-computes must not delay who answers. They go in the order they were woken, and after some of them
-one that computes has its turn, so that nobody waits for ever. A timer raises the engine's epoch
-every `TICK_S` while guests run: a guest that computes is suspended at the next tick.
+other requests for 3 s). The time is shared in equal parts between those whom the guests belong to,
+however many guests each has; of one's guests, those that were woken go before those that used up
+their slice: who computes must not delay who answers (see `run_queue`). A timer raises the engine's
+epoch every `TICK_S` while guests run: a guest that computes is suspended at the next tick.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from types import TracebackType
 from typing import Self
 
 import wasmtime
 
 from isopod.engine.instance import Instance, State
+from isopod.engine.run_queue import RunQueue
 from isopod.engine.ticker import Ticker
 
 # Host calls that are answered at once go on in the same slice, up to this long.
 _SLICE_S = 0.002
-# So many woken guests run before one that computes gets a slice.
-_WOKEN_IN_A_ROW = 16
 
 
 class Scheduler:
@@ -32,9 +30,7 @@ class Scheduler:
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self._ticker = Ticker(engine)
-        self._woken: deque[Instance] = deque()
-        self._computing: deque[Instance] = deque()
-        self._in_a_row = 0
+        self._queue: RunQueue[Instance] = RunQueue()
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
@@ -48,20 +44,19 @@ class Scheduler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._woken.clear()
-        self._computing.clear()
+        self._queue.clear()
         self._closed = True
         self._ticker.close()
 
     def wake(self, instance: Instance) -> None:
         """Run `instance` soon: it is new, or was given a reply."""
-        self._enqueue(instance, self._woken)
+        self._enqueue(instance, computes=False)
 
-    def _enqueue(self, instance: Instance, queue: deque[Instance]) -> None:
+    def _enqueue(self, instance: Instance, *, computes: bool) -> None:
         if instance.queued or instance.state is not State.READY:
             return
         instance.queued = True
-        queue.append(instance)
+        self._queue.push(instance, instance.spec.share, computes=computes)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_one)
@@ -70,26 +65,21 @@ class Scheduler:
         self._scheduled = False
         if self._closed:
             return  # without ticks a guest could not be stopped, and their timer is gone
+        started = time.monotonic()
         try:
-            instance = self._next()
+            instance = self._queue.pop()
             if instance is not None:
                 instance.queued = False
-                self._slice(instance)
+                self._slice(instance, started)
         finally:
+            # Host work for the guest is in it too: who floods its log pays for the splitting.
+            self._queue.charge(time.monotonic() - started)
             # Also after an error of ours: the others must go on.
-            if (self._woken or self._computing) and not self._scheduled:
+            if self._queue and not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._run_one)
 
-    def _next(self) -> Instance | None:
-        if self._woken and (self._in_a_row < _WOKEN_IN_A_ROW or not self._computing):
-            self._in_a_row += 1
-            return self._woken.popleft()
-        self._in_a_row = 0
-        return self._computing.popleft() if self._computing else None
-
-    def _slice(self, instance: Instance) -> None:
-        started = time.monotonic()
+    def _slice(self, instance: Instance, started: float) -> None:
         self._ticker.arm()
         try:
             while instance.state is State.READY:
@@ -103,7 +93,7 @@ class Scheduler:
             self._ticker.disarm()
         instance.computes = instance.state is State.READY
         if instance.computes:
-            self._enqueue(instance, self._computing)
+            self._enqueue(instance, computes=True)
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
             delay = max(0.0, instance.wake_at - time.monotonic())
             instance.sleep_timer = self._loop.call_later(delay, self._end_sleep, instance)

@@ -96,6 +96,7 @@ class GuestMaker:
                 output=output,
                 image=image,
                 after_restore=route.spec.startup.after_restore,
+                share=route.tenant,
             )
         except BaseException:
             tmp.remove()

@@ -69,8 +69,12 @@ def linkages(engine: wasmtime.Engine) -> Callable[[str], Linkage]:
 def guest(linkages: Callable[[str], Linkage]) -> Iterator[Make]:
     made: list[Instance] = []
 
-    def make(name: str, calls: Calls, *, memory_mib: int = 128, env: tuple = ()) -> Told:
-        spec = InstanceSpec(argv=("guest",), env=env, preopens=(), memory_bytes=memory_mib * MIB)
+    def make(
+        name: str, calls: Calls, *, memory_mib: int = 128, env: tuple = (), share: str = ""
+    ) -> Told:
+        spec = InstanceSpec(
+            argv=("guest",), env=env, preopens=(), memory_bytes=memory_mib * MIB, share=share
+        )
         told = Told(Instance(linkages(name), spec))
         made.append(told.instance)
 

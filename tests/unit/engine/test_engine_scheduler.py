@@ -54,6 +54,22 @@ def test_computing_guests_share_the_time_in_equal_parts(engine, guest):
     asyncio.run(main())
 
 
+def test_a_share_with_many_guests_gets_what_one_with_a_single_guest_gets(engine, guest):
+    async def main() -> None:
+        async with Scheduler(engine) as scheduler:
+            many = [guest("faults", [("spin", None)], share="many").instance for _ in range(9)]
+            one = guest("faults", [("spin", None)], share="one").instance
+            for hog in [*many, one]:
+                scheduler.wake(hog)
+            await until(lambda: sum(hog.cpu_ns for hog in [*many, one]) > 0.3 * SECOND_NS)
+            together = sum(hog.cpu_ns for hog in many)
+            assert 0.5 < one.cpu_ns / together < 2
+            for hog in [*many, one]:
+                hog.close()
+
+    asyncio.run(main())
+
+
 def test_woken_guests_run_in_the_order_they_were_woken(engine, guest):
     async def main() -> None:
         async with Scheduler(engine) as scheduler:

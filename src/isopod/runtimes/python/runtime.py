@@ -63,16 +63,18 @@ class PythonRuntime:
         image: Image | None = None,
         after_restore: str = "",
         watch: Sequence[str] | None = None,
+        share: str = "",
     ) -> PythonGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
         from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
-        become an image; the names of the settings to watch."""
+        become an image; the names of the settings to watch. `share`: whose part of the CPU it
+        runs on."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
             Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
         )
-        instance = self._instance(preopens, env, memory_mib)
+        instance = self._instance(preopens, env, memory_mib, share)
         if image is not None:
             instance.start([("turn", b"isopod_boot.resume()")], image=image, writes=self._seeds())
             config = {"env": self._variables(env), "after_restore": after_restore}
@@ -123,7 +125,11 @@ class PythonRuntime:
         return {"TMPDIR": "/tmp", "HOME": "/tmp", "PYTHONTZPATH": "", **env}  # noqa: S108
 
     def _instance(
-        self, preopens: tuple[Preopen, ...], env: Mapping[str, str], memory_mib: int
+        self,
+        preopens: tuple[Preopen, ...],
+        env: Mapping[str, str],
+        memory_mib: int,
+        share: str = "",
     ) -> Instance:
         spec = InstanceSpec(
             argv=("/usr/local/bin/python.wasm",),
@@ -136,6 +142,7 @@ class PythonRuntime:
                 *preopens,
             ),
             memory_bytes=memory_mib << 20,
+            share=share,
         )
         return Instance(self.linkage, spec)
 
