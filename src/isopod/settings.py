@@ -69,6 +69,8 @@ class NodeSettings:
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
+    usage_keep_h: float = 72.0  # single usage records, and their sums by minute; hours stay
+    usage_max_records: int = 5_000_000  # of these at most, at 140 bytes each
     debug: bool = False  # tracebacks of our own faults on standard error
     prices: Prices = field(default_factory=Prices)  # of the settings file's [prices]
 
@@ -78,12 +80,14 @@ class NodeSettings:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 65535")
         if not 1 <= self.workers <= 512:
             raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
-        for name in ("memory_budget_mib", "image_cache_mib"):
+        for name in ("memory_budget_mib", "image_cache_mib", "usage_max_records"):
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is below 1")
         for name in ("drain_s", "build_timeout_s"):
             if not 0 <= getattr(self, name) <= 86_400:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 86400")
+        if not 1 <= self.usage_keep_h <= 87_600:
+            raise SettingInvalid(f"usage_keep_h {self.usage_keep_h!r} is not within 1 to 87600")
         labels = self.domain.split(".")
         if not all(part and part.replace("-", "").isalnum() for part in labels):
             raise SettingInvalid(f"domain {self.domain!r} is not a host name")
@@ -168,6 +172,27 @@ class NodeSettings:
     @property
     def uploads_dir(self) -> Path:
         return self.data_dir / "uploads"
+
+    @property
+    def usage_dir(self) -> Path:
+        return self.data_dir / "usage"
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.usage_dir / "ledger.db"
+
+    @property
+    def node_id_path(self) -> Path:
+        return self.usage_dir / "node"
+
+    @property
+    def spools_dir(self) -> Path:
+        """A folder for each worker, which may write its own and no other: SQLite makes files
+        beside the one it opens."""
+        return self.usage_dir / "spools"
+
+    def spool_path(self, worker: int) -> Path:
+        return self.spools_dir / str(worker) / "spool.db"
 
     @property
     def token_path(self) -> Path:
