@@ -1,0 +1,122 @@
+"""Usage as a bill: one line for each app, day or hour, each beside its wall-clock bill.
+
+Pure. Where the amounts come from is `control.usage`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from isopod.metering.prices import Cost, cost, text
+from isopod.metering.rollups import Sums
+from isopod.settings_file import Prices
+
+By = Literal["app", "day", "hour"]
+GRAIN_S: dict[By, int] = {"day": 86_400, "hour": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one app used in the interval that begins at `start`; a snapshot's size times the time
+    it was stored."""
+
+    tenant: str
+    app: str  # its name within the tenant
+    start: int  # seconds since the epoch
+    sums: Sums
+    snapshot_byte_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`app` is "" where a line is of several, `start` None where it is of the whole period."""
+
+    tenant: str
+    app: str
+    start: int | None
+    sums: Sums
+    snapshot_byte_s: int
+    cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tenant": self.tenant,
+            "app": self.app,
+            "start": None if self.start is None else moment(self.start),
+            "usage": usage_json(self.sums, self.snapshot_byte_s),
+            "cost": cost_json(self.cost),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Of [since, until), seconds since the epoch. The totals are the sums of the lines."""
+
+    since: int
+    until: int
+    by: By
+    prices: Prices
+    lines: tuple[Line, ...]
+    sums: Sums
+    snapshot_byte_s: int
+    cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "from": moment(self.since),
+            "to": moment(self.until),
+            "by": self.by,
+            "prices": self.prices.to_json(),
+            "lines": [line.to_json() for line in self.lines],
+            "total": {
+                "usage": usage_json(self.sums, self.snapshot_byte_s),
+                "cost": cost_json(self.cost),
+            },
+        }
+
+
+def make_bill(used: Iterable[Used], *, since: int, until: int, by: By, prices: Prices) -> Bill:
+    """Lines in the order of tenant, then app or time. `used` may come in any order, in pieces."""
+    grouped: dict[tuple[str, str, int], tuple[Sums, int]] = {}
+    for one in used:
+        start = one.start - one.start % GRAIN_S[by] if by in GRAIN_S else 0
+        key = (one.tenant, one.app if by == "app" else "", start)
+        sums, stored = grouped.get(key) or (Sums(), 0)
+        sums.add(one.sums)
+        grouped[key] = (sums, stored + one.snapshot_byte_s)
+    lines = tuple(
+        Line(
+            tenant, app, start if by in GRAIN_S else None, sums, stored, cost(sums, stored, prices)
+        )
+        for (tenant, app, start), (sums, stored) in sorted(grouped.items(), key=lambda kv: kv[0])
+    )
+    total, stored, money = Sums(), 0, Cost()
+    for line in lines:
+        total.add(line.sums)
+        stored += line.snapshot_byte_s
+        money += line.cost
+    return Bill(since, until, by, prices, lines, total, stored, money)
+
+
+def usage_json(sums: Sums, snapshot_byte_s: int) -> dict[str, str | int]:
+    """Counts as numbers, amounts as text: nanoseconds and byte-milliseconds of a month are more
+    than the 2**53 that JSON readers keep exact."""
+    counts = ("requests", "cold_starts", "starts", "errors")
+    said: dict[str, str | int] = {
+        one.name: value if one.name in counts else str(value)
+        for one in fields(Sums)
+        for value in (getattr(sums, one.name),)
+    }
+    return {**said, "snapshot_byte_s": str(snapshot_byte_s)}
+
+
+def cost_json(money: Cost) -> dict[str, str]:
+    said = {one.name: text(getattr(money, one.name)) for one in fields(Cost)}
+    return {**said, "total": text(money.total), "saved": text(money.saved)}
+
+
+def moment(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
