@@ -132,7 +132,7 @@ def _deploy_rate(node: Node, say: Callable[[str], None]) -> float:
 
     say("deploying the package under other names")
     state = open_state(node.data_dir / "state.db")
-    version = state.versions.live()[0]
+    _, version = state.node.live()[0]
     state.close()
     headers = {"Authorization": f"Bearer {node.token}"}
     url = f"http://127.0.0.1:{node.control_port}"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from isopod.model.app import version_digest
 from isopod.model.ids import AppName, Digest
+from isopod.model.tenant import DEFAULT_TENANT
 from isopod.state.database import open_state
 from isopod.state.versions import MadeFrom
 from tools import processes
@@ -54,7 +55,8 @@ def copy(folder: Path, like: str, names: Sequence[str]) -> None:
     """The live version of `like` under every one of `names`. The node is stopped."""
     state = open_state(folder / "data" / "state.db")
     try:
-        with state.transaction() as t:
+        with state.transaction() as all_tenants:
+            t = all_tenants.of(DEFAULT_TENANT)
             app = t.apps.get(AppName(like))
             version = t.versions.get(AppName(like), app.live_version) if app else None
             if version is None:

@@ -14,6 +14,7 @@ from isopod.control.runtimes import Catalog
 from isopod.errors import DiskFull
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot, plain
+from isopod.model.tenant import DEFAULT_TENANT
 
 NOW, BEFORE = Digest("a" * 64), Digest("b" * 64)
 
@@ -60,8 +61,9 @@ def renewals(opened, tmp_path):
 
 def snapshot_of(api, name: str) -> Snapshot | None:
     """In state and in the routes alike."""
-    app = api.node.state.apps.get(AppName(name))
-    stored = api.node.state.versions.get(AppName(name), app.live_version).snapshot
+    mine = api.node.state.of(DEFAULT_TENANT)
+    app = mine.apps.get(AppName(name))
+    stored = mine.versions.get(AppName(name), app.live_version).snapshot
     assert api.routes.get(name).snapshot == stored
     return stored
 
@@ -125,8 +127,8 @@ def test_the_next_start_goes_on_where_a_kill_came_between(renewals, run):
             for name in ("a", "b"):
                 await api.deployed(name=name, env=renewals.env(None))
             await api.deployed(b"second", name="c", env=renewals.env(None))
-            version = api.node.state.versions.get(AppName("a"), 1)
-            await Renewing(api.node)._give([version], taken(api.new, NOW))
+            version = api.node.state.of(DEFAULT_TENANT).versions.get(AppName("a"), 1)
+            await Renewing(api.node)._give([version], taken(api.new, NOW), DEFAULT_TENANT)
         async with renewals.open() as api:
             await Renewing(api.node).round()
             assert renewals.renewed() == ["c"]  # b shares a's
@@ -175,7 +177,7 @@ def test_a_deploy_in_the_meantime_wins(renewals, run, tmp_path):
             await asyncio.to_thread(gate.write_bytes, b"")
             await going
             assert snapshot_of(api, "a") == mine
-            assert api.node.state.versions.get(AppName("a"), 1).snapshot is None
+            assert api.node.state.of(DEFAULT_TENANT).versions.get(AppName("a"), 1).snapshot is None
 
     run(main())
 
@@ -241,7 +243,8 @@ def test_the_task_renews_what_is_rolled_back_to(renewals, run):
             while not api.node.renewals.current:
                 await asyncio.sleep(0.01)
             await api.http.post("/v1/apps/a/rollback", json={"version": 1})
-            while api.node.state.versions.get(AppName("a"), 1).snapshot.runtime != NOW:
+            versions = api.node.state.of(DEFAULT_TENANT).versions
+            while versions.get(AppName("a"), 1).snapshot.runtime != NOW:
                 await asyncio.sleep(0.01)
             task.cancel()
             await asyncio.wait([task])

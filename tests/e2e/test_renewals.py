@@ -53,9 +53,9 @@ def test_after_an_upgrade_plain_boots_serve_until_the_snapshots_are_back(data_di
             node.cli("deploy", str(app), "--name", name)
         assert restores(node, "app")
     state = open_state(data_dir / "state.db")
-    for version in state.versions.live():  # as an isopod with another runtime took them
+    for tenant, version in state.node.live():  # as an isopod with another runtime took them
         taken = replace(version.snapshot, runtime=Digest("0" * 64))
-        assert state.versions.set_snapshot(version, taken)
+        assert state.of(tenant).versions.set_snapshot(version, taken)
     state.close()
     with up(data_dir) as node:
         assert text(node, "app")  # at once

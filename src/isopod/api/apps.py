@@ -51,7 +51,7 @@ class Deleted(BaseModel):
 
 @router.get("")
 async def apps(who: Who, node: TheNode) -> AppList:
-    """Every app on this node."""
+    """Every app of the tenant."""
     return AppList(apps=await list_apps(who, node=node))
 
 
@@ -71,12 +71,12 @@ async def delete(who: Who, node: TheNode, name: TheApp) -> Deleted:
 @router.post("/{name}/rollback")
 async def roll_back(who: Who, node: TheNode, name: TheApp, body: RollbackBody) -> RolledBack:
     """Let an earlier version serve."""
-    version = await rollback(who, name, body.version, node=node)
+    the_app, version = await rollback(who, name, body.version, node=node)
     return RolledBack(
         app=name,
         version=version.number,
         digest=version.digest,
-        url=app_url(name, node.settings),
+        url=app_url(the_app, who.tenant, node.settings),
     )
 
 

@@ -54,10 +54,10 @@ async def create(request: Request, who: Who, node: TheNode, body: DeployBody) ->
         version = item.version
         return {
             "result": {
-                "app": version.app,
+                "app": item.app.name,
                 "version": version.number,
                 "digest": version.digest,
-                "url": app_url(version.app, node.settings),
+                "url": app_url(item.app, who.tenant, node.settings),
                 "unchanged": item.unchanged,
                 "built": item.built,
                 "dependencies": [list(one) for one in version.build.dependencies],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from isopod.control.audit import audited, entry
 from isopod.control.node import Node
 from isopod.control.workers import InstanceStatus, WorkerStatus
 from isopod.errors import AppNotFound, DeployInProgress
@@ -14,6 +15,7 @@ from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
 from isopod.model.principal import Principal
 from isopod.model.snapshot import Snapshot
+from isopod.model.tenant import DEFAULT_TENANT, TenantName, app_label
 from isopod.settings import NodeSettings
 from isopod.state.apps import App
 
@@ -23,6 +25,7 @@ class AppSummary:
     """One line of a listing."""
 
     name: str
+    tenant: str
     url: str
     version: int
     digest: str
@@ -94,23 +97,38 @@ class AppDetail:
     instances: list[InstanceStatus]
 
 
-async def list_apps(_who: Principal, *, node: Node) -> list[AppSummary]:
-    """By name."""
-
-    def read() -> list[tuple[App, AppVersion]]:
-        live = {version.app: version for version in node.state.versions.live()}
-        return [(app, live[app.name]) for app in node.state.apps.all() if app.name in live]
-
-    pairs, workers = await asyncio.gather(asyncio.to_thread(read), node.workers.status())
-    return [summary(app, version, workers, node.settings) for app, version in pairs]
+async def list_apps(who: Principal, *, node: Node) -> list[AppSummary]:
+    """The tenant's, by name."""
+    who.need("read")
+    pairs, workers = await asyncio.gather(
+        asyncio.to_thread(live_apps, who.tenant, node=node), node.workers.status()
+    )
+    return [summary(app, version, who.tenant, workers, node.settings) for app, version in pairs]
 
 
-async def get_app(_who: Principal, name: AppName, *, node: Node) -> AppDetail:
+def live_apps(tenant: TenantName, *, node: Node) -> list[tuple[App, AppVersion]]:
+    """A tenant's apps with their live versions, by name. Blocks."""
+    mine = node.state.of(tenant)
+    live = {version.app: version for version in mine.versions.live()}
+    return [(app, live[app.label]) for app in mine.apps.all() if app.label in live]
+
+
+async def find_app(who: Principal, name: AppName, *, node: Node) -> App:
+    """AppNotFound, also when it is another tenant's: the two are told alike."""
+    app = await asyncio.to_thread(node.state.of(who.tenant).apps.get, name)
+    if app is None:
+        raise AppNotFound(f"there is no app {name!r}")
+    return app
+
+
+async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
     """AppNotFound."""
+    who.need("read")
+    mine = node.state.of(who.tenant)
 
     def read() -> tuple[App, list[AppVersion]]:
-        app = node.state.apps.get(name)
-        versions = node.state.versions.of_app(name)
+        app = mine.apps.get(name)
+        versions = mine.versions.of_app(app.label) if app else []
         if app is None or not any(v.number == app.live_version for v in versions):
             raise AppNotFound(f"there is no app {name!r}")
         return app, versions
@@ -119,7 +137,7 @@ async def get_app(_who: Principal, name: AppName, *, node: Node) -> AppDetail:
     live = next(v for v in versions if v.number == app.live_version)
     spec = live.spec
     return AppDetail(
-        app=summary(app, live, workers, node.settings),
+        app=summary(app, live, who.tenant, workers, node.settings),
         entrypoint=spec.entrypoint,
         env_names=sorted(spec.env),
         scaling={
@@ -137,60 +155,84 @@ async def get_app(_who: Principal, name: AppName, *, node: Node) -> AppDetail:
         snapshot=_snapshot(live.snapshot) if live.snapshot else None,
         warmup=[one.text() for one in spec.startup.warmup],
         isolation=spec.isolation.mode,
-        starts=start_times(name, workers),
+        starts=start_times(app.label, workers),
         versions=[
             VersionSummary(v.number, v.digest, v.created_at, v.number == app.live_version)
             for v in versions
         ],
-        instances=[i for worker in workers for i in worker.instances if i.app == name],
+        instances=[
+            replace(i, app=app.name)
+            for worker in workers
+            for i in worker.instances
+            if i.app == app.label
+        ],
     )
 
 
-async def delete_app(_who: Principal, name: AppName, *, node: Node) -> None:
+async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:
     """The app, its versions and its log. AppNotFound; DeployInProgress while one runs."""
 
-    def forget() -> None:
+    def forget() -> App:
         with node.state.transaction() as t:
-            if t.apps.get(name) is None:
+            mine = t.of(who.tenant)
+            app = mine.apps.get(name)
+            if app is None:
                 raise AppNotFound(f"there is no app {name!r}")
-            t.apps.delete(name)
+            mine.apps.delete(name, now=node.clock())
+            mine.audit.add(entry(who, "app.delete", name, node.clock()))
         with node.publishing:
-            node.routes.remove(name)
-        for path in log_paths(node.settings, name):
-            path.unlink(missing_ok=True)
+            node.routes.remove(app.label)
+        return app
 
-    if name in node.deploying:
-        raise DeployInProgress(f"a deploy of app {name!r} is under way")
-    await asyncio.shield(asyncio.to_thread(forget))
+    async with audited(who, "app.delete", name, node=node):
+        who.need("deploy")
+        if f"{who.tenant} {name}" in node.deploying:
+            raise DeployInProgress(f"a deploy of app {name!r} is under way")
+        app = await asyncio.shield(asyncio.to_thread(forget))
+    await end_app(app, node=node)
+
+
+async def end_app(app: App, *, node: Node) -> None:
+    """After its route is gone: its instances, and then what they wrote."""
     await node.workers.refresh()
-    await node.workers.sleep(name)
+    await node.workers.sleep(app.label)
+    for path in log_paths(node.settings, app.label):
+        path.unlink(missing_ok=True)
 
 
-async def sleep_app(_who: Principal, name: AppName, *, node: Node) -> int:
+async def sleep_app(who: Principal, name: AppName, *, node: Node) -> int:
     """End the app's idle instances now; returns how many. AppNotFound."""
-    if await asyncio.to_thread(node.state.apps.get, name) is None:
-        raise AppNotFound(f"there is no app {name!r}")
-    return await node.workers.sleep(name)
+    async with audited(who, "app.sleep", name, node=node):
+        who.need("deploy")
+        app = await find_app(who, name, node=node)
+        done = entry(who, "app.sleep", name, node.clock())
+        await asyncio.to_thread(node.state.of(who.tenant).audit.add, done)
+    return await node.workers.sleep(app.label)
 
 
 def summary(
-    app: App, live: AppVersion, workers: list[WorkerStatus], settings: NodeSettings
+    app: App,
+    live: AppVersion,
+    tenant: TenantName,
+    workers: list[WorkerStatus],
+    settings: NodeSettings,
 ) -> AppSummary:
-    counts = [worker.apps[app.name] for worker in workers if app.name in worker.apps]
+    counts = [worker.apps[app.label] for worker in workers if app.label in worker.apps]
 
     def total(what: str) -> int:
         return sum(int(count.get(what, 0)) for count in counts)
 
     return AppSummary(
         name=app.name,
-        url=app_url(app.name, settings),
+        tenant=tenant,
+        url=app_url(app, tenant, settings),
         version=live.number,
         digest=live.digest,
         runtime=live.spec.runtime,
         created_at=app.created_at,
         deployed_at=live.created_at,
         source=app.source,
-        instances=sum(i.app == app.name for worker in workers for i in worker.instances),
+        instances=sum(i.app == app.label for worker in workers for i in worker.instances),
         requests=total("requests"),
         cold_starts=total("cold_starts"),
         errors=total("errors"),
@@ -198,10 +240,10 @@ def summary(
     )
 
 
-def start_times(name: AppName, workers: list[WorkerStatus]) -> StartTimes:
+def start_times(label: AppName, workers: list[WorkerStatus]) -> StartTimes:
     """Percentiles by the nearest rank: each is a start that took place."""
     took = sorted(
-        float(ms) for worker in workers for ms in worker.apps.get(name, {}).get("starts_ms", ())
+        float(ms) for worker in workers for ms in worker.apps.get(label, {}).get("starts_ms", ())
     )
     if not took:
         return StartTimes(0, None, None)
@@ -222,12 +264,15 @@ def _snapshot(taken: Snapshot) -> SnapshotSummary:
     )
 
 
-def app_url(name: str, settings: NodeSettings) -> str:
+def app_url(app: App, tenant: TenantName, settings: NodeSettings) -> str:
+    """The address that is the tenant's own: it does not tell whether another tenant has an app of
+    that name. (The label's answers too.)"""
     port = "" if settings.port == 80 else f":{settings.port}"
-    return f"http://{name}.{settings.domain}{port}/"
+    own = app.label if tenant == DEFAULT_TENANT else app_label(app.name, tenant, plain=False)
+    return f"http://{own}.{settings.domain}{port}/"
 
 
-def log_paths(settings: NodeSettings, name: AppName) -> tuple[Path, Path]:
+def log_paths(settings: NodeSettings, label: AppName) -> tuple[Path, Path]:
     """The rotated log, then the current one."""
-    current = settings.logs_dir / f"{name}.jsonl"
-    return current.with_name(f"{name}.jsonl.1"), current
+    current = settings.logs_dir / f"{label}.jsonl"
+    return current.with_name(f"{label}.jsonl.1"), current

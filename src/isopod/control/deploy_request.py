@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from isopod.errors import UsageError
 from isopod.model.ids import AppName, Digest
+from isopod.model.tenant import DEFAULT_TENANT, TenantName
 from isopod.state.versions import MadeFrom
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -29,10 +30,13 @@ class DeployRequest:
     env: Mapping[str, str]
     strict: bool = False
 
-    def made_from(self, runtimes: str) -> MadeFrom:
+    def made_from(self, runtimes: str, tenant: TenantName) -> MadeFrom:
         """Equal for two requests that would give the same version; in part, for two that would
-        give the same but for the name, or for the values of `env`."""
+        give the same but for the name, or for the values of `env`. Never for two tenants: that
+        somebody else deployed the same, even with the same secrets, is nobody's to find out."""
         shared = {"package": self.package, "runtimes": runtimes}
+        if tenant != DEFAULT_TENANT:  # versions from before there were tenants keep their digests
+            shared["tenant"] = tenant
         env = dict(sorted(self.env.items()))
         folder_name = "" if self.name else self.folder_name
         return MadeFrom(

@@ -2,6 +2,7 @@
 
     same input as an earlier version? -> that version becomes live, nothing is built
     same but for the app's name? -> a new version with the same build and snapshot
+      (both only among the tenant's own)
     else builder (reusing an earlier build of the package) -> new immutable version
     state (one transaction) -> routes.db -> workers look -> acknowledged
 
@@ -15,18 +16,30 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from isopod.control.amounts import check_apps, check_storage, check_tenant
+from isopod.control.apps import log_paths
+from isopod.control.audit import audited, entry
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.node import Node, route_of, sound
 from isopod.control.twins import blobs_of, find_twin, is_sound
-from isopod.errors import BuildFailed, IsopodError, NameTaken, NotFound, SnapshotUnsound
+from isopod.errors import (
+    AppNotFound,
+    BuildFailed,
+    IsopodError,
+    NameTaken,
+    NotFound,
+    SnapshotUnsound,
+)
 from isopod.model.app import AppVersion, version_digest
 from isopod.model.build import BuildJob, Step
 from isopod.model.ids import AppName, Digest
 from isopod.model.principal import Principal
+from isopod.model.tenant import TenantName
 from isopod.state.apps import App
+from isopod.state.handles import TenantHandles
 from isopod.state.versions import MadeFrom
 
 
@@ -34,48 +47,65 @@ from isopod.state.versions import MadeFrom
 class Deployed:
     """The acknowledged end of a deploy."""
 
+    app: App
     version: AppVersion
     unchanged: bool  # it was live already
     built: bool
 
 
 async def deploy(
-    _who: Principal, request: DeployRequest, *, node: Node
+    who: Principal, request: DeployRequest, *, node: Node
 ) -> AsyncGenerator[Step | Deployed]:
     """Steps as they happen, then `Deployed`. Closing the iterator before that gives it up.
 
-    Raises what the builder found, NameTaken, DeployInProgress, BuildFailed, SnapshotUnsound; the
-    version that was live serves on after each of them.
+    Raises what the builder found, NameTaken, DeployInProgress, BuildFailed, SnapshotUnsound,
+    QuotaExceeded; the version that was live serves on after each of them.
     """
+    target = request.name or request.folder_name
+    async with audited(who, "app.deploy", target, node=node):
+        who.need("deploy")
+        async with aclosing(_deploy(who, request, node=node)) as items:
+            async for item in items:
+                yield item
+
+
+async def _deploy(
+    who: Principal, request: DeployRequest, *, node: Node
+) -> AsyncGenerator[Step | Deployed]:
     request.check()
-    if not node.blobs.has(request.package):
+    mine = node.state.of(who.tenant)
+    # Who did not upload it has not shown that it knows more of the package than its digest.
+    if not (await asyncio.to_thread(mine.packages.has, request.package)) or not node.blobs.has(
+        request.package
+    ):
         raise NotFound(
             f"package {request.package.short!r} is not on this node", hint="upload it first"
         )
     with ExitStack() as held:
         if request.name:
-            _hold(held, node, request.name)
+            _hold(held, node, who.tenant, request.name)
         elif request.source:
             message = f"a deploy of the folder {_folder(request.source)!r} is under way"
-            held.enter_context(node.one_deploy(f"source {request.source}", message))
+            held.enter_context(node.one_deploy(f"{who.tenant} source {request.source}", message))
         runtimes = await asyncio.to_thread(node.catalog.digest)
-        made_from = request.made_from(runtimes)
-        known, unsound = await asyncio.to_thread(_known, request, made_from, node)
+        made_from = request.made_from(runtimes, who.tenant)
+        known, unsound = await asyncio.to_thread(_known, request, made_from, mine, node)
         node.renewals.doubt(unsound)
         if known is not None:
+            app, version = known
             if not request.name:
-                _hold(held, node, known.app)
-            yield await _publish_known(known, request, node=node)
+                _hold(held, node, who.tenant, app.name)
+            yield await _publish_known(who, app, version, request, node=node)
             return
-        built = await asyncio.to_thread(find_twin, request, made_from, node=node)
+        built = await asyncio.to_thread(find_twin, request, made_from, mine=mine, node=node)
         if built is None and request.name and made_from.twin in node.building:
             yield Step("build", "start", "Another deploy is building this package")
             await node.building[made_from.twin].wait()
-            built = await asyncio.to_thread(find_twin, request, made_from, node=node)
+            built = await asyncio.to_thread(find_twin, request, made_from, mine=mine, node=node)
         anew = built is None
         if anew:
             held.enter_context(node.one_build(made_from.twin))
-            job = await asyncio.to_thread(_job, request, node, runtimes)
+            job = await asyncio.to_thread(_job, request, mine, node, runtimes)
             async with aclosing(node.builder.build(job)) as lines:
                 async for line in lines:
                     if isinstance(line, Step):
@@ -87,12 +117,20 @@ async def deploy(
         if request.strict and not is_sound(built.snapshot):
             raise _unsound(built)
         if not request.name:
-            _hold(held, node, built.spec.name)
+            _hold(held, node, who.tenant, built.spec.name)
         began = time.monotonic()
         yield Step("publish", "start", "Publishing")
         # Not cut by a caller that hangs up: from here it is done or it is not.
         done = await asyncio.shield(
-            _publish(built, request, node=node, made_from=made_from, runtimes=runtimes, anew=anew)
+            _publish(
+                who,
+                built,
+                request,
+                node=node,
+                made_from=made_from,
+                runtimes=runtimes,
+                anew=anew,
+            )
         )
         text = f"Version {done.version.number} is live" + (", as built before" * (not anew))
         yield Step("publish", "done", text, time.monotonic() - began)
@@ -100,14 +138,17 @@ async def deploy(
 
 
 def _known(
-    request: DeployRequest, made_from: MadeFrom, node: Node
-) -> tuple[AppVersion | None, list[Digest]]:
+    request: DeployRequest, made_from: MadeFrom, mine: TenantHandles, node: Node
+) -> tuple[tuple[App, AppVersion] | None, list[Digest]]:
     """The version that an equal request made, if it can serve as it did; else what is damaged."""
-    known = node.state.versions.by_input(made_from.input)
+    known = mine.versions.by_input(made_from.input)
     if known is None or (request.strict and not is_sound(known.snapshot)):
         return None, []
+    app = mine.apps.labelled(known.app)
+    if app is None:
+        return None, []
     if sound(node, *blobs_of(known)):
-        return known, []
+        return (app, known), []
     return None, blobs_of(known)  # other apps may share its image
 
 
@@ -124,9 +165,9 @@ def _unsound(built: Built) -> SnapshotUnsound:
     )
 
 
-def _job(request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
+def _job(request: DeployRequest, mine: TenantHandles, node: Node, runtimes: str) -> BuildJob:
     settings = node.settings
-    earlier = node.state.builds.of_package(request.package, runtimes)
+    earlier = mine.builds.of_package(request.package, runtimes)
     if earlier and not sound(node, earlier.app_tree, earlier.site_tree):
         earlier = None
     return BuildJob(
@@ -144,20 +185,29 @@ def _job(request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
     )
 
 
-async def _publish_known(known: AppVersion, request: DeployRequest, *, node: Node) -> Deployed:
-    app = await asyncio.to_thread(node.state.apps.get, known.app)
-    _check_name(app, request, known.app)
-    if app is not None and app.live_version == known.number:
+async def _publish_known(
+    who: Principal, app: App, known: AppVersion, request: DeployRequest, *, node: Node
+) -> Deployed:
+    _check_name(app, request, app.name)
+    if app.live_version == known.number:
         if app.source != request.source:
-            await asyncio.to_thread(
-                node.state.apps.save, known.app, source=request.source, now=node.clock()
-            )
-        return Deployed(known, unchanged=True, built=False)
-    await asyncio.shield(make_live(known, source=request.source, node=node))
-    return Deployed(known, unchanged=False, built=False)
+            await asyncio.to_thread(_note_source, who, app, request.source, node)
+        return Deployed(app, known, unchanged=True, built=False)
+    await asyncio.shield(make_live(who, "app.deploy", app, known, source=request.source, node=node))
+    return Deployed(app, known, unchanged=False, built=False)
+
+
+def _note_source(who: Principal, app: App, source: str, node: Node) -> None:
+    now = node.clock()
+    with node.state.transaction() as t:
+        check_tenant(who, t)
+        mine = t.of(who.tenant)
+        mine.apps.save(app.name, source=source, now=now)
+        mine.audit.add(entry(who, "app.deploy", app.name, now, version=app.live_version))
 
 
 async def _publish(
+    who: Principal,
     built: Built,
     request: DeployRequest,
     *,
@@ -167,81 +217,109 @@ async def _publish(
     anew: bool,
 ) -> Deployed:
     name, build = built.spec.name, built.build
-    digest = version_digest(package=request.package, build_key=build.key, spec=built.spec)
 
-    def commit() -> tuple[AppVersion, int]:
+    def commit() -> tuple[App, AppVersion, int]:
         now = node.clock()
         with node.state.transaction() as t:
-            app = t.apps.get(name)
-            _check_name(app, request, name)
-            earlier = t.versions.by_digest(name, digest)
+            quota, mine = check_tenant(who, t), t.of(who.tenant)
+            before = mine.apps.get(name)
+            _check_name(before, request, name)
+            if before is None:
+                check_apps(quota, mine)
+            app = mine.apps.save(name, source=request.source, now=now)
+            # From here on the app is known by its label, which only now is certain.
+            spec = replace(built.spec, name=app.label)
+            digest = version_digest(package=request.package, build_key=build.key, spec=spec)
+            earlier = mine.versions.by_digest(app.label, digest)
             version = AppVersion(
-                app=name,
-                number=earlier.number if earlier else t.versions.next_number(name),
+                app=app.label,
+                number=earlier.number if earlier else mine.versions.next_number(app.label),
                 digest=digest,
                 package=request.package,
                 build=build,
-                spec=built.spec,
+                spec=spec,
                 created_at=earlier.created_at if earlier else now,
                 snapshot=built.snapshot,
             )
-            t.builds.save(build, package=request.package, runtimes=runtimes, now=now)
-            t.apps.save(name, source=request.source, now=now)
+            check_storage(quota, version, mine=mine, blobs=node.blobs)
+            mine.builds.save(build, package=request.package, runtimes=runtimes, now=now)
             if earlier:
-                t.versions.replace_build(version, made_from=made_from)
+                mine.versions.replace_build(version, made_from=made_from)
             else:
-                t.versions.add(version, made_from=made_from)
-            t.apps.set_live(name, version.number)
-        return version, app.live_version if app else 0
+                mine.versions.add(version, made_from=made_from)
+            mine.apps.set_live(name, version.number)
+            mine.audit.add(entry(who, "app.deploy", name, now, version=version.number))
+        if before is None:  # what an app of that label wrote once is not this one's
+            for path in log_paths(node.settings, app.label):
+                path.unlink(missing_ok=True)
+        return app, version, before.live_version if before else 0
 
-    version, before = await asyncio.to_thread(commit)
-    await _follow(version, before=before, node=node)
-    return Deployed(version, unchanged=before == version.number, built=anew)
+    app, version, before = await asyncio.to_thread(commit)
+    await _follow(who.tenant, app, version, before=before, node=node)
+    return Deployed(app, version, unchanged=before == version.number, built=anew)
 
 
-async def make_live(version: AppVersion, *, source: str | None, node: Node) -> None:
+async def make_live(
+    who: Principal,
+    action: str,
+    app: App,
+    version: AppVersion,
+    *,
+    source: str | None,
+    node: Node,
+) -> None:
     """Let an existing version serve. `source` None: leave where the app came from."""
 
     def commit() -> int:
+        now = node.clock()
         with node.state.transaction() as t:
-            app = t.apps.get(version.app)
+            quota, mine = check_tenant(who, t), t.of(who.tenant)
+            before = mine.apps.get(app.name)
+            if before is None or before.label != app.label:
+                raise AppNotFound(f"there is no app {app.name!r}")
+            check_storage(quota, version, mine=mine, blobs=node.blobs)
             if source is not None:
-                t.apps.save(version.app, source=source, now=node.clock())
-            t.apps.set_live(version.app, version.number)
-        return app.live_version if app else 0
+                mine.apps.save(app.name, source=source, now=now)
+            mine.apps.set_live(app.name, version.number)
+            mine.audit.add(entry(who, action, app.name, now, version=version.number))
+        return before.live_version
 
     before = await asyncio.to_thread(commit)
-    await _follow(version, before=before, node=node)
+    await _follow(who.tenant, app, version, before=before, node=node)
 
 
-async def _follow(version: AppVersion, *, before: int, node: Node) -> None:
+async def _follow(
+    tenant: TenantName, app: App, version: AppVersion, *, before: int, node: Node
+) -> None:
     """Routes and workers follow state; when routes cannot, state goes back."""
     try:
-        await asyncio.to_thread(_put_route, version, node)
+        await asyncio.to_thread(_put_route, version, tenant, node)
     except IsopodError:
-        await asyncio.to_thread(_take_back, version, before, node)
+        await asyncio.to_thread(_take_back, tenant, app, before, node)
         raise
     await node.workers.refresh(version.app)
-    node.renewals.look_at(version)
+    node.renewals.look_at(version, tenant)
 
 
-def _put_route(version: AppVersion, node: Node) -> None:
+def _put_route(version: AppVersion, tenant: TenantName, node: Node) -> None:
     with node.publishing:
-        # Read again: it may have got a new snapshot since.
-        now = node.state.versions.get(version.app, version.number)
-        node.routes.put(route_of(now or version))
+        # Read again: it may have got a new snapshot since, or be gone with its tenant.
+        now = node.state.of(tenant).versions.get(version.app, version.number)
+        if now is not None:
+            node.routes.put(route_of(now, tenant))
 
 
-def _take_back(version: AppVersion, before: int, node: Node) -> None:
+def _take_back(tenant: TenantName, app: App, before: int, node: Node) -> None:
+    mine = node.state.of(tenant)
     if before:
-        node.state.apps.set_live(version.app, before)
+        mine.apps.set_live(app.name, before)
     else:
-        node.state.apps.delete(version.app)
+        mine.apps.delete(app.name, now=node.clock())
 
 
-def _hold(held: ExitStack, node: Node, name: AppName) -> None:
+def _hold(held: ExitStack, node: Node, tenant: TenantName, name: AppName) -> None:
     message = f"another deploy of app {name!r} is under way"
-    held.enter_context(node.one_deploy(name, message))
+    held.enter_context(node.one_deploy(f"{tenant} {name}", message))
 
 
 def _check_name(app: App | None, request: DeployRequest, name: AppName) -> None:

@@ -14,38 +14,38 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from isopod.control.apps import log_paths
+from isopod.control.apps import find_app, log_paths
 from isopod.control.node import Node
-from isopod.errors import AppNotFound
 from isopod.model.ids import AppName
 from isopod.model.principal import Principal
+from isopod.state.apps import App
 
 _POLL_S = 0.2
 _READ_BYTES = 2**20
 
 
 async def read_log(
-    _who: Principal, name: AppName, *, since: float, limit: int, follow: bool, node: Node
+    who: Principal, name: AppName, *, since: float, limit: int, follow: bool, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
     """The last `limit` lines written at or after `since` (seconds since the epoch), oldest
     first; with `follow`, then each new line as it comes. AppNotFound, before any line."""
-    if await asyncio.to_thread(node.state.apps.get, name) is None:
-        raise AppNotFound(f"there is no app {name!r}")
-    return _read(name, since, limit, follow, node)
+    who.need("read")
+    app = await find_app(who, name, node=node)
+    return _read(app, since, limit, follow, node)
 
 
 async def _read(
-    name: AppName, since: float, limit: int, follow: bool, node: Node
+    app: App, since: float, limit: int, follow: bool, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
-    older, current = log_paths(node.settings, name)
+    older, current = log_paths(node.settings, app.label)
     tail = Tail(current)
     try:
         # The position is taken with the history, so that nothing falls between the two.
         for line in await asyncio.to_thread(_history, older, tail, since, limit):
-            yield line
+            yield {**line, "app": app.name}
         while follow and not node.stopping.is_set():
             for line in tail.more():
-                yield line
+                yield {**line, "app": app.name}
             await asyncio.sleep(_POLL_S)
     finally:
         tail.close()

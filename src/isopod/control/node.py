@@ -19,6 +19,7 @@ from isopod.errors import BlobCorrupt, BlobMissing, DeployInProgress
 from isopod.model.app import AppVersion
 from isopod.model.ids import Digest
 from isopod.model.route import Route
+from isopod.model.tenant import TenantName
 from isopod.routes import RouteWriter
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
@@ -38,7 +39,7 @@ class Node:
     builder: Builder
     catalog: Catalog
     clock: Callable[[], float] = time.time  # seconds since the epoch
-    deploying: set[str] = field(default_factory=set)  # names (or folders) being deployed
+    deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
     whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
     renewals: Renewals = field(default_factory=Renewals)
@@ -81,7 +82,8 @@ def open_node(settings: NodeSettings) -> Node:
     settings.uploads_dir.mkdir(mode=0o700)
     state = open_state(settings.state_path)
     routes = RouteWriter(settings.routes_path)
-    routes.replace_all(route_of(version) for version in state.versions.live())
+    live = (route_of(version, tenant) for tenant, version in state.node.live())
+    routes.replace_all(live, state.node.tenants.all())
     return Node(
         settings=settings,
         state=state,
@@ -126,7 +128,7 @@ def sound_lately(node: Node, *digests: Digest) -> bool:
     return True
 
 
-def route_of(version: AppVersion) -> Route:
+def route_of(version: AppVersion, tenant: TenantName) -> Route:
     """What workers need to know of a live version."""
     return Route(
         name=version.app,
@@ -136,4 +138,5 @@ def route_of(version: AppVersion) -> Route:
         site_tree=version.build.site_tree,
         spec=version.spec,
         snapshot=version.snapshot,
+        tenant=tenant,
     )

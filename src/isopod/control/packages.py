@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from isopod.control.audit import audited, entry
 from isopod.control.node import Node, sound
 from isopod.errors import PackageCorrupt, PackageTooLarge, disk_full_is_clear
 from isopod.model.ids import Digest
@@ -16,13 +17,15 @@ from isopod.model.principal import Principal
 MAX_PACKAGE_BYTES = 200 * 2**20  # compressed; unpacking has its own limits
 
 
-async def has_package(_who: Principal, digest: Digest, *, node: Node) -> bool:
-    """Whether it need not be uploaded: a damaged one must be."""
-    return await asyncio.to_thread(sound, node, digest)
+async def has_package(who: Principal, digest: Digest, *, node: Node) -> bool:
+    """Whether it need not be uploaded: a damaged one must be, and one that only others have."""
+    who.need("deploy")
+    mine = node.state.of(who.tenant).packages
+    return await asyncio.to_thread(lambda: mine.has(digest) and sound(node, digest))
 
 
 async def receive_package(
-    _who: Principal, digest: Digest, chunks: AsyncIterator[bytes], *, node: Node
+    who: Principal, digest: Digest, chunks: AsyncIterator[bytes], *, node: Node
 ) -> int:
     """Keep the package whose sha256 is `digest`; returns its size.
 
@@ -30,12 +33,23 @@ async def receive_package(
     remains then.
     """
     path = node.settings.uploads_dir / secrets.token_hex(8)
-    try:
-        with disk_full_is_clear(str(node.settings.uploads_dir)):
-            size = await _write(path, digest, chunks)
-        await asyncio.to_thread(node.blobs.put_file, path)
-    finally:
-        path.unlink(missing_ok=True)
+
+    def keep() -> None:
+        node.blobs.put_file(path)
+        with node.state.transaction() as t:
+            now = node.clock()
+            mine = t.of(who.tenant)
+            mine.packages.add(digest, now=now)
+            mine.audit.add(entry(who, "package.put", digest.short, now, bytes=size))
+
+    async with audited(who, "package.put", digest.short, node=node):
+        who.need("deploy")
+        try:
+            with disk_full_is_clear(str(node.settings.uploads_dir)):
+                size = await _write(path, digest, chunks)
+            await asyncio.to_thread(keep)
+        finally:
+            path.unlink(missing_ok=True)
     return size
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
+from isopod.model.tenant import TenantName
 
 
 @dataclass
@@ -24,14 +25,14 @@ class Renewals:
     done: int = 0  # of these, whether renewed or deployed anew meanwhile
     failed: int = 0  # of these
     current: dict[str, Digest] = field(default_factory=dict)  # runtime's name -> image digest
-    apps: set[AppName] = field(default_factory=set)  # to be looked at
+    apps: set[tuple[TenantName, AppName]] = field(default_factory=set)  # labels to be looked at
     images: set[Digest] = field(default_factory=set)  # whose blobs are in doubt
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def look_at(self, version: AppVersion) -> None:
+    def look_at(self, version: AppVersion, tenant: TenantName) -> None:
         """A version went live that may be old."""
         if is_outdated(version, self.current, ()):
-            self.apps.add(version.app)
+            self.apps.add((tenant, version.app))
             self.asked.set()
 
     def doubt(self, images: Collection[Digest]) -> None:
@@ -60,19 +61,20 @@ def is_outdated(
 @dataclass(frozen=True, slots=True)
 class Kind:
     """Versions of one kind boot alike, but for their names; of one shape, also but for the values
-    of their settings."""
+    of their settings. Neither is ever shared between tenants."""
 
+    tenant: TenantName
     shape: str
     env: str
 
     @staticmethod
-    def of(version: AppVersion) -> Kind:
+    def of(version: AppVersion, tenant: TenantName) -> Kind:
         spec = version.spec.to_json()
         env = spec.pop("env")
         del spec["name"], spec["scaling"]
         build = version.build
         shape = json.dumps([build.app_tree, build.site_tree, sorted(env), spec], sort_keys=True)
-        return Kind(shape, json.dumps(env, sort_keys=True))
+        return Kind(tenant, shape, json.dumps(env, sort_keys=True))
 
 
 class Ready:
@@ -80,13 +82,13 @@ class Ready:
 
     def __init__(self) -> None:
         self._by_kind: dict[Kind, Snapshot] = {}
-        self._by_shape: dict[str, Snapshot] = {}
+        self._by_shape: dict[tuple[TenantName, str], Snapshot] = {}
 
     def add(self, kind: Kind, snapshot: Snapshot) -> None:
         self._by_kind[kind] = snapshot
         # Plain boot may be due to a value; a private image holds some.
         if snapshot.image and not snapshot.private:
-            self._by_shape[kind.shape] = snapshot
+            self._by_shape[kind.tenant, kind.shape] = snapshot
 
     def find(self, kind: Kind) -> Snapshot | None:
-        return self._by_kind.get(kind) or self._by_shape.get(kind.shape)
+        return self._by_kind.get(kind) or self._by_shape.get((kind.tenant, kind.shape))

@@ -27,6 +27,7 @@ from isopod.model.build import BuildJob
 from isopod.model.ids import Digest
 from isopod.model.log import LogLine
 from isopod.model.snapshot import Snapshot
+from isopod.model.tenant import TenantName
 
 _log = logging.getLogger("isopod.snapshots")
 _ASK_WORKERS_S = 3.0
@@ -69,9 +70,10 @@ class Renewing:
         names, renewals.apps = renewals.apps, set()
 
         def any_outdated() -> bool:
-            for name in names:
-                app = node.state.apps.get(name)
-                version = node.state.versions.get(name, app.live_version) if app else None
+            for tenant, label in names:
+                mine = node.state.of(tenant)
+                app = mine.apps.labelled(label)
+                version = mine.versions.get(label, app.live_version) if app else None
                 if version and is_outdated(version, renewals.current, ()):
                     return True
             return False
@@ -92,7 +94,7 @@ class Renewing:
             snapshot = ready.find(kind)
             if snapshot is None:
                 await self._quiet()
-                if not await asyncio.to_thread(self._serves, version):
+                if not await asyncio.to_thread(self._serves, version, kind.tenant):
                     todo = todo[1:]
                     progress.done += 1
                     continue
@@ -109,7 +111,7 @@ class Renewing:
             todo = [one for one in todo if ready.find(one[0]) is not snapshot]
             for some in _chunks(takers):
                 try:
-                    await asyncio.shield(self._give(some, snapshot))
+                    await asyncio.shield(self._give(some, snapshot, kind.tenant))
                 except IsopodError as error:
                     await asyncio.to_thread(self._fail, some, error)
                 self._say(last=not todo and some[-1] is takers[-1])
@@ -117,25 +119,25 @@ class Renewing:
     def _look(self, doubted: Collection[Digest]) -> tuple[list[tuple[Kind, AppVersion]], Ready]:
         """What is to be renewed, and what is ready for others of its kind. Blocks."""
         node, current = self._node, self._node.renewals.current
-        live = [v for v in node.state.versions.live() if v.spec.startup.snapshot]
-        for runtime in {v.spec.runtime for v in live} - current.keys():
+        live = [(t, v) for t, v in node.state.node.live() if v.spec.startup.snapshot]
+        for runtime in {v.spec.runtime for _, v in live} - current.keys():
             try:
                 current[runtime] = node.catalog.image_digest(runtime)
             except IsopodError as error:
                 _log.warning("runtime %r: %s; its snapshots stay", runtime, error.message)
-        images = {v.snapshot.image for v in live if v.snapshot and v.snapshot.image}
+        images = {v.snapshot.image for _, v in live if v.snapshot and v.snapshot.image}
         lost = {image for image in images if not node.blobs.has(image)}
         lost |= {image for image in images & set(doubted) if not sound(node, image)}
-        old = [v for v in live if is_outdated(v, current, lost)]
-        todo = [(Kind.of(v), v) for v in old if _key(v) not in self._given_up]
+        old = [(t, v) for t, v in live if is_outdated(v, current, lost)]
+        todo = [(Kind.of(v, t), v) for t, v in old if _key(v) not in self._given_up]
         ready = Ready()
         shapes = {kind.shape for kind, _ in todo}
         if shapes:
-            stale = {v.app for v in old}
-            for version in live:
+            stale = {v.app for _, v in old}
+            for tenant, version in live:
                 if version.app in stale or not version.snapshot or not version.snapshot.image:
                     continue
-                kind = Kind.of(version)
+                kind = Kind.of(version, tenant)
                 if kind.shape in shapes:
                     ready.add(kind, version.snapshot)
         return todo, ready
@@ -145,12 +147,12 @@ class Renewing:
         while self._node.deploying:  # noqa: ASYNC110  a poll is enough here
             await asyncio.sleep(_QUIET_S)
 
-    def _serves(self, version: AppVersion) -> bool:
+    def _serves(self, version: AppVersion, tenant: TenantName) -> bool:
         """Whether it is live still, as it was read."""
-        state = self._node.state
-        app = state.apps.get(version.app)
+        mine = self._node.state.of(tenant)
+        app = mine.apps.labelled(version.app)
         live = app is not None and app.live_version == version.number
-        return live and state.versions.get(version.app, version.number) == version
+        return live and mine.versions.get(version.app, version.number) == version
 
     async def _take(self, version: AppVersion) -> Snapshot:
         node, settings = self._node, self._node.settings
@@ -173,19 +175,21 @@ class Renewing:
                     return line.snapshot
         raise BuildFailed("the builder gave no snapshot")
 
-    async def _give(self, versions: Sequence[AppVersion], snapshot: Snapshot) -> None:
+    async def _give(
+        self, versions: Sequence[AppVersion], snapshot: Snapshot, tenant: TenantName
+    ) -> None:
         node = self._node
 
         def publish() -> list[AppVersion]:
             with node.publishing:
                 with node.state.transaction() as t:
-                    given = []
+                    mine, given = t.of(tenant), []
                     for version in versions:
-                        app = t.apps.get(version.app)
+                        app = mine.apps.labelled(version.app)
                         live = app is not None and app.live_version == version.number
-                        if live and t.versions.set_snapshot(version, snapshot):
+                        if live and mine.versions.set_snapshot(version, snapshot):
                             given.append(replace(version, snapshot=snapshot))
-                node.routes.put(*(route_of(version) for version in given))
+                node.routes.put(*(route_of(version, tenant) for version in given))
             return given
 
         given = await asyncio.to_thread(publish)

@@ -97,14 +97,15 @@ class Catalog:
         return self._digest
 
 
-async def list_runtimes(_who: Principal, *, catalog: Catalog) -> list[RuntimeStatus]:
+async def list_runtimes(who: Principal, *, catalog: Catalog) -> list[RuntimeStatus]:
+    who.need("read")
     return await asyncio.to_thread(catalog.all)
 
 
-async def prepare(
-    _who: Principal, name: str, *, settings: NodeSettings
-) -> AsyncGenerator[Progress]:
-    """Compile a runtime into the cache, in a child process: it takes gigabytes for a while."""
+async def prepare(who: Principal, name: str, *, settings: NodeSettings) -> AsyncGenerator[Progress]:
+    """Compile a runtime into the cache, in a child process: it takes gigabytes for a while, so
+    only the operator may."""
+    who.need_operator()
     argv = child_argv("isopod.runtimes.prepare", name, str(settings.cache_dir))
     process = await asyncio.create_subprocess_exec(
         *argv,

@@ -1,9 +1,9 @@
-"""Deploying under a new name what was built before: no builder runs, whoever deployed it first.
+"""Deploying under a new name what was built before: no builder runs.
 
-A version of another app is taken over when the request for it differed in the name alone and its
-image holds no random bytes that are its own. When it differed in values of environment variables
-too, then only if it has an image that holds none of them: the app did not look at them before its
-first request, so it starts with any.
+A version of another app of the same tenant is taken over when the request for it differed in the
+name alone and its image holds no random bytes that are its own. When it differed in values of
+environment variables too, then only if it has an image that holds none of them: the app did not
+look at them before its first request, so it starts with any.
 """
 
 from __future__ import annotations
@@ -14,19 +14,25 @@ from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.node import Node, sound_lately
 from isopod.model.app import AppVersion
-from isopod.model.ids import AppName, Digest
+from isopod.model.ids import Digest
 from isopod.model.snapshot import Snapshot
+from isopod.state.apps import App
+from isopod.state.handles import TenantHandles
 from isopod.state.versions import MadeFrom
 
 
-def find_twin(request: DeployRequest, made_from: MadeFrom, *, node: Node) -> Built | None:
+def find_twin(
+    request: DeployRequest, made_from: MadeFrom, *, mine: TenantHandles, node: Node
+) -> Built | None:
     """What a builder would make of `request`, if that is known. Needs the request's name: the
     one in the manifest is in the package, which only a builder reads."""
     if request.name is None:
         return None
-    found = node.state.versions.by_twin(made_from.twin)
-    if not (found and _may_share(found, request.name) and _usable(found, request, node)):
-        found = node.state.versions.by_shape(made_from.shape)
+    found = mine.versions.by_twin(made_from.twin)
+    if not (
+        found and _may_share(found, mine.apps.get(request.name)) and _usable(found, request, node)
+    ):
+        found = mine.versions.by_shape(made_from.shape)
         if not (found and _shared(found.snapshot) and _usable(found, request, node)):
             return None
     env = {**found.spec.env, **request.env}
@@ -45,11 +51,12 @@ def blobs_of(version: AppVersion) -> list[Digest]:
     return [build.app_tree, build.site_tree, *image]
 
 
-def _may_share(version: AppVersion, name: AppName) -> bool:
+def _may_share(version: AppVersion, app: App | None) -> bool:
     """An image that holds random bytes is its app's alone, also among equal apps: a key that an app
     drew when it was imported would be a stranger's key too. (Equal settings are no secret.)"""
     findings = version.snapshot.findings if version.snapshot else ()
-    return version.app == name or all(finding.kind != "entropy" for finding in findings)
+    own = app is not None and version.app == app.label
+    return own or all(finding.kind != "entropy" for finding in findings)
 
 
 def _shared(snapshot: Snapshot | None) -> bool:

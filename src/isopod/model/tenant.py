@@ -36,6 +36,26 @@ class TenantName(str):
         return cls(text)
 
 
+_MEMBER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+@-]{0,62}[A-Za-z0-9])?")
+
+
+class MemberName(str):
+    """A person or a machine in a tenant, such as alice, alice@example.org or ci."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if not _MEMBER.fullmatch(text) or text.lower() == "operator":
+            shown = text if len(text) <= 80 else text[:77] + "..."
+            raise NameInvalid(
+                f"member name {shown!r} cannot be taken",
+                hint="use 1 to 64 letters, digits and '.', '_', '+', '@', '-', starting and "
+                "ending with a letter or digit; 'operator' is the node's own",
+            )
+        return cls(text)
+
+
 # Whoever runs a node for themselves never meets another tenant than this one.
 DEFAULT_TENANT = TenantName("default")
 

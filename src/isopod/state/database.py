@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError, NoSuchTableError
 
 from isopod.errors import DataDirUnusable, DiskFull, StateBusy, StateCorrupt
-from isopod.state.apps import Apps
-from isopod.state.builds import Builds
+from isopod.model.tenant import TenantName
+from isopod.state.handles import Handles, TenantHandles
 from isopod.state.tables import meta
-from isopod.state.versions import Versions
 
 _BUSY_MS = 5000
 _WRITE = "isopod_write"  # execution option: this transaction writes
 _SPARE_BYTES = 2**20  # less free space than this explains an I/O error
-
-
-@dataclass(frozen=True)
-class Handles:
-    """Apps, versions and builds, over one transaction or one transaction per call."""
-
-    apps: Apps
-    versions: Versions
-    builds: Builds
 
 
 class State:
@@ -47,8 +36,12 @@ class State:
     def __init__(self, path: Path, engine: Engine) -> None:
         self._path = path
         self._engine = engine
-        handles = self._handles(self._reading, self._writing)
-        self.apps, self.versions, self.builds = handles.apps, handles.versions, handles.builds
+        self._handles = Handles(self._reading, self._writing, path)
+        self.node = self._handles.node
+
+    def of(self, tenant: TenantName) -> TenantHandles:
+        """What is that tenant's, and nothing else."""
+        return self._handles.of(tenant)
 
     @contextmanager
     def transaction(self) -> Iterator[Handles]:
@@ -58,7 +51,7 @@ class State:
             def same() -> AbstractContextManager[Connection]:
                 return nullcontext(connection)
 
-            yield self._handles(same, same)
+            yield Handles(same, same, self._path)
 
     def revision(self) -> int:
         """Rises with every committed change."""
@@ -67,17 +60,6 @@ class State:
 
     def close(self) -> None:
         self._engine.dispose()
-
-    def _handles(
-        self,
-        reading: Callable[[], AbstractContextManager[Connection]],
-        writing: Callable[[], AbstractContextManager[Connection]],
-    ) -> Handles:
-        return Handles(
-            apps=Apps(reading, writing),
-            versions=Versions(reading, writing, self._path),
-            builds=Builds(reading, writing),
-        )
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

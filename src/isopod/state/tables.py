@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -21,23 +22,100 @@ metadata = MetaData()
 apps = Table(
     "apps",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Text, primary_key=True),  # the label: what the node knows it by
     Column("created_at", Float, nullable=False),
     Column("live_version", Integer),  # NULL only inside the transaction that creates the app
     Column("source", Text, nullable=False),  # the folder it came from; "" when not told
+    Column("tenant", Text, nullable=False, server_default="default"),
+    Column("short", Text, nullable=False, server_default=""),  # its name within the tenant
+    Index("apps_by_short", "tenant", "short", unique=True),
+)
+
+# Labels whose app was deleted: for a while nobody else gets them.
+freed_labels = Table(
+    "freed_labels",
+    metadata,
+    Column("label", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("freed_at", Float, nullable=False),
 )
 
 builds = Table(
     "builds",
     metadata,
-    Column("key", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("key", Text, nullable=False),
     Column("package", Text, nullable=False),
     Column("runtimes", Text, nullable=False),  # digest of the runtimes it was built with
     Column("app_tree", Text, nullable=False),
     Column("site_tree", Text, nullable=False),
     Column("dependencies", Text, nullable=False),  # JSON [[name, version]...]
     Column("created_at", Float, nullable=False),
-    Index("builds_by_package", "package", "runtimes"),
+    PrimaryKeyConstraint("tenant", "key"),
+    Index("builds_by_package", "tenant", "package", "runtimes"),
+)
+
+# Who uploaded which package: the blob is stored once, but is there only for those who sent it.
+packages = Table(
+    "packages",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "digest"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("quota", Text, nullable=False),  # JSON
+    Column("cordon", Text, nullable=False),
+    Column("suspended", Boolean, nullable=False),
+    Column("deleted_at", Float),  # the row stays: its name is never given again
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "name"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),  # the part of the token that is no secret
+    Column("tenant", Text, nullable=False),
+    Column("member", Text, nullable=False),
+    Column("sha256", Text, nullable=False),  # of the secret part
+    Column("scopes", Text, nullable=False),  # separated by spaces
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),  # NULL: never
+    Column("last_used_at", Float),  # to the minute
+    Column("revoked_at", Float),
+    Index("tokens_by_tenant", "tenant", "created_at"),
+)
+
+# Append-only: the migration made triggers that refuse changes.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("tenant", Text, nullable=False),  # whose log it is in
+    Column("actor", Text, nullable=False),  # the member's name, or "operator"
+    Column("token_id", Text, nullable=False),  # "" for the node's own token
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),  # "app.deploy"
+    Column("target", Text, nullable=False),
+    Column("outcome", Text, nullable=False),  # "ok", or the error's code
+    Column("details", Text, nullable=False),  # JSON object
+    Index("audit_by_tenant", "tenant", "id"),
+    sqlite_autoincrement=True,  # a number is never given again
 )
 
 versions = Table(

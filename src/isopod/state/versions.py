@@ -10,16 +10,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Row, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, exists, func, insert, select, update
 
-from isopod.errors import StateCorrupt
+from isopod.errors import AppNotFound, StateCorrupt
 from isopod.model.app import AppSpec, AppVersion, Build
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
+from isopod.model.tenant import TenantName
 from isopod.state.apps import Connect
 from isopod.state.tables import apps, versions
 
@@ -28,7 +30,8 @@ _NAMES = tuple(column.name for column in versions.columns)
 
 @dataclass(frozen=True, slots=True)
 class MadeFrom:
-    """Digests of the deploy request that made a version, each of less than the one before."""
+    """Digests of the deploy request that made a version, each of less than the one before. The
+    tenant is part of each: what another tenant made is never found."""
 
     input: Digest  # all that the version depends on
     twin: Digest  # but the app's name
@@ -36,20 +39,19 @@ class MadeFrom:
 
 
 class Versions:
-    def __init__(self, reading: Connect, writing: Connect, path: Path) -> None:
+    """The versions of one tenant's apps, which are named here by their labels."""
+
+    def __init__(self, tenant: TenantName, reading: Connect, writing: Connect, path: Path) -> None:
         self._reading, self._writing, self._path = reading, writing, path
+        self._tenant = tenant
+        # For each row by itself: a list of all the tenant's apps would be made for each query.
+        self._mine = exists().where(apps.c.name == versions.c.app, apps.c.tenant == tenant)
 
     def get(self, app: AppName, number: int) -> AppVersion | None:
-        found = select(versions).where(versions.c.app == app, versions.c.number == number)
-        with self._reading() as db:
-            row = db.execute(found).one_or_none()
-        return None if row is None else self._version(row)
+        return self._one((versions.c.app == app) & (versions.c.number == number))
 
     def by_digest(self, app: AppName, digest: Digest) -> AppVersion | None:
-        found = select(versions).where(versions.c.app == app, versions.c.digest == digest)
-        with self._reading() as db:
-            row = db.execute(found).one_or_none()
-        return None if row is None else self._version(row)
+        return self._one((versions.c.app == app) & (versions.c.digest == digest))
 
     def by_input(self, input_digest: Digest) -> AppVersion | None:
         """The newest version that an equal deploy request made, of whichever app it named."""
@@ -66,21 +68,26 @@ class Versions:
 
     def of_app(self, app: AppName) -> list[AppVersion]:
         """Newest first."""
-        found = select(versions).where(versions.c.app == app).order_by(versions.c.number.desc())
+        mine = select(versions).where(versions.c.app == app, self._mine)
+        found = mine.order_by(versions.c.number.desc())
         with self._reading() as db:
             return [self._version(row) for row in db.execute(found)]
 
     def live(self) -> list[AppVersion]:
-        """The live version of every app, by name."""
-        found = (
-            select(versions)
-            .join(
-                apps, (apps.c.name == versions.c.app) & (apps.c.live_version == versions.c.number)
-            )
-            .order_by(versions.c.app)
-        )
+        """The live version of every app of the tenant, by label."""
+        found = _LIVE.where(apps.c.tenant == self._tenant)
         with self._reading() as db:
             return [self._version(row) for row in db.execute(found).all()]
+
+    def live_blobs(self, *, but: AppName) -> set[Digest]:
+        """Of the live versions: packages, builds and images, those of app `but` not counted."""
+        v = versions.c
+        found = _LIVE.with_only_columns(v.package, v.app_tree, v.site_tree, v.snapshot)
+        with self._reading() as db:
+            rows = db.execute(found.where(apps.c.tenant == self._tenant, v.app != but)).all()
+        digests = {Digest(one) for package, app, site, _ in rows for one in (package, app, site)}
+        snapshots = {text for *_, text in rows if text}
+        return digests | {image for text in snapshots if (image := _snapshot(text).image)}
 
     def next_number(self, app: AppName) -> int:
         with self._reading() as db:
@@ -89,19 +96,22 @@ class Versions:
 
     def add(self, version: AppVersion, *, made_from: MadeFrom) -> None:
         values = _columns(version, made_from)
+        app = (apps.c.name == version.app) & (apps.c.tenant == self._tenant)
         with self._writing() as db:
+            if db.execute(select(apps.c.name).where(app)).one_or_none() is None:
+                raise AppNotFound(f"there is no app {version.app!r}")
             db.execute(insert(versions).values(**values, sha256=_sha256(values)))
 
     def replace_build(self, version: AppVersion, *, made_from: MadeFrom) -> None:
         """Note a new build and snapshot of an existing version, after its blobs were lost."""
         values = _columns(version, made_from)
-        mine = (versions.c.app == version.app) & (versions.c.number == version.number)
+        mine = (versions.c.app == version.app) & (versions.c.number == version.number) & self._mine
         with self._writing() as db:
             db.execute(update(versions).where(mine).values(**values, sha256=_sha256(values)))
 
     def set_snapshot(self, version: AppVersion, snapshot: Snapshot) -> bool:
         """Give `version`, as it was read, a new snapshot. False: it is another one by now."""
-        mine = (versions.c.app == version.app) & (versions.c.number == version.number)
+        mine = (versions.c.app == version.app) & (versions.c.number == version.number) & self._mine
         with self._writing() as db:
             row = db.execute(select(versions).where(mine)).one_or_none()
             if row is None or self._version(row) != version:
@@ -116,7 +126,7 @@ class Versions:
     def _newest(self, column: Column[str], digest: Digest) -> AppVersion | None:
         found = (
             select(versions)
-            .where(column == digest)
+            .where(column == digest, self._mine)
             .order_by(versions.c.created_at.desc(), versions.c.number.desc())
             .limit(1)
         )
@@ -124,29 +134,53 @@ class Versions:
             row = db.execute(found).one_or_none()
         return None if row is None else self._version(row)
 
-    def _version(self, row: Row[tuple[object, ...]]) -> AppVersion:
-        values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
-        if values.pop("sha256") != _sha256(values):
-            raise StateCorrupt(
-                f"{self._path}: version {values['number']!r} of app {values['app']!r} "
-                "does not match its checksum",
-                details={"file": str(self._path), "app": values["app"]},
-            )
-        return AppVersion(
-            app=AppName(values["app"]),
-            number=int(values["number"]),
-            digest=Digest(values["digest"]),
-            package=Digest(values["package"]),
-            build=_build(
-                values["build_key"],
-                values["app_tree"],
-                values["site_tree"],
-                values["dependencies"],
-            ),
-            spec=_spec(values["app"], values["spec"]),
-            created_at=float(values["created_at"]),
-            snapshot=_snapshot(values["snapshot"]) if values["snapshot"] else None,
+    def _one(self, which: ColumnElement[bool]) -> AppVersion | None:
+        with self._reading() as db:
+            row = db.execute(select(versions).where(which, self._mine)).one_or_none()
+        return None if row is None else self._version(row)
+
+    def _version(self, row: Iterable[object]) -> AppVersion:
+        return _checked(row, self._path)
+
+
+def live_of_node(reading: Connect, path: Path) -> list[tuple[TenantName, AppVersion]]:
+    """The live version of every app of every tenant, by label."""
+    found = _LIVE.add_columns(apps.c.tenant)
+    with reading() as db:
+        rows = db.execute(found).all()
+    return [(TenantName(tenant), _checked(row, path)) for *row, tenant in rows]
+
+
+_LIVE = (
+    select(versions)
+    .join(apps, (apps.c.name == versions.c.app) & (apps.c.live_version == versions.c.number))
+    .order_by(versions.c.app)
+)
+
+
+def _checked(row: Iterable[object], path: Path) -> AppVersion:
+    values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
+    if values.pop("sha256") != _sha256(values):
+        raise StateCorrupt(
+            f"{path}: version {values['number']!r} of app {values['app']!r} "
+            "does not match its checksum",
+            details={"file": str(path), "app": values["app"]},
         )
+    return AppVersion(
+        app=AppName(values["app"]),
+        number=int(values["number"]),
+        digest=Digest(values["digest"]),
+        package=Digest(values["package"]),
+        build=_build(
+            values["build_key"],
+            values["app_tree"],
+            values["site_tree"],
+            values["dependencies"],
+        ),
+        spec=_spec(values["app"], values["spec"]),
+        created_at=float(values["created_at"]),
+        snapshot=_snapshot(values["snapshot"]) if values["snapshot"] else None,
+    )
 
 
 # Ten thousand apps of one package are read at every start of a node: what they share is parsed

@@ -11,10 +11,12 @@ from isopod.errors import DataDirUnusable, DiskFull, StateBusy, StateCorrupt
 from isopod.model.app import AppSpec, AppVersion, Build
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Finding, plain
+from isopod.model.tenant import DEFAULT_TENANT
 from isopod.state.database import open_state
 from isopod.state.versions import MadeFrom
 
 HELLO = AppName("hello")
+MINE = DEFAULT_TENANT
 BUILD = Build(Digest("a" * 64), Digest("b" * 64), Digest("c" * 64), (("flask", "3.1"),))
 MADE_FROM = MadeFrom(Digest("f" * 64), Digest("1" * 64), Digest("2" * 64))
 
@@ -26,9 +28,9 @@ def version(number: int, digest: str = "d", app: AppName = HELLO) -> AppVersion:
 
 def add(state, number: int, digest: str = "d", app: AppName = HELLO) -> None:
     with state.transaction() as t:
-        t.apps.save(app, source="m:/hello", now=1.0)
-        t.versions.add(version(number, digest, app), made_from=MADE_FROM)
-        t.apps.set_live(app, number)
+        t.of(MINE).apps.save(app, source="m:/hello", now=1.0)
+        t.of(MINE).versions.add(version(number, digest, app), made_from=MADE_FROM)
+        t.of(MINE).apps.set_live(app, number)
 
 
 @pytest.fixture
@@ -47,8 +49,8 @@ def test_what_was_written_is_there_after_opening_again(path, state):
     add(state, 1)
     state.close()
     again = open_state(path)
-    assert again.versions.live() == [version(1)]
-    assert again.apps.get(HELLO).live_version == 1
+    assert again.of(MINE).versions.live() == [version(1)]
+    assert again.of(MINE).apps.get(HELLO).live_version == 1
     again.close()
 
 
@@ -66,29 +68,29 @@ def test_a_transaction_is_one_revision_and_all_or_nothing(state):
     add(state, 1)
     assert state.revision() == before + 1
     with pytest.raises(RuntimeError), state.transaction() as t:
-        t.apps.save(AppName("other"), source="", now=1.0)
+        t.of(MINE).apps.save(AppName("other"), source="", now=1.0)
         raise RuntimeError
-    assert state.apps.get(AppName("other")) is None
+    assert state.of(MINE).apps.get(AppName("other")) is None
     assert state.revision() == before + 1
 
 
 def test_deleting_an_app_takes_its_versions_and_leaves_builds(state):
     add(state, 1)
-    state.builds.save(BUILD, package=Digest("e" * 64), runtimes="r", now=1.0)
-    state.apps.delete(HELLO)
-    assert state.versions.of_app(HELLO) == []
-    assert state.builds.of_package(Digest("e" * 64), "r") == BUILD
-    assert state.builds.get(BUILD.key) == BUILD
+    state.of(MINE).builds.save(BUILD, package=Digest("e" * 64), runtimes="r", now=1.0)
+    state.of(MINE).apps.delete(HELLO, now=2.0)
+    assert state.of(MINE).versions.of_app(HELLO) == []
+    assert state.of(MINE).builds.of_package(Digest("e" * 64), "r") == BUILD
+    assert state.of(MINE).builds.get(BUILD.key) == BUILD
 
 
 def test_numbers_count_from_one_within_each_app(state):
-    assert state.versions.next_number(HELLO) == 1
+    assert state.of(MINE).versions.next_number(HELLO) == 1
     add(state, 1)
     add(state, 2, digest="9")
-    assert state.versions.next_number(HELLO) == 3
-    assert state.versions.next_number(AppName("other")) == 1
-    assert [v.number for v in state.versions.of_app(HELLO)] == [2, 1]
-    assert state.versions.by_digest(HELLO, Digest("9" * 64)).number == 2
+    assert state.of(MINE).versions.next_number(HELLO) == 3
+    assert state.of(MINE).versions.next_number(AppName("other")) == 1
+    assert [v.number for v in state.of(MINE).versions.of_app(HELLO)] == [2, 1]
+    assert state.of(MINE).versions.by_digest(HELLO, Digest("9" * 64)).number == 2
 
 
 def test_a_file_that_is_no_database_is_refused_by_name(path):
@@ -120,7 +122,7 @@ def test_a_page_that_breaks_later_is_refused_when_it_is_read(path, state):
     data[8192:] = b"\xee" * (len(data) - 8192)
     path.write_bytes(data)
     with pytest.raises(StateCorrupt, match=r"state\.db"):
-        running.versions.live()
+        running.of(MINE).versions.live()
     running.close()
 
 
@@ -129,7 +131,7 @@ def test_a_changed_byte_in_a_version_is_refused_by_name(path, state):
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE versions SET site_tree = replace(site_tree, 'c', 'd')")
     with pytest.raises(StateCorrupt, match="version 1 of app 'hello'") as caught:
-        state.versions.live()
+        state.of(MINE).versions.live()
     assert "hunter2" not in str(caught.value.to_wire())
 
 
@@ -141,7 +143,7 @@ def test_another_writer_that_does_not_end_is_told_as_busy(path, state, monkeypat
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StateBusy, match="locked"):
             add(impatient, 1)
-        assert impatient.apps.all() == []  # readers are not in its way
+        assert impatient.of(MINE).apps.all() == []  # readers are not in its way
     impatient.close()
 
 
@@ -152,12 +154,12 @@ def test_a_full_disk_is_told_and_nothing_is_half_there(path, state):
         db.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull, match="full") as caught, state.transaction() as t:
         for number in range(2, 400):
-            t.versions.add(
+            t.of(MINE).versions.add(
                 replace(version(number), digest=Digest(f"{number:064x}")),
                 made_from=MADE_FROM,
             )
     assert "hunter2" not in str(caught.value.to_wire())
-    assert [v.number for v in state.versions.of_app(HELLO)] == [1]
+    assert [v.number for v in state.of(MINE).versions.of_app(HELLO)] == [1]
 
 
 def test_a_file_size_limit_is_no_half_write(path):
@@ -167,6 +169,7 @@ import resource, signal
 from pathlib import Path
 from isopod.errors import IsopodError
 from isopod.model.ids import AppName
+from isopod.model.tenant import DEFAULT_TENANT as MINE
 from isopod.state.database import open_state
 state = open_state(Path({str(path)!r}))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -174,14 +177,14 @@ size = Path({str(path)!r} + "-wal").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 8192, size + 8192))
 try:
     for n in range(1000):
-        state.apps.save(AppName(f"a{{n}}"), source="x" * 1000, now=1.0)
+        state.of(MINE).apps.save(AppName(f"a{{n}}"), source="x" * 1000, now=1.0)
 except IsopodError as error:
     print(error.code)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() in ("data_dir_unusable", "disk_full"), ran.stderr
     state = open_state(path)
-    names = [app.name for app in state.apps.all()]
+    names = [app.name for app in state.of(MINE).apps.all()]
     assert names == sorted(f"a{n}" for n in range(len(names)))
     state.close()
 
@@ -214,21 +217,21 @@ def test_a_database_from_before_snapshots_is_upgraded_in_place(path):
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript((Path(__file__).parent / "state_0001.sql").read_text())
     state = open_state(path)
-    (live,) = state.versions.live()
+    (live,) = state.of(MINE).versions.live()
     assert live == version(1)
-    assert state.versions.by_input(Digest("f" * 64)) == live
-    assert state.versions.by_twin(MADE_FROM.twin) is None
+    assert state.of(MINE).versions.by_input(Digest("f" * 64)) == live
+    assert state.of(MINE).versions.by_twin(MADE_FROM.twin) is None
     add(state, 2, digest="9")
-    assert state.versions.by_twin(MADE_FROM.twin).number == 2
+    assert state.of(MINE).versions.by_twin(MADE_FROM.twin).number == 2
     state.close()
     again = open_state(path)
-    assert [v.number for v in again.versions.of_app(HELLO)] == [2, 1]
+    assert [v.number for v in again.of(MINE).versions.of_app(HELLO)] == [2, 1]
     again.close()
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE versions SET app_tree = replace(app_tree, 'b', 'd') WHERE number = 1")
     again = open_state(path)
     with pytest.raises(StateCorrupt, match="version 1 of app 'hello'"):
-        again.versions.of_app(HELLO)
+        again.of(MINE).versions.of_app(HELLO)
     again.close()
 
 
@@ -240,27 +243,27 @@ SNAPSHOT = replace(
 def test_a_version_keeps_its_snapshot_and_a_changed_byte_in_it_is_refused(path, state):
     add(state, 1)
     taken = replace(version(1), snapshot=SNAPSHOT)
-    state.versions.replace_build(taken, made_from=MADE_FROM)
-    assert state.versions.live() == [taken]
+    state.of(MINE).versions.replace_build(taken, made_from=MADE_FROM)
+    assert state.of(MINE).versions.live() == [taken]
     for change in ("replace(snapshot, 'why', 'yhw')", "NULL"):
         with closing(sqlite3.connect(path)) as db, db:
             db.execute(f"UPDATE versions SET snapshot = {change}")
         with pytest.raises(StateCorrupt, match="version 1 of app 'hello'"):
-            state.versions.live()
+            state.of(MINE).versions.live()
 
 
 def test_twins_and_shapes_find_the_newest_version_of_any_app(state):
-    assert state.versions.by_twin(MADE_FROM.twin) is None
+    assert state.of(MINE).versions.by_twin(MADE_FROM.twin) is None
     for number, name in enumerate(("a", "b", "c")):
         made_from = replace(MADE_FROM, twin=Digest(str(number % 2) * 64))
         newer = replace(version(1, app=AppName(name)), created_at=float(number))
         with state.transaction() as t:
-            t.apps.save(newer.app, source="", now=1.0)
-            t.versions.add(newer, made_from=made_from)
-    assert state.versions.by_twin(Digest("0" * 64)).app == "c"
-    assert state.versions.by_twin(Digest("1" * 64)).app == "b"
-    assert state.versions.by_shape(MADE_FROM.shape).app == "c"
-    assert state.versions.by_shape(Digest("7" * 64)) is None
+            t.of(MINE).apps.save(newer.app, source="", now=1.0)
+            t.of(MINE).versions.add(newer, made_from=made_from)
+    assert state.of(MINE).versions.by_twin(Digest("0" * 64)).app == "c"
+    assert state.of(MINE).versions.by_twin(Digest("1" * 64)).app == "b"
+    assert state.of(MINE).versions.by_shape(MADE_FROM.shape).app == "c"
+    assert state.of(MINE).versions.by_shape(Digest("7" * 64)) is None
 
 
 def test_versions_that_share_what_they_hold_keep_their_own_names_and_settings(state):
@@ -272,21 +275,21 @@ def test_versions_that_share_what_they_hold_keep_their_own_names_and_settings(st
         written.append(replace(for_name, spec=replace(for_name.spec, env=env)))
     with state.transaction() as t:
         for one in written:
-            t.apps.save(one.app, source="", now=1.0)
-            t.versions.add(one, made_from=MADE_FROM)
-            t.apps.set_live(one.app, 1)
-    found = state.versions.live()
+            t.of(MINE).apps.save(one.app, source="", now=1.0)
+            t.of(MINE).versions.add(one, made_from=MADE_FROM)
+            t.of(MINE).apps.set_live(one.app, 1)
+    found = state.of(MINE).versions.live()
     assert found == sorted(written, key=lambda one: one.app)
     assert [one.spec.name for one in found] == ["a", "app-a", "b", "c"]
 
 
 def test_a_version_gets_a_new_snapshot_unless_it_has_become_another(path, state):
     add(state, 1)
-    read = state.versions.get(HELLO, 1)
-    assert state.versions.set_snapshot(read, plain("once"))
-    assert not state.versions.set_snapshot(read, plain("too late"))
+    read = state.of(MINE).versions.get(HELLO, 1)
+    assert state.of(MINE).versions.set_snapshot(read, plain("once"))
+    assert not state.of(MINE).versions.set_snapshot(read, plain("too late"))
     state.close()
     again = open_state(path)
-    assert again.versions.live() == [replace(version(1), snapshot=plain("once"))]
-    assert not again.versions.set_snapshot(version(2), plain("never made"))
+    assert again.of(MINE).versions.live() == [replace(version(1), snapshot=plain("once"))]
+    assert not again.of(MINE).versions.set_snapshot(version(2), plain("never made"))
     again.close()

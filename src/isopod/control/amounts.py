@@ -1,0 +1,56 @@
+"""A tenant's quota of amounts, checked in the transaction that would pass it. (Rates and what live
+instances use are the gateway's.)"""
+
+from __future__ import annotations
+
+from isopod.blobs.store import BlobStore
+from isopod.control.twins import blobs_of
+from isopod.errors import BlobMissing, QuotaExceeded, TenantNotFound, TenantSuspended
+from isopod.model.app import AppVersion
+from isopod.model.ids import Digest
+from isopod.model.principal import Principal
+from isopod.model.tenant import Quota
+from isopod.state.handles import Handles, TenantHandles
+
+
+def check_tenant(who: Principal, t: Handles) -> Quota:
+    """The quota of a tenant that may change something. TenantNotFound when it was deleted
+    meanwhile, TenantSuspended unless the operator asks."""
+    tenant = t.node.tenants.get(who.tenant)
+    if tenant is None:
+        raise TenantNotFound(f"there is no tenant {who.tenant!r}")
+    if tenant.suspended and not who.operator:
+        raise TenantSuspended("this tenant is suspended")
+    return tenant.quota
+
+
+def check_apps(quota: Quota, mine: TenantHandles) -> None:
+    """QuotaExceeded when there may be no more apps."""
+    if quota.apps and (used := mine.apps.count()) >= quota.apps:
+        raise QuotaExceeded(
+            f"the tenant has {used} apps and may have {quota.apps}",
+            details={"quota": "apps", "limit": quota.apps, "used": used},
+        )
+
+
+def check_storage(
+    quota: Quota, version: AppVersion, *, mine: TenantHandles, blobs: BlobStore
+) -> None:
+    """QuotaExceeded when the live versions, with this one, name more bytes of blobs."""
+    if not quota.storage_mib:
+        return
+    digests = mine.versions.live_blobs(but=version.app) | {version.package, *blobs_of(version)}
+    used_bytes = sum(_size(blobs, digest) for digest in digests)
+    if used_bytes > quota.storage_mib << 20:
+        used = -(-used_bytes >> 20)
+        raise QuotaExceeded(
+            f"the tenant's apps would need {used} MiB of storage and may have {quota.storage_mib}",
+            details={"quota": "storage_mib", "limit": quota.storage_mib, "used": used},
+        )
+
+
+def _size(blobs: BlobStore, digest: Digest) -> int:
+    try:
+        return blobs.size(digest)
+    except BlobMissing:  # costs nothing, and is another check's to tell
+        return 0

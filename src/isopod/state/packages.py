@@ -1,0 +1,28 @@
+"""Which packages a tenant has uploaded: only these are there for it, whoever else has them."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from isopod.model.ids import Digest
+from isopod.model.tenant import TenantName
+from isopod.state.apps import Connect
+from isopod.state.tables import packages
+
+
+class Packages:
+    """The packages of one tenant."""
+
+    def __init__(self, tenant: TenantName, reading: Connect, writing: Connect) -> None:
+        self._tenant, self._reading, self._writing = tenant, reading, writing
+
+    def has(self, digest: Digest) -> bool:
+        mine = (packages.c.tenant == self._tenant) & (packages.c.digest == digest)
+        with self._reading() as db:
+            return db.execute(select(packages.c.digest).where(mine)).one_or_none() is not None
+
+    def add(self, digest: Digest, *, now: float) -> None:
+        row = insert(packages).values(tenant=self._tenant, digest=digest, created_at=now)
+        with self._writing() as db:
+            db.execute(row.on_conflict_do_nothing())
