@@ -49,9 +49,9 @@ Val = raw.wasmtime_val_t
 Extern = raw.wasmtime_extern_t
 InstanceHandle = raw.wasmtime_instance_t
 
-I32 = 0  # wasmtime_val_t.kind
+I32, I64 = 0, 1  # wasmtime_val_t.kind
 FUNCTION, MEMORY = 0, 3  # wasmtime_extern_t.kind
-MASK32 = 0xFFFFFFFF
+MASK32, MASK64 = 0xFFFFFFFF, 0xFFFFFFFF_FFFFFFFF
 
 
 def null_trap() -> Any:

@@ -25,9 +25,11 @@ import wasmtime
 
 from isopod.engine import ffi, traps, wasi
 from isopod.engine.ffi import raw
+from isopod.engine.files import Files
 from isopod.engine.image import Image, map_over
 from isopod.engine.linker import Linkage
 from isopod.engine.memory import GuestMemory
+from isopod.engine.relay import Relay
 from isopod.engine.stderr_file import StderrFile
 from isopod.errors import (
     EngineError,
@@ -64,6 +66,8 @@ class InstanceSpec:
     preopens: tuple[Preopen, ...]
     memory_bytes: int
     share: str = ""  # whose part of the CPU it runs on (see `run_queue`)
+    disk_bytes: int | None = None  # in its writable folders; None: no bound
+    clock_step_ns: int = 1_000_000  # what its clocks are rounded down to
 
 
 class State(enum.Enum):
@@ -105,6 +109,14 @@ class Instance:
         self._trap = ffi.null_trap()
         self._error = ffi.null_error()
         self._keep: list[Any] = []  # arguments of the call under way
+        self.files = Files(
+            folders=[preopen.host for preopen in spec.preopens if preopen.writable],
+            limit=spec.disk_bytes,
+            clock_step_ns=spec.clock_step_ns,
+            memory=self._known_memory,
+            relay=self._get_relay,
+        )
+        self._relay: Relay | None = None
         self._stderr = StderrFile()
         self._store = wasmtime.Store(linkage.engine)
         try:
@@ -132,7 +144,7 @@ class Instance:
         store.set_limits(
             memory_size=spec.memory_bytes,
             table_elements=MAX_TABLE_ELEMENTS,
-            instances=1,
+            instances=2,  # the guest, and the relay of its file calls
             tables=4,
             memories=1,
         )
@@ -266,6 +278,7 @@ class Instance:
             ffi.delete_future(self._future)
             self._future = None
         self._store.close()
+        self._relay = None
         self._stderr.close()
         if self.sleep_timer is not None:
             self.sleep_timer.cancel()  # it would keep this instance until a day's sleep is over
@@ -408,9 +421,15 @@ class Instance:
             raise GuestProtocolError("the guest called the host before it was instantiated")
         return self._memory
 
+    def _get_relay(self) -> Relay:
+        if self._relay is None:
+            memory = self._known_memory()
+            self._relay = self.linkage.relays.make(self._context, memory.handle)
+        return self._relay
+
     @property
     def clock_ns(self) -> int:
-        """The guest's monotonic clock."""
+        """The guest's monotonic clock, to the nanosecond."""
         return time.monotonic_ns() - self._clock_origin_ns
 
     # -- callbacks: run on the fiber, inside a poll -----------------------------------------
@@ -436,6 +455,7 @@ class Instance:
             memory.read(inputs, count * wasi.SUBSCRIPTION_BYTES),
             realtime_ns=time.time_ns(),
             monotonic_ns=self.clock_ns,
+            step_ns=self.spec.clock_step_ns,
         )
         self.result[0].of.i32 = plan.errno
         if plan.errno == 0:
@@ -446,7 +466,8 @@ class Instance:
                 self.state = State.SLEEPING
 
     def on_clock_time_get(self, clock: int, out: int) -> int:
-        """The errno. Ours, because a restored guest's monotonic clock must go on."""
+        """The errno. A restored guest's monotonic clock goes on, and no clock is fine enough to
+        time what others do."""
         if clock == wasi.REALTIME:
             now = time.time_ns()
         elif clock == wasi.MONOTONIC:
@@ -455,7 +476,15 @@ class Instance:
             now = self._cpu_origin_ns + self.cpu_ns
         else:
             return wasi.EINVAL
+        now -= now % self.spec.clock_step_ns
         self._known_memory().write(out, now.to_bytes(8, "little"))
+        return 0
+
+    def on_clock_res_get(self, clock: int, out: int) -> int:
+        """The errno."""
+        if clock not in (wasi.REALTIME, wasi.MONOTONIC, wasi.PROCESS_CPU, wasi.THREAD_CPU):
+            return wasi.EINVAL
+        self._known_memory().write(out, self.spec.clock_step_ns.to_bytes(8, "little"))
         return 0
 
     def on_random_get(self, pointer: int, size: int) -> None:

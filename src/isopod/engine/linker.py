@@ -1,8 +1,9 @@
 """What every guest may import: WASI preview 1, and one host call.
 
 Three functions are ours because they must not block the loop: `host.call` (one request and one
-reply, both bytes), `poll_oneoff` (sleep) and `random_get`. Each suspends the guest's fiber. A
-fourth, `clock_time_get`, is ours because a restored guest's monotonic clock must not go back.
+reply, both bytes), `poll_oneoff` (sleep) and `random_get`. Each suspends the guest's fiber. The
+clock is ours because a restored guest's monotonic time must not go back, and because it is
+coarse; and so are the functions that open files or make them grow (see `files`).
 
 The callbacks run on the fiber's stack inside `Instance.poll`. They never raise (an exception
 could not cross the engine) and never trust a pointer.
@@ -18,9 +19,8 @@ import wasmtime
 from isopod.engine import ffi
 from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.ffi import raw
+from isopod.engine.relay import SIGNATURES, WASI, RelayMaker, function_type
 from isopod.errors import EngineError, GuestProtocolError
-
-_WASI = "wasi_snapshot_preview1"
 
 
 class Linkage:
@@ -38,10 +38,13 @@ class Linkage:
         self._resume = ffi.Continuation(self._on_resume)
         self._trampolines = [
             self._define("host", "call", 4, lambda i, a: i.on_host_call(*a)),
-            self._define(_WASI, "poll_oneoff", 4, lambda i, a: i.on_poll_oneoff(*a)),
-            self._define(_WASI, "random_get", 2, lambda i, a: i.on_random_get(*a)),
-            self._define_clock(),
+            self._define(WASI, "poll_oneoff", 4, lambda i, a: i.on_poll_oneoff(*a)),
+            self._define(WASI, "random_get", 2, lambda i, a: i.on_random_get(*a)),
+            self._define_now("clock_time_get", "iIi", lambda i, a: i.on_clock_time_get(a[0], a[2])),
+            self._define_now("clock_res_get", "ii", lambda i, a: i.on_clock_res_get(*a)),
+            *(self._define_file_call(name) for name in SIGNATURES),
         ]
+        self.relays = RelayMaker(engine)
         try:
             self.pre = self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
@@ -108,8 +111,13 @@ class Linkage:
         if error:
             raise EngineError(f"cannot define {module}.{name}: {ffi.error_message(error)}")
 
-    def _define_clock(self) -> Any:
-        """`clock_time_get` answers at once, so it is an ordinary function: 3 us a call."""
+    def _define_file_call(self, name: str) -> Any:
+        return self._define_now(name, SIGNATURES[name], lambda i, a: i.files.call(name, a))
+
+    def _define_now(self, name: str, signature: str, answer: Any) -> Any:
+        """A function that answers at once, and so is an ordinary one: 3 us a call. `answer` gives
+        the errno."""
+        masks = [ffi.MASK64 if kind == "I" else ffi.MASK32 for kind in signature]
 
         def callback(
             _env: Any, _caller: Any, args: Any, _nargs: Any, results: Any, _nresults: Any
@@ -119,17 +127,16 @@ class Linkage:
             result.of.i32 = -1
             instance = self.current
             try:
-                result.of.i32 = instance.on_clock_time_get(
-                    args[0].of.i32 & ffi.MASK32, args[2].of.i32 & ffi.MASK32
-                )
+                # The union's i64 covers its i32; the mask drops what is above.
+                numbers = [args[at].of.i64 & mask for at, mask in enumerate(masks)]
+                result.of.i32 = answer(instance, numbers)
             except BaseException as error:  # must not cross the engine
                 instance.fail(error)
             return 0  # no trap
 
         trampoline = ffi.Callback(callback)
-        i32, i64 = wasmtime.ValType.i32(), wasmtime.ValType.i64()
-        kind = wasmtime.FuncType([i32, i64, i32], [i32])
-        self._add(raw.wasmtime_linker_define_func, _WASI, "clock_time_get", kind, trampoline)
+        kind = function_type(signature)
+        self._add(raw.wasmtime_linker_define_func, WASI, name, kind, trampoline)
         return trampoline
 
     def _on_resume(self, _env: Any) -> bool:

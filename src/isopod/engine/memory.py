@@ -23,7 +23,7 @@ class GuestMemory:
 
     def __init__(self, context: Any, memory: Any) -> None:
         self._context = context
-        self._memory = memory
+        self.handle = memory  # the engine's
         self._known_size = 0
         data = ffi.memory_data(context, byref(memory))
         self._address = int(cast(data, c_void_p).value or 0)
@@ -31,7 +31,7 @@ class GuestMemory:
     @property
     def size(self) -> int:
         """Bytes now."""
-        return int(ffi.memory_data_size(self._context, byref(self._memory)))
+        return int(ffi.memory_data_size(self._context, byref(self.handle)))
 
     def grow(self, size: int) -> bool:
         """Grow to at least `size` bytes; whether the store's limits allowed it."""
@@ -40,7 +40,7 @@ class GuestMemory:
             return True
         before = ctypes.c_uint64()
         error = raw.wasmtime_memory_grow(
-            self._context, byref(self._memory), -(-more // WASM_PAGE), byref(before)
+            self._context, byref(self.handle), -(-more // WASM_PAGE), byref(before)
         )
         if error:
             raw.wasmtime_error_delete(error)

@@ -32,8 +32,13 @@ class PollPlan:
     wait_s: float = 0.0
 
 
-def plan_poll(subscriptions: bytes, *, realtime_ns: int, monotonic_ns: int) -> PollPlan:
-    """Files are always ready; otherwise the shortest clock wins. Pure."""
+def plan_poll(
+    subscriptions: bytes, *, realtime_ns: int, monotonic_ns: int, step_ns: int
+) -> PollPlan:
+    """Files are always ready; otherwise the shortest clock wins. Waits are whole steps of the
+    guest's clocks, and over when those clocks say so. Pure."""
+    realtime_ns -= realtime_ns % step_ns
+    monotonic_ns -= monotonic_ns % step_ns
     ready: list[bytes] = []
     clocks: list[tuple[int, int]] = []
     for userdata, tag, which, given_ns, _precision, flags in _SUBSCRIPTION.iter_unpack(
@@ -44,7 +49,7 @@ def plan_poll(subscriptions: bytes, *, realtime_ns: int, monotonic_ns: int) -> P
                 return PollPlan(errno=EINVAL)
             if flags & _ABSOLUTE:
                 given_ns -= realtime_ns if which == REALTIME else monotonic_ns
-            clocks.append((max(0, given_ns), userdata))
+            clocks.append((max(0, -(-given_ns // step_ns) * step_ns), userdata))
         elif tag in (_FD_READ, _FD_WRITE):
             ready.append(_EVENT.pack(userdata, 0, tag, 1, 0))
         else:

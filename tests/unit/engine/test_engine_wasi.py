@@ -15,9 +15,12 @@ def subscription(*, userdata=7, tag=0, which=1, timeout=0, flags=0) -> bytes:
     return packed
 
 
-def plan(*subscriptions: bytes) -> wasi.PollPlan:
+def plan(*subscriptions: bytes, step_ns: int = 1, late_ns: int = 0) -> wasi.PollPlan:
     return wasi.plan_poll(
-        b"".join(subscriptions), realtime_ns=REALTIME_NS, monotonic_ns=MONOTONIC_NS
+        b"".join(subscriptions),
+        realtime_ns=REALTIME_NS + late_ns,
+        monotonic_ns=MONOTONIC_NS + late_ns,
+        step_ns=step_ns,
     )
 
 
@@ -45,6 +48,15 @@ def test_absolute_times_count_from_their_own_clock():
     assert plan(subscription(timeout=MONOTONIC_NS + 500_000_000, flags=1)).wait_s == 0.5
     assert plan(subscription(which=0, timeout=REALTIME_NS + 2_000_000_000, flags=1)).wait_s == 2.0
     assert plan(subscription(timeout=1, flags=1)).wait_s == 0  # is over
+
+
+def test_waits_are_whole_steps_of_the_guests_clock():
+    assert plan(subscription(timeout=1), step_ns=1_000_000).wait_s == 0.001
+    assert plan(subscription(timeout=1_000_001), step_ns=1_000_000).wait_s == 0.002
+    assert plan(subscription(timeout=0), step_ns=1_000_000).wait_s == 0
+    # Until a time: over when the guest's own clock, rounded down, says so.
+    until = subscription(timeout=MONOTONIC_NS + 2_500_000, flags=1)
+    assert plan(until, step_ns=1_000_000, late_ns=1_900_000).wait_s == 0.002
 
 
 def test_files_are_ready_at_once_whatever_the_clocks_say():
@@ -89,4 +101,4 @@ def test_every_answer_fits_what_was_asked(subscriptions):
 
 @given(st.binary(max_size=20 * 48).map(lambda data: data[: len(data) // 48 * 48]))
 def test_no_bytes_surprise_it(subscriptions):
-    wasi.plan_poll(subscriptions, realtime_ns=REALTIME_NS, monotonic_ns=MONOTONIC_NS)
+    wasi.plan_poll(subscriptions, realtime_ns=1, monotonic_ns=2, step_ns=1_000_000)

@@ -1,0 +1,231 @@
+"""What a guest may open and write: descriptors counted, bytes bounded, times coarse.
+
+The engine's WASI knows no such bounds: one guest could use up the worker's descriptors or the
+disk. So the functions that open, and those that make files grow, are ours: they decide, and then
+have WASI's own do the work (see `relay`). Reading costs nothing extra.
+
+The disk: each call is charged with the most that it can add. When a charge does not fit, the
+guest's folder is measured; what it really holds then counts (files removed give their space back).
+Files that were removed but are still open are part of it. Each entry counts with a block at least,
+and a sparse file with its whole size.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from isopod.engine.memory import GuestMemory
+from isopod.engine.relay import Relay
+
+# Errors of wasi_snapshot_preview1.
+EINVAL, EMFILE, ENAMETOOLONG, ENOSPC = 28, 33, 37, 51
+MAX_OPEN = 256  # descriptors beside the preopened folders
+MAX_PATH_BYTES = 4096
+# One write: a longer one comes back short, and is continued by whoever wants it whole.
+MAX_WRITE_BYTES = 1 << 20
+_MAX_BUFFERS = 1024  # IOV_MAX
+_BLOCK = 4096
+_CREATE = 1  # oflags of path_open
+_FILESTAT = 64  # bytes; nlink, size and the three times (ns) are u64 at these offsets
+_INODE, _LINKS, _SIZE, _TIMES = 8, 24, 32, (40, 48, 56)
+# Measuring may take this part of the time: a folder of many files is not measured at every write.
+_MEASURE_SHARE = 0.2
+_CHEAP_S = 0.001
+_FULL = 1 << 62
+
+
+class Files:
+    """One guest's. `memory` and `relay` are asked for when there is a call, that is, late."""
+
+    def __init__(
+        self,
+        *,
+        folders: Sequence[Path],
+        limit: int | None,
+        clock_step_ns: int,
+        memory: Callable[[], GuestMemory],
+        relay: Callable[[], Relay],
+    ) -> None:
+        """`folders`: those it may write to. `limit`: bytes in them, None for no bound."""
+        self._folders = folders
+        self._limit = limit
+        self._clock_step_ns = clock_step_ns
+        self._memory = memory
+        self._relay = relay
+        self._open: set[int] = set()
+        self._used = 0  # at most
+        self._measure_after = 0.0
+
+    def call(self, name: str, arguments: Sequence[int]) -> int:
+        """The errno of one call of a guest's. Numbers are unsigned and not to be trusted."""
+        answer: int = getattr(self, f"_{name}")(*arguments)
+        return answer
+
+    # -- descriptors ------------------------------------------------------------------------
+
+    def _path_open(self, *arguments: int) -> int:
+        _fd, _lookup, _path, path_size, oflags, _base, _inheriting, _flags, out = arguments
+        if path_size > MAX_PATH_BYTES:
+            return ENAMETOOLONG
+        if len(self._open) >= MAX_OPEN:
+            return EMFILE
+        if oflags & _CREATE and not self._charge(_BLOCK):
+            return ENOSPC
+        errno = self._relay().call("path_open", arguments)
+        if errno == 0:
+            self._open.add(self._number(out, 4))
+        return errno
+
+    def _fd_close(self, fd: int) -> int:
+        errno = self._relay().call("fd_close", (fd,))
+        if errno == 0:
+            self._open.discard(fd)
+        return errno
+
+    def _fd_renumber(self, fd: int, to: int) -> int:
+        errno = self._relay().call("fd_renumber", (fd, to))
+        if errno == 0 and fd != to:
+            self._open.discard(to)
+            if fd in self._open:
+                self._open.remove(fd)
+                self._open.add(to)
+        return errno
+
+    # -- growth -----------------------------------------------------------------------------
+
+    def _fd_write(self, fd: int, buffers: int, count: int, written: int) -> int:
+        return self._write(
+            fd, buffers, count, lambda at: self._relay().call("fd_write", (fd, at, 1, written))
+        )
+
+    def _fd_pwrite(self, fd: int, buffers: int, count: int, offset: int, written: int) -> int:
+        return self._write(
+            fd,
+            buffers,
+            count,
+            lambda at: self._relay().call("fd_pwrite", (fd, at, 1, offset, written)),
+        )
+
+    def _write(self, fd: int, buffers: int, count: int, write: Callable[[int], int]) -> int:
+        """Write one buffer: the first that is not empty, and not all of it if it is long. POSIX
+        lets a write do less than it was asked to."""
+        if not 0 < count <= _MAX_BUFFERS:
+            return EINVAL if count else write(buffers)
+        memory = self._memory()
+        table = memory.read(buffers, 8 * count)
+        sizes = [int.from_bytes(table[at + 4 : at + 8], "little") for at in range(0, 8 * count, 8)]
+        first = next((number for number, size in enumerate(sizes) if size), 0)
+        at, size = buffers + 8 * first, min(sizes[first], MAX_WRITE_BYTES)
+        if fd in self._open and size and not self._charge(-(-size // _BLOCK) * _BLOCK + _BLOCK):
+            return ENOSPC
+        if size == sizes[first]:
+            return write(at)
+        memory.write(at + 4, size.to_bytes(4, "little"))
+        try:
+            return write(at)
+        finally:
+            memory.write(at + 4, sizes[first].to_bytes(4, "little"))
+
+    def _fd_allocate(self, fd: int, offset: int, size: int) -> int:
+        if not self._charge(offset + size):
+            return ENOSPC
+        return self._relay().call("fd_allocate", (fd, offset, size))
+
+    def _fd_filestat_set_size(self, fd: int, size: int) -> int:
+        if not self._charge(size):
+            return ENOSPC
+        return self._relay().call("fd_filestat_set_size", (fd, size))
+
+    def _path_create_directory(self, fd: int, path: int, path_size: int) -> int:
+        return self._make("path_create_directory", (fd, path, path_size), path_size)
+
+    def _path_symlink(self, old: int, old_size: int, fd: int, new: int, new_size: int) -> int:
+        arguments = (old, old_size, fd, new, new_size)
+        return self._make("path_symlink", arguments, max(old_size, new_size))
+
+    def _path_link(self, *arguments: int) -> int:
+        _old_fd, _flags, _old, old_size, _fd, _new, new_size = arguments
+        return self._make("path_link", arguments, max(old_size, new_size))
+
+    def _make(self, name: str, arguments: Sequence[int], path_size: int) -> int:
+        if path_size > MAX_PATH_BYTES:
+            return ENAMETOOLONG
+        if not self._charge(2 * _BLOCK):
+            return ENOSPC
+        return self._relay().call(name, arguments)
+
+    # -- times ------------------------------------------------------------------------------
+
+    def _fd_filestat_get(self, fd: int, out: int) -> int:
+        return self._coarse(self._relay().call("fd_filestat_get", (fd, out)), out)
+
+    def _path_filestat_get(self, *arguments: int) -> int:
+        _fd, _lookup, _path, path_size, out = arguments
+        if path_size > MAX_PATH_BYTES:
+            return ENAMETOOLONG
+        return self._coarse(self._relay().call("path_filestat_get", arguments), out)
+
+    def _coarse(self, errno: int, out: int) -> int:
+        """File times are a clock too, and newer kernels keep them to the nanosecond."""
+        if errno == 0 and self._clock_step_ns > 1:
+            memory = self._memory()
+            for at in _TIMES:
+                now = self._number(out + at, 8)
+                memory.write(out + at, (now - now % self._clock_step_ns).to_bytes(8, "little"))
+        return errno
+
+    # -- the account ------------------------------------------------------------------------
+
+    def _charge(self, more: int) -> bool:
+        """Whether the guest may add so many bytes; then they count."""
+        if self._limit is None:
+            return True
+        if self._used + more > self._limit and more <= self._limit:
+            self._measure()
+        if self._used + more > self._limit:
+            return False
+        self._used += more
+        return True
+
+    def _measure(self) -> None:
+        began = time.monotonic()
+        if began < self._measure_after:
+            return
+        self._used = sum(folder_bytes(folder) for folder in self._folders) + self._removed_bytes()
+        took = time.monotonic() - began
+        self._measure_after = 0.0 if took < _CHEAP_S else began + took / _MEASURE_SHARE
+
+    def _removed_bytes(self) -> int:
+        """Of files that have no name any more, and live until they are closed."""
+        memory, relay = self._memory(), self._relay()
+        before = memory.read(0, _FILESTAT)  # borrowed for the answers
+        found: dict[int, int] = {}
+        try:
+            for fd in self._open:
+                if relay.call("fd_filestat_get", (fd, 0)) == 0 and self._number(_LINKS, 8) == 0:
+                    found[self._number(_INODE, 8)] = max(_BLOCK, self._number(_SIZE, 8))
+        finally:
+            memory.write(0, before)
+        return sum(found.values())
+
+    def _number(self, at: int, size: int) -> int:
+        return int.from_bytes(self._memory().read(at, size), "little")
+
+
+def folder_bytes(folder: Path) -> int:
+    """What a folder holds. One with paths too long to be followed counts as full."""
+    total, folders = 0, [os.fspath(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    one = entry.stat(follow_symlinks=False)
+                    total += max(one.st_size, one.st_blocks * 512, _BLOCK)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+        except OSError:
+            return _FULL
+    return total
