@@ -91,13 +91,8 @@ class StorageLedger:
         with self._open() as db:
             return [Stored(*row) for row in db.execute(query, (tenant, since, until))]
 
-    def tenants(self) -> list[str]:
-        """All that ever stored something."""
-        with self._open() as db:
-            return [str(row[0]) for row in db.execute("SELECT DISTINCT tenant FROM stored")]
-
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         # A connection for each use: looks are minutes apart, and threads differ.
-        with translated(self._path), closing(connect(self._path)) as db:
+        with translated(self._path), closing(connect(self._path, mode="rwc")) as db:
             yield db
