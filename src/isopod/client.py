@@ -164,6 +164,18 @@ class Client:
         """Lines {"progress": 0.0 to 1.0, "text"}."""
         return self._lines("POST", f"/v1/runtimes/{_part(name)}/prepare")
 
+    def usage(self, *, tenant: str, app: str, since: str, until: str, by: str) -> Json:
+        """The bill of a period; "" is the node's default."""
+        params = {"tenant": tenant, "app": app, "from": since, "to": until, "by": by}
+        return self._json("GET", "/v1/usage", params=params)
+
+    def usage_statement(self, *, tenant: str, month: str) -> Json:
+        params = {"tenant": tenant, "month": month}
+        return self._json("GET", "/v1/usage/statement", params=params)
+
+    def usage_key(self) -> Json:
+        return self._json("GET", "/v1/usage/key")
+
     def has_package(self, digest: str) -> bool:
         with self._talking():
             response = self._http.head(f"/v1/packages/{digest}")
@@ -218,9 +230,16 @@ class Client:
         }
         return self._lines("POST", "/v1/deploys", body=body)
 
-    def _json(self, method: str, path: str, *, body: Json | None = None) -> Json:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Json:
         with self._talking():
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, params=params)
         _raise_for(response)
         try:
             answer = response.json()

@@ -71,6 +71,7 @@ class NodeSettings:
     build_timeout_s: float = 600.0  # wall clock of one build
     usage_keep_h: float = 72.0  # single usage records, and their sums by minute; hours stay
     usage_max_records: int = 5_000_000  # of these at most, at 140 bytes each
+    precise_clocks: bool = False  # guests see nanoseconds; only for apps you trust
     debug: bool = False  # tracebacks of our own faults on standard error
     prices: Prices = field(default_factory=Prices)  # of the settings file's [prices]
 
@@ -180,6 +181,15 @@ class NodeSettings:
     @property
     def ledger_path(self) -> Path:
         return self.usage_dir / "ledger.db"
+
+    @property
+    def storage_path(self) -> Path:
+        return self.usage_dir / "storage.db"
+
+    @property
+    def signing_key_path(self) -> Path:
+        """Of usage statements. Not below usage/, where workers have folders."""
+        return self.data_dir / "statement.key"
 
     @property
     def node_id_path(self) -> Path:

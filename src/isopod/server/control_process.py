@@ -20,6 +20,7 @@ from granian.server.embed import Server
 from isopod.api.app import create_app
 from isopod.control.node import Node, open_node
 from isopod.control.renewing import Renewing
+from isopod.control.usage import watch_storage
 from isopod.errors import IsopodError
 from isopod.server.children import READY_FD, tell_ready
 from isopod.settings import NodeSettings, child_value
@@ -61,13 +62,17 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
         serving = asyncio.create_task(server.serve())
         await _answers(settings, serving)
         tell_ready(ready_fd)
-        renewing = asyncio.create_task(_renew_snapshots(node))
+        background = [
+            asyncio.create_task(_renew_snapshots(node)),
+            asyncio.create_task(watch_storage(node)),
+        ]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         node.stopping.set()
-        renewing.cancel()
-        await asyncio.wait((renewing,), timeout=_STOP_S)
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background, timeout=_STOP_S)
         if not serving.done():
             server.stop()  # type: ignore[no-untyped-call]
             await asyncio.wait((serving,), timeout=_STOP_S)
