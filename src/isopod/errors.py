@@ -163,6 +163,16 @@ class TokenNotFound(IsopodError):
     default_hint = "`isopod tokens` lists the tokens of this tenant"
 
 
+class MemberNotFound(IsopodError):
+    code, status, whose = "member_not_found", 404, "caller"
+    default_hint = "`isopod members` lists the members of this tenant"
+
+
+class TenantInUse(IsopodError):
+    code, status, whose = "tenant_in_use", 409, "caller"
+    default_hint = "delete its apps first, or say --force to delete them with it"
+
+
 class TooManyRequests(IsopodError):
     """`details["retry_after_s"]`: whole seconds, sent as Retry-After too."""
 

@@ -134,6 +134,12 @@ def test_the_openapi_document_names_every_resource(opened, run):
                 "deploys",
                 "packages",
                 "runtimes",
+                "tenants",
+                "members",
+                "tokens",
+                "whoami",
+                "audit",
+                "usage",
             }
 
     run(main())

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from isopod import __version__
-from isopod.api import apps, deploys, errors, node, packages, runtimes
+from isopod.api import (
+    apps,
+    audit,
+    deploys,
+    errors,
+    members,
+    node,
+    packages,
+    runtimes,
+    tenants,
+    tokens,
+    usage,
+)
+from isopod.api.attempts import Attempts
 from isopod.api.guard import Guard
 from isopod.control.node import Node
 
@@ -17,7 +32,8 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
         title="isopod",
         version=__version__,
         description="The control API of one isopod node. Send the token as `Authorization: "
-        "Bearer TOKEN`. Errors are `{error: {code, message, hint, whose, details, request_id}}`.",
+        "Bearer TOKEN`; `x-isopod-scope` is what a route wants of it. "
+        "Errors are `{error: {code, message, hint, whose, details, request_id}}`.",
         openapi_url="/v1/openapi.json",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
@@ -25,6 +41,7 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
     )
     api.state.node = the_node
     errors.install(api)
-    for resource in (node, apps, deploys, packages, runtimes):
+    resources = (node, apps, deploys, packages, runtimes, tenants, members, tokens, audit, usage)
+    for resource in resources:
         api.include_router(resource.router)
-    return Guard(api, token=token, settings=the_node.settings)
+    return Guard(api, token=token, node=the_node, attempts=Attempts(clock=time.monotonic))

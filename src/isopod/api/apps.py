@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from isopod.api.context import NDJSON, TheApp, TheNode, Who, stream
+from isopod.api.context import NDJSON, TheApp, TheNode, Who, needs, stream
 from isopod.control.apps import (
     AppDetail,
     AppSummary,
@@ -49,26 +49,26 @@ class Deleted(BaseModel):
     deleted: bool
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("read"))
 async def apps(who: Who, node: TheNode) -> AppList:
     """Every app of the tenant."""
     return AppList(apps=await list_apps(who, node=node))
 
 
-@router.get("/{name}")
+@router.get("/{name}", openapi_extra=needs("read"))
 async def app(who: Who, node: TheNode, name: TheApp) -> AppDetail:
     """One app, its versions and its instances."""
     return await get_app(who, name, node=node)
 
 
-@router.delete("/{name}")
+@router.delete("/{name}", openapi_extra=needs("deploy"))
 async def delete(who: Who, node: TheNode, name: TheApp) -> Deleted:
     """The app, all its versions and its log, for ever."""
     await delete_app(who, name, node=node)
     return Deleted(app=name, deleted=True)
 
 
-@router.post("/{name}/rollback")
+@router.post("/{name}/rollback", openapi_extra=needs("deploy"))
 async def roll_back(who: Who, node: TheNode, name: TheApp, body: RollbackBody) -> RolledBack:
     """Let an earlier version serve."""
     the_app, version = await rollback(who, name, body.version, node=node)
@@ -80,7 +80,7 @@ async def roll_back(who: Who, node: TheNode, name: TheApp, body: RollbackBody) -
     )
 
 
-@router.post("/{name}/sleep")
+@router.post("/{name}/sleep", openapi_extra=needs("deploy"))
 async def sleep(who: Who, node: TheNode, name: TheApp) -> Slept:
     """End the app's idle instances now; the next request starts one."""
     return Slept(app=name, ended=await sleep_app(who, name, node=node))
@@ -88,6 +88,7 @@ async def sleep(who: Who, node: TheNode, name: TheApp) -> Slept:
 
 @router.get(
     "/{name}/logs",
+    openapi_extra=needs("read"),
     response_class=StreamingResponse,
     responses={200: {"content": {NDJSON: {}}, "description": "one JSON object a line"}},
 )

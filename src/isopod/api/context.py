@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from fastapi import Depends, Path, Request
@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from isopod.api.errors import as_ours, log, request_id, wire
 from isopod.control.node import Node
 from isopod.model.ids import AppName, Digest
-from isopod.model.principal import Principal
+from isopod.model.principal import Principal, Scope
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
@@ -37,6 +37,12 @@ def _app_name(name: Annotated[str, Path(description="the app's name")]) -> AppNa
 
 def _digest(digest: Annotated[str, Path(description="sha256, 64 hexadecimal digits")]) -> Digest:
     return Digest.parse(digest)
+
+
+def needs(scope: Scope | Literal["operator", "any", "open"]) -> dict[str, Any]:
+    """What a route says of itself in the OpenAPI document. The use case enforces it; a test holds
+    the two together, for every route there is."""
+    return {"x-isopod-scope": scope}
 
 
 TheNode = Annotated[Node, Depends(_node)]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from isopod.api.context import NDJSON, TheNode, Who, stream
+from isopod.api.context import NDJSON, TheNode, Who, needs, stream
 from isopod.control.apps import app_url
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.deploys import Deployed, deploy
@@ -29,6 +29,7 @@ class DeployBody(BaseModel):
 
 @router.post(
     "",
+    openapi_extra=needs("deploy"),
     response_class=StreamingResponse,
     responses={
         200: {

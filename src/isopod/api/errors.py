@@ -35,6 +35,8 @@ def respond(error: IsopodError, request_id: str) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     if error.status == 503:
         headers["Retry-After"] = "1"
+    if "retry_after_s" in error.details:
+        headers["Retry-After"] = str(error.details["retry_after_s"])
     return JSONResponse(wire(error, request_id), status_code=error.status, headers=headers)
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from isopod.api.context import NDJSON, TheNode, Who, stream
+from isopod.api.context import NDJSON, TheNode, Who, needs, stream
 from isopod.control.runtimes import RuntimeStatus, list_runtimes, prepare
 
 router = APIRouter(prefix="/v1/runtimes", tags=["runtimes"])
@@ -16,7 +16,7 @@ class RuntimeList(BaseModel):
     runtimes: list[RuntimeStatus]
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("read"))
 async def runtimes(who: Who, node: TheNode) -> RuntimeList:
     """Every runtime, and whether it is compiled for this machine."""
     return RuntimeList(runtimes=await list_runtimes(who, catalog=node.catalog))
@@ -24,6 +24,7 @@ async def runtimes(who: Who, node: TheNode) -> RuntimeList:
 
 @router.post(
     "/{name}/prepare",
+    openapi_extra=needs("operator"),
     response_class=StreamingResponse,
     responses={
         200: {

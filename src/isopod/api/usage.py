@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from isopod.api.context import TheNode, Who
+from isopod.api.context import TheNode, Who, needs
 from isopod.control.usage import read_statement, read_usage, signing_key
 from isopod.metering.signing import ALGORITHM
 
@@ -79,7 +79,7 @@ Tenant = Annotated[
 ]
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("usage"))
 async def usage(
     *,
     who: Who,
@@ -100,7 +100,7 @@ async def usage(
     return UsageBill.model_validate(bill.to_json())
 
 
-@router.get("/statement")
+@router.get("/statement", openapi_extra=needs("usage"))
 async def statement(
     who: Who,
     node: TheNode,
@@ -111,7 +111,7 @@ async def statement(
     return await read_statement(who, tenant=tenant, month=month, node=node)
 
 
-@router.get("/key")
+@router.get("/key", openapi_extra=needs("usage"))
 async def key(who: Who, node: TheNode) -> PublicKey:
     """The public key that checks this node's statements."""
     found = await signing_key(who, node=node)

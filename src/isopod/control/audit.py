@@ -7,7 +7,7 @@ What was refused or failed is entered here, by `audited`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from isopod.control.node import Node
@@ -20,7 +20,13 @@ _TARGET_CHARS = 200  # a target is the caller's text
 
 
 def entry(
-    who: Principal, action: str, target: str, now: float, *, outcome: str = "ok", **details: object
+    who: Principal,
+    action: str,
+    target: str,
+    now: float,
+    *,
+    outcome: str = "ok",
+    details: Mapping[str, object] | None = None,
 ) -> AuditEntry:
     """`action` is "noun.verb"; `details` never hold a secret."""
     return AuditEntry(
@@ -32,7 +38,7 @@ def entry(
         action=action,
         target=target[:_TARGET_CHARS],
         outcome=outcome,
-        details=details,
+        details=details or {},
     )
 
 

@@ -203,7 +203,9 @@ def _note_source(who: Principal, app: App, source: str, node: Node) -> None:
         check_tenant(who, t)
         mine = t.of(who.tenant)
         mine.apps.save(app.name, source=source, now=now)
-        mine.audit.add(entry(who, "app.deploy", app.name, now, version=app.live_version))
+        mine.audit.add(
+            entry(who, "app.deploy", app.name, now, details={"version": app.live_version})
+        )
 
 
 async def _publish(
@@ -248,7 +250,7 @@ async def _publish(
             else:
                 mine.versions.add(version, made_from=made_from)
             mine.apps.set_live(name, version.number)
-            mine.audit.add(entry(who, "app.deploy", name, now, version=version.number))
+            mine.audit.add(entry(who, "app.deploy", name, now, details={"version": version.number}))
         if before is None:  # what an app of that label wrote once is not this one's
             for path in log_paths(node.settings, app.label):
                 path.unlink(missing_ok=True)
@@ -281,7 +283,7 @@ async def make_live(
             if source is not None:
                 mine.apps.save(app.name, source=source, now=now)
             mine.apps.set_live(app.name, version.number)
-            mine.audit.add(entry(who, action, app.name, now, version=version.number))
+            mine.audit.add(entry(who, action, app.name, now, details={"version": version.number}))
         return before.live_version
 
     before = await asyncio.to_thread(commit)

@@ -40,7 +40,7 @@ async def receive_package(
             now = node.clock()
             mine = t.of(who.tenant)
             mine.packages.add(digest, now=now)
-            mine.audit.add(entry(who, "package.put", digest.short, now, bytes=size))
+            mine.audit.add(entry(who, "package.put", digest.short, now, details={"bytes": size}))
 
     async with audited(who, "package.put", digest.short, node=node):
         who.need("deploy")

@@ -17,7 +17,7 @@ from isopod.state.tables import audit
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     at: float  # seconds since the epoch
-    tenant: TenantName  # whose log it is in
+    tenant: str  # whose log it is in
     actor: str  # the member's name, or "operator"
     token_id: str  # "" for the node's own token
     address: str  # where the request came from
@@ -59,5 +59,4 @@ class Audit:
             rows = [dict(row._mapping) for row in db.execute(found)]
         for row in rows:
             row["details"] = json.loads(row["details"])
-            row["tenant"] = TenantName(row["tenant"])
         return [AuditEntry(**row) for row in rows]
