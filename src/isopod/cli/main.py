@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from isopod import __version__
-from isopod.cli import apps, deploy, login, logs, output, runtimes, status, up
+from isopod.cli import apps, deploy, login, logs, output, runtimes, status, up, usage
 from isopod.errors import IsopodError, UsageError
 from isopod.settings_file import SettingInvalid
 
@@ -56,7 +56,7 @@ def version(
         output.say(f"isopod {__version__}")
 
 
-for noun in (up, deploy, apps, logs, status, runtimes, login):
+for noun in (up, deploy, apps, logs, status, runtimes, login, usage):
     noun.register(cli)
 
 

@@ -41,9 +41,17 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A rich table on a terminal, aligned plain text elsewhere."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: frozenset[str] = frozenset(),
+    total: Sequence[object] | None = None,
+) -> None:
+    """A rich table on a terminal, aligned plain text elsewhere. `right`: columns of numbers;
+    `total`: a last row, set apart."""
     cells = [[str(value) for value in row] for row in rows]
+    last = [] if total is None else [[str(value) for value in total]]
     if is_terminal(sys.stdout):
         from rich.console import Console
         from rich.table import Table
@@ -51,16 +59,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
         shown = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            shown.add_column(column, no_wrap=True)
+            shown.add_column(column, no_wrap=True, justify="right" if column in right else "left")
         for row in cells:
             shown.add_row(*(Text(cell) for cell in row))
+        for row in last:
+            shown.add_section()
+            shown.add_row(*(Text(cell) for cell in row), style="bold")
         # As wide as it needs: a URL that was cut cannot be clicked.
-        needed = sum(max(map(len, c), default=0) + 2 for c in zip(columns, *cells, strict=True))
+        all_rows = [*cells, *last]
+        needed = sum(max(map(len, c), default=0) + 2 for c in zip(columns, *all_rows, strict=True))
         Console(width=needed).print(shown, crop=False, soft_wrap=True)
         return
-    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
-    for line in [list(columns), *cells]:
-        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+    lines = [list(columns), *cells, *last]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        padded = (
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        )
         say("  ".join(padded).rstrip())
 
 
