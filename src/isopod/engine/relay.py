@@ -58,7 +58,7 @@ class RelayMaker:
     """One per linkage."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
-        self._module = wasmtime.Module(engine, wasmtime.wat2wasm(_text()))
+        self._module = wasmtime.Module(engine, _text())
         self._linker = wasmtime.Linker(engine)
         self._linker.define_wasi()
         self._linker.allow_shadowing = True  # each guest's memory in turn

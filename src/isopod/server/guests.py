@@ -93,6 +93,7 @@ class GuestMaker:
                 entrypoint=route.spec.entrypoint,
                 env=route.spec.env,
                 memory_mib=route.spec.limits.memory_mib,
+                disk_mib=route.spec.limits.disk_mib,
                 output=output,
                 image=image,
                 after_restore=route.spec.startup.after_restore,

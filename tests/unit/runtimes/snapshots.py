@@ -153,6 +153,7 @@ class Lab:
             entrypoint="app:app",
             env=env or {},
             memory_mib=256,
+            disk_mib=64,
             output=lambda stream, data: output.append((stream, data)),
             image=image,
             after_restore=hook,

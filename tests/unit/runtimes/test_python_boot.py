@@ -40,6 +40,7 @@ class Bench:
             entrypoint=entrypoint,
             env={},
             memory_mib=memory_mib,
+            disk_mib=64,
             output=lambda _stream, data: self.output.append(data),
         )
 

@@ -89,6 +89,7 @@ class Site:
                 entrypoint="app:app",
                 env={"GREETING": "hello"},
                 memory_mib=128,
+                disk_mib=64,
                 output=lambda stream, data: self.output.append((stream, data)),
             )
             await self.guest.start()

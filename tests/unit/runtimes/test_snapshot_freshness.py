@@ -72,11 +72,11 @@ def test_the_clocks_never_go_back(shop):
         for clock, mark in (("monotonic", "began"), ("perf_counter", "ran"),
                             ("process_time", "used")):  # fmt: skip
             values = [one.ask(f"time.{clock}() - {mark}") for _ in range(2)]
-            assert 0 < values[0] < values[1] < 60, clock
+            assert 0 <= values[0] <= values[1] < 60, clock  # in steps of 1 ms
 
 
 def test_the_wall_clock_is_the_hosts(shop):
-    before = time.time()
+    before = time.time_ns() // 1_000_000 / 1000  # guests see milliseconds
     assert before <= shop().ask("time.time()") <= time.time()
     assert before - 1 <= shop().ask("logging._startTime / 1e9") <= time.time()
 
@@ -85,7 +85,7 @@ def test_a_sleep_until_an_absolute_time_lasts_as_long_as_it_should(shop):
     one = shop()
     for asked in (0.0, 0.05):
         one.run(f"t = time.monotonic(); time.sleep({asked}); took = time.monotonic() - t")
-        assert asked <= one.ask("took") < asked + 1
+        assert asked <= one.ask("took") + 1e-9 < asked + 1
 
 
 def test_a_file_that_was_being_read_is_read_on(shop):
@@ -207,7 +207,7 @@ def test_a_restored_guest_can_be_closed_at_any_moment(lab, shop):
     async def close_early(turns: int) -> None:
         guest = lab.runtime.new_guest(
             scheduler=lab.scheduler, app_tree=shop.app, site_tree=lab.folder / "site",
-            tmp=lab.tmp(), entrypoint="app:app", env={}, memory_mib=256,
+            tmp=lab.tmp(), entrypoint="app:app", env={}, memory_mib=256, disk_mib=64,
             output=lambda *_: None, image=shop.image,
         )  # fmt: skip
         starting = asyncio.create_task(guest.start())

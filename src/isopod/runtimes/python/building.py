@@ -65,6 +65,7 @@ def check_health(
             entrypoint=spec.entrypoint,
             env=spec.env,
             memory_mib=spec.limits.memory_mib,
+            disk_mib=spec.limits.disk_mib,
             output=collect,
         )
         try:

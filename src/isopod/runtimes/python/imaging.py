@@ -100,6 +100,7 @@ async def take(
         entrypoint=spec.entrypoint,
         env=env,
         memory_mib=spec.limits.memory_mib,
+        disk_mib=spec.limits.disk_mib,
         output=collect,
         watch=sorted(spec.env),
     )
@@ -182,6 +183,7 @@ async def try_out(
         entrypoint=spec.entrypoint,
         env=spec.env,
         memory_mib=spec.limits.memory_mib,
+        disk_mib=spec.limits.disk_mib,
         output=lambda _stream, _data: None,
         image=image,
         after_restore=spec.startup.after_restore,

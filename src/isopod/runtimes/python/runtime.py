@@ -11,7 +11,6 @@ import asyncio
 import functools
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
 from isopod.engine.module_cache import ModuleCache
+from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared, disk_full_is_clear
 from isopod.runtimes.guest import OutputSink
@@ -40,7 +40,8 @@ class PythonRuntime:
     """A prepared runtime in this process. Making one maps the module (10 ms); raises
     RuntimeNotPrepared when it is not in the cache."""
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, *, precise_clocks: bool = False) -> None:
+        """`precise_clocks`: guests see nanoseconds, not milliseconds."""
         settings = EngineSettings()
         cache = ModuleCache(cache_dir / "modules", settings)
         compiled = cache.entry(artifacts.artifacts().module_digest)
@@ -48,6 +49,7 @@ class PythonRuntime:
         if compiled is None or not self.folder.is_dir():
             raise RuntimeNotPrepared("the Python runtime is not prepared on this node")
         self.linkage = Linkage.load(compiled, settings)
+        self._clock_step_ns = 1 if precise_clocks else 1_000_000
 
     def new_guest(
         self,
@@ -59,6 +61,7 @@ class PythonRuntime:
         entrypoint: str,
         env: Mapping[str, str],
         memory_mib: int,
+        disk_mib: int,
         output: OutputSink,
         image: Image | None = None,
         after_restore: str = "",
@@ -74,7 +77,7 @@ class PythonRuntime:
             Preopen(site_tree, "/site"),
             Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
         )
-        instance = self._instance(preopens, env, memory_mib, share)
+        instance = self._instance(preopens, env, memory_mib, share, disk_mib << 20)
         if image is not None:
             instance.start([("turn", b"isopod_boot.resume()")], image=image, writes=self._seeds())
             config = {"env": self._variables(env), "after_restore": after_restore}
@@ -130,6 +133,7 @@ class PythonRuntime:
         env: Mapping[str, str],
         memory_mib: int,
         share: str = "",
+        disk_bytes: int | None = None,
     ) -> Instance:
         spec = InstanceSpec(
             argv=("/usr/local/bin/python.wasm",),
@@ -143,6 +147,8 @@ class PythonRuntime:
             ),
             memory_bytes=memory_mib << 20,
             share=share,
+            disk_bytes=disk_bytes,
+            clock_step_ns=self._clock_step_ns,
         )
         return Instance(self.linkage, spec)
 
@@ -217,7 +223,7 @@ class TemporaryFolder:
         self.made_at = time.monotonic()
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_folder(self.path)
 
 
 def _code(text: str) -> bytes:
