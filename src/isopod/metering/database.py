@@ -6,15 +6,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from isopod.errors import DiskFull, StateBusy, StateCorrupt
 
 _BUSY_MS = 5000
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection that one thread at a time may use, whichever that is."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+def connect(path: Path, *, mode: Literal["ro", "rw", "rwc"] = "rwc") -> sqlite3.Connection:
+    """A connection that one thread at a time may use, whichever that is. "rwc" makes the file."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     # Views, triggers and functions of a schema that somebody else wrote.

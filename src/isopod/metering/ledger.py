@@ -19,7 +19,7 @@ from pathlib import Path
 
 from isopod.metering import rollups
 from isopod.metering.database import connect, make_durable, transaction, translated
-from isopod.metering.reading import minutes_kept_from
+from isopod.metering.reading import TENANTS, minutes_kept_from
 from isopod.metering.rollups import DAY, HOUR, MINUTE, MOST, Key, Sums
 from isopod.metering.rows import FIELDS, Refused, Row, decode
 
@@ -62,15 +62,6 @@ _UPSERT = f"""
 INSERT INTO rollups VALUES ({", ".join("?" * (5 + len(_SUMS)))})
 ON CONFLICT DO UPDATE SET {_ADD}
 """  # noqa: S608
-# SELECT DISTINCT would read every row; this one row of each tenant.
-_TENANTS = """
-WITH RECURSIVE each (name) AS (
-    SELECT min(tenant) FROM rollups
-    UNION ALL
-    SELECT (SELECT min(tenant) FROM rollups WHERE tenant > each.name) FROM each
-    WHERE each.name IS NOT NULL
-) SELECT name FROM each WHERE name IS NOT NULL
-"""
 _EPOCH = re.compile(r"[0-9A-Za-z._-]{1,100}")
 _MOST_SEQUENCE = 2**53
 # A client that goes away made no error.
@@ -224,7 +215,7 @@ class Ledger:
                 (_PRUNED_AT_ONCE, now - keep.keep_s, keep.max_records),
             ).rowcount
             gone += self._db.execute(
-                f"DELETE FROM rollups WHERE grain = ? AND start < ? AND tenant IN ({_TENANTS})",  # noqa: S608
+                f"DELETE FROM rollups WHERE grain = ? AND start < ? AND tenant IN ({TENANTS})",  # noqa: S608
                 (MINUTE, minutes_kept_from(now, keep.keep_s)),
             ).rowcount
             return gone

@@ -24,6 +24,15 @@ from isopod.model.usage import UsageRecord
 
 By = Literal["app", "day", "hour", "minute"]
 _SUMS = tuple(Sums.__slots__)
+# SELECT DISTINCT would read every row; this one row of each tenant.
+TENANTS = """
+WITH RECURSIVE each (name) AS (
+    SELECT min(tenant) FROM rollups
+    UNION ALL
+    SELECT (SELECT min(tenant) FROM rollups WHERE tenant > each.name) FROM each
+    WHERE each.name IS NOT NULL
+) SELECT name FROM each WHERE name IS NOT NULL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,11 @@ class LedgerReader:
             for _, node, epoch, sequence, *values in rows[:limit]
         ]
 
+    def tenants(self) -> list[TenantName]:
+        """All that ever used something, also those that were deleted since; sorted."""
+        with self._open() as db:
+            return [TenantName(name) for (name,) in db.execute(TENANTS)]
+
     def lost(self) -> int:
         """Records that had a sequence and never came, or were refused: of all tenants."""
         with self._open() as db:
@@ -120,7 +134,7 @@ class LedgerReader:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with translated(self._path), closing(connect(self._path, read_only=True)) as db:
+        with translated(self._path), closing(connect(self._path, mode="ro")) as db:
             db.execute("BEGIN")
             yield db
 

@@ -25,8 +25,8 @@ Row = tuple[Any, ...]
 FIELDS = tuple(UsageRecord.__slots__)
 AMOUNTS = tuple(FIELDS[FIELDS.index("cpu_ns") :])  # whole numbers, 0 or more
 MAX_BATCH_BYTES = 32 << 20
-# In nanoseconds a hundred days; in byte-milliseconds 4 TiB for an hour.
-MOST = 2**53
+# Far above anything real, far below what overflows.
+MOST = 2**60
 
 _KINDS = frozenset({"request", "start", "live"})
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

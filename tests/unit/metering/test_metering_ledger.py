@@ -1,0 +1,177 @@
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from isopod.errors import StateCorrupt
+from isopod.metering.ledger import Batch, Keep
+from isopod.metering.rows import encode
+from isopod.model.tenant import TenantName
+
+ACME = TenantName("acme")
+
+
+def batch(sequence, *records, epoch="0-e1"):
+    return Batch(epoch, sequence, encode(records))
+
+
+def test_a_batch_that_comes_twice_is_counted_once(books, record):
+    first = batch(1, record(1), record(2))
+    assert books.ledger.apply([first]).records == 2
+    again = books.ledger.apply([first, batch(3, record(3))])
+    assert (again.records, again.again, again.missing) == (1, 1, 0)
+    assert books.request_ids() == ["r1", "r2", "r3"]
+    assert books.requests() == books.requests("day") == books.requests("minute") == 3
+
+
+def test_equal_sequences_of_other_epochs_are_other_batches(books, record):
+    books.ledger.apply([batch(1, record(1)), batch(1, record(2), epoch="1-e1")])
+    books.ledger.apply([batch(1, record(3), epoch="0-e2")])
+    assert books.requests() == 3
+    ids = books.rows("SELECT epoch, sequence FROM records")
+    assert len(set(ids)) == 3
+
+
+def test_what_never_came_is_counted(books, record):
+    books.ledger.apply([batch(1, record(1))])
+    assert books.ledger.apply([batch(5, record(5))]).missing == 3
+    assert books.reader.lost() == 3
+
+
+def test_all_batches_are_taken_or_none(books, record):
+    books.rows("DROP TABLE rollups")  # nowhere to put the sums
+    with pytest.raises(StateCorrupt):
+        books.ledger.apply([batch(1, record(1))])
+    assert books.request_ids() == [] and books.rows("SELECT * FROM epochs") == []
+    books.ledger.close()
+    books.ledger = books.open()
+    assert books.ledger.apply([batch(1, record(1))]).records == 1
+
+
+def test_a_refused_record_leaves_the_others(books, record):
+    body = encode([record(1), record(2, app="../../x"), record(3)])
+    applied = books.ledger.apply([Batch("0-e1", 1, body), batch(4, record(4))])
+    assert (applied.records, len(applied.refused), applied.missing) == (3, 1, 0)
+    assert books.request_ids() == ["r1", "r3", "r4"]
+    assert books.reader.lost() == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Batch("0-e1", 1, b"garbage"),
+        Batch("'; DROP TABLE records", 1, b"[]"),
+        Batch("e", 0, b"[]"),
+        Batch("e", 2**63, b"[]"),
+        Batch("e", "1", b"[]"),
+        Batch(b"e", 1, b"[]"),
+        Batch("e", 1, None),
+    ],
+)
+def test_a_hostile_batch_is_refused_and_the_next_one_taken(books, record, hostile):
+    applied = books.ledger.apply([hostile, batch(2, record(1))])
+    assert (applied.records, len(applied.refused)) == (1, 1)
+
+
+def test_sums_are_by_tenant_app_and_time(books, record):
+    books.ledger.apply(
+        [
+            batch(
+                1,
+                record(1, cpu_ns=5, cold=True, wall_100ms=3),
+                record(2, cpu_ns=7, app="other", outcome="guest_failed"),
+                record(3, cpu_ns=11, tenant=ACME, app="hello--acme"),
+                record(4, cpu_ns=13, kind="start", wall_100ms=9),
+                record(5, kind="live", cpu_ns=0, memory_byte_ms=2**50),
+                record(6, cpu_ns=17, at=record().at - 86_400, outcome="client_disconnected"),
+            )
+        ]
+    )
+    reader, asked = books.reader, {"since": record().at - 2e5, "until": record().at + 60}
+    hello, other = reader.totals("default", by="app", **asked)
+    assert (hello.app, hello.sums.requests, hello.sums.cpu_ns) == ("hello", 2, 35)
+    assert (hello.sums.starts, hello.sums.cold_starts, hello.sums.wall_100ms) == (1, 1, 4)
+    assert hello.sums.memory_byte_ms == 2**50
+    assert (other.sums.errors, hello.sums.errors) == (1, 0)
+    assert [t.app for t in reader.totals(ACME, by="app", **asked)] == ["hello--acme"]
+    assert [t.sums.requests for t in reader.totals("default", by="day", **asked)] == [1, 2]
+    only = reader.totals("default", app="other", by="hour", **asked)
+    assert [(t.app, t.sums.cpu_ns) for t in only] == [("other", 7)]
+    assert reader.totals(ACME, app="hello", by="app", **asked) == []
+    assert reader.totals("nobody", by="app", **asked) == []
+
+
+def test_a_sum_that_64_bits_do_not_hold_stays_at_the_most(books, record):
+    for sequence in range(1, 12):
+        books.ledger.apply([batch(sequence, record(sequence, memory_byte_ms=2**60))])
+    found = books.reader.totals("default", by="app", since=record().at, until=record().at + 1)
+    assert found[0].sums.memory_byte_ms == 2**63 - 1
+
+
+def test_the_latest_records_of_a_tenant(books, record):
+    books.ledger.apply(
+        [batch(1, record(1), record(2, app="other"), record(3, tenant=ACME), record(4, cold=True))]
+    )
+    newest, second, oldest = books.reader.records("default")
+    assert [newest.record.request_id, second.record.request_id] == ["r4", "r2"]
+    assert newest.record == record(4, cold=True)
+    assert (oldest.node, oldest.epoch, oldest.sequence) == ("n0", "0-e1", 1)
+    assert [one.sequence for one in books.reader.records("default", app="hello", limit=1)] == [4]
+    assert books.reader.records(ACME, app="hello--nobody") == []
+
+
+def test_old_records_and_minutes_go_and_hours_stay(books, record):
+    books.ledger.apply([batch(1, record(1), record(2, tenant=ACME, app="a"))])
+    books.now += 2 * 86_400
+    assert books.ledger.prune() == 0
+    books.ledger.apply([batch(3, record(3, at=books.now))])
+    books.now += 1.5 * 86_400
+    assert books.ledger.prune() == 4
+    assert books.ledger.prune() == 0
+    assert books.request_ids() == ["r3"]
+    assert books.requests("minute") == 1 and books.requests("hour") == 2
+    # Where its minutes are gone, an interval is of whole hours.
+    half = books.requests(since=record().at + 1, until=record().at + 2)
+    assert half == 1 and books.requests(tenant=ACME) == 1
+
+
+def test_no_more_records_are_kept_than_the_node_says(books, record):
+    books.ledger.close()
+    books.keep = Keep(max_records=3)
+    books.ledger = books.open()
+    books.ledger.apply([batch(1, *(record(n) for n in range(10)))])
+    assert books.ledger.prune() == 7
+    assert books.request_ids() == ["r7", "r8", "r9"] and books.requests() == 10
+
+
+def test_a_damaged_ledger_is_named(books):
+    books.ledger.close()
+    books.path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(StateCorrupt, match=r"ledger\.db"):
+        books.reader.lost()
+    with pytest.raises(StateCorrupt, match=r"ledger\.db"):
+        books.open()
+    books.path.unlink()
+    books.ledger = books.open()
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=12))
+def test_in_whatever_order_epochs_come_and_come_again_each_record_counts_once(
+    books, record, deliveries
+):
+    """`deliveries`: which epoch's next batch each transaction brings; every other one brings what
+    that epoch had before, too."""
+    before = books.requests()
+    run = f"{len(books.rows('SELECT * FROM epochs'))}"
+    sent: dict[int, list[Batch]] = {}
+    for number, epochs in enumerate(deliveries):
+        bring = []
+        for epoch in epochs:
+            old = sent.setdefault(epoch, [])
+            if number % 2:
+                bring += old
+            new = batch(2 * len(old) + 1, record(1), record(2), epoch=f"{run}-{epoch}")
+            old.append(new)
+            bring.append(new)
+        books.ledger.apply(bring)
+    assert books.requests() - before == 2 * sum(len(batches) for batches in sent.values())
