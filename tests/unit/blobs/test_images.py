@@ -86,7 +86,15 @@ def test_an_image_comes_back_byte_for_byte_and_only_its_own_pages_are_stored(she
     assert (opened.size, opened.clock_ns, opened.mended) == (2 * WASM_PAGE, 1_000, "")
     assert opened.intact()
     assert read(opened) == shelf.memory()
-    assert shelf.image(digest).stat().st_blocks * 512 < opened.size
+
+
+def test_a_mib_of_zeros_takes_no_room_on_disk(shelf):
+    path = shelf.folder / "image"
+    memory = page(1) + bytes((3 << 20) - 2 * PAGE) + page(7)
+    path.write_bytes(memory)
+    digest, *_ = shelf.cache.put(path, shelf.base, 0)
+    assert read(shelf.cache.open(digest, shelf.base)) == memory
+    assert shelf.image(digest).stat().st_blocks * 512 <= 2 << 20
 
 
 def test_equal_images_are_one_blob(shelf):
