@@ -91,7 +91,9 @@ class Instance:
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
         self.image_bytes = 0  # of the image that it was restored from
         self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
+        self.host_ns = 0  # of its turns, thread time of ours around those: the scheduler's
         self._cpu_origin_ns = 0
+        self._last_bytes = 0  # its memory when it was closed
         self.result: Any = None  # where the pending host call's i32 result goes
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
         self.computes = False  # used up its last time slice
@@ -272,6 +274,7 @@ class Instance:
         """End the guest wherever it is. Safe to call twice."""
         if self.state is State.CLOSED:
             return
+        self._last_bytes = self.memory_bytes
         self.state = State.CLOSED
         if self._future is not None:
             # Before the store: the reverse aborts the process.
@@ -293,6 +296,11 @@ class Instance:
         if self._memory is None or self.state is State.CLOSED:
             return 0
         return self._memory.size
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Also after it was closed. Linear memory never shrinks."""
+        return self._last_bytes or self.memory_bytes
 
     def read_stderr(self) -> str:
         """What the guest wrote to descriptor 2 since the last read: the last words of CPython."""

@@ -34,6 +34,10 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
+        # CPU of the loop's thread, of all instances that ever ran: in the guests' slices (what
+        # their `cpu_ns` say too), and in turns as a whole.
+        self.guest_ns = 0
+        self.turns_ns = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,19 +69,29 @@ class Scheduler:
         self._scheduled = False
         if self._closed:
             return  # without ticks a guest could not be stopped, and their timer is gone
-        started = time.monotonic()
+        started, began_ns, before_ns = time.monotonic(), time.thread_time_ns(), self.turns_ns
         try:
             instance = self._queue.pop()
             if instance is not None:
                 instance.queued = False
-                self._slice(instance, started)
+                guest_ns = -instance.cpu_ns
+                try:
+                    self._slice(instance, started)
+                finally:
+                    self._account(instance, began_ns, guest_ns + instance.cpu_ns)
         finally:
             # Host work for the guest is in it too: who floods its log pays for the splitting.
-            self._queue.charge(time.monotonic() - started)
+            self._queue.charge((self.turns_ns - before_ns) / 1e9)
             # Also after an error of ours: the others must go on.
             if self._queue and not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._run_one)
+
+    def _account(self, instance: Instance, began_ns: int, guest_ns: int) -> None:
+        turn_ns = time.thread_time_ns() - began_ns
+        instance.host_ns += turn_ns - guest_ns
+        self.guest_ns += guest_ns
+        self.turns_ns += turn_ns
 
     def _slice(self, instance: Instance, started: float) -> None:
         self._ticker.arm()

@@ -61,11 +61,19 @@ class Guest(Protocol):
 
     @property
     def cpu_ns(self) -> int:
-        """CPU time used so far, over all requests."""
+        """CPU time used so far, over all requests; also after its end."""
+
+    @property
+    def host_ns(self) -> int:
+        """CPU time of ours so far in taking its calls and answering them; also after its end."""
 
     @property
     def memory_bytes(self) -> int:
         """Its linear memory."""
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Its linear memory at its largest; also after its end."""
 
     @property
     def private_bytes(self) -> int:

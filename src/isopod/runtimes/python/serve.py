@@ -96,6 +96,14 @@ class PythonGuest:
         return self._instance.cpu_ns
 
     @property
+    def host_ns(self) -> int:
+        return self._instance.host_ns
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return self._instance.peak_memory_bytes
+
+    @property
     def memory_bytes(self) -> int:
         return self._instance.memory_bytes
 
