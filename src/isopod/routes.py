@@ -1,6 +1,6 @@
 """The node-local projection of live routes: what workers read instead of asking control.
 
-One small SQLite file, D/routes.db. Control writes it (`RouteWriter`), every worker reads it
+One small SQLite file, D/routes/routes.db. Control writes it (`RouteWriter`), every worker reads it
 (`RouteTable`), so apps keep serving while control restarts. It holds nothing that state does
 not: control rebuilds it at start. Each row carries the sha256 of its body, because SQLite's own
 checks do not see a changed byte inside a value. Uses sqlite3 only: a worker must stay small.
@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from isopod.errors import DiskFull, StateBusy, StateCorrupt
 from isopod.model.route import Route
@@ -38,7 +39,14 @@ class RouteWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._held: sqlite3.Connection | None = None  # see _create
         self._create()
+
+    def close(self) -> None:
+        """Readers that are connected go on reading."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def replace_all(self, routes: Iterable[Route], tenants: Iterable[Tenant] = ()) -> None:
         """Make the file hold exactly these. A damaged one is replaced by a new one."""
@@ -78,17 +86,23 @@ class RouteWriter:
             db.executemany("INSERT INTO tenants VALUES (?, ?, ?)", tenant_rows)
 
     def _create(self) -> None:
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._path.touch(mode=0o600)
         try:
             with _translated(self._path), closing(_connect(self._path)) as db:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(_SCHEMA)
+            # Held for as long as control lives: with the last connection the files beside it go
+            # (-wal, -shm), and a worker, which may only read, could not make them again.
+            self._held = _connect(self._path)
+            _data_version(self._held)
         except StateCorrupt:  # holds nothing of its own: start again
             self._forget(create=False)
             self._create()
 
     def _forget(self, *, create: bool = True) -> None:
         # Readers notice the new inode; they never see a file that changes under them.
+        self.close()
         for suffix in ("-wal", "-shm", ""):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         if create:
@@ -181,12 +195,13 @@ class RouteTable:
     def _open(self) -> sqlite3.Connection | None:
         if self._db is None and self._path.exists():
             self._inode = self._path.stat().st_ino
-            self._db = _connect(self._path)
+            self._db = _connect(self._path, "ro")
         return self._db
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
+    where = f"file:{quote(str(path))}?mode={mode}"
+    db = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     return db
 

@@ -1,14 +1,13 @@
 """What an operator may configure, and the only place that reads the environment.
 
 An option given on the command line wins over its `ISOPOD_...` variable, which wins over the
-settings file, which wins over the default. Settings reach child processes as JSON in
-`ISOPOD_NODE_SETTINGS`. Bad values raise `SettingInvalid`; the command line turns it into a usage
+settings file, which wins over the default. Settings reach child processes as JSON on their standard
+input (server.handover). Bad values raise `SettingInvalid`; the command line turns it into a usage
 error (`errors` is a sibling of this module, so it cannot be raised here).
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +18,6 @@ from typing import Any
 from isopod import settings_file
 from isopod.settings_file import Prices, SettingInvalid, SettingsFile
 
-CHILD_SETTINGS = "ISOPOD_NODE_SETTINGS"
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
 
 
@@ -69,6 +67,9 @@ class NodeSettings:
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
+    build_memory_mib: int = 4096  # of one build, with what it starts
+    require_sandbox: bool = False  # refuse to start where the kernel lacks a part of it
+    stall_s: float = 10.0  # a worker whose loop stands still for so long is replaced; 0: never
     usage_keep_h: float = 72.0  # single usage records, and their sums by minute; hours stay
     usage_max_records: int = 5_000_000  # of these at most, at 140 bytes each
     precise_clocks: bool = False  # guests see nanoseconds; only for apps you trust
@@ -81,10 +82,13 @@ class NodeSettings:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 65535")
         if not 1 <= self.workers <= 512:
             raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
-        for name in ("memory_budget_mib", "image_cache_mib", "usage_max_records"):
+        for name in (
+            *("memory_budget_mib", "image_cache_mib", "build_memory_mib"),
+            "usage_max_records",
+        ):
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is below 1")
-        for name in ("drain_s", "build_timeout_s"):
+        for name in ("drain_s", "build_timeout_s", "stall_s"):
             if not 0 <= getattr(self, name) <= 86_400:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 86400")
         if not 1 <= self.usage_keep_h <= 87_600:
@@ -116,14 +120,6 @@ class NodeSettings:
                 values[name] = Path(values[name]).expanduser().absolute()
         return NodeSettings(**values)
 
-    @staticmethod
-    def of_child() -> NodeSettings:
-        """The settings that the supervisor handed to this process."""
-        body = os.environ.get(CHILD_SETTINGS)
-        if not body:
-            raise SettingInvalid(f"{CHILD_SETTINGS} is not set: only `isopod up` starts this")
-        return NodeSettings.from_json(json.loads(body))
-
     def to_json(self) -> dict[str, Any]:
         body = asdict(self)
         return body | {
@@ -148,7 +144,8 @@ class NodeSettings:
 
     @property
     def routes_path(self) -> Path:
-        return self.data_dir / "routes.db"
+        # In a folder of its own: workers may read all of that, and files beside it come and go.
+        return self.data_dir / "routes" / "routes.db"
 
     @property
     def blobs_dir(self) -> Path:
@@ -169,6 +166,14 @@ class NodeSettings:
     @property
     def run_dir(self) -> Path:
         return self.data_dir / "run"
+
+    def admin_path(self, worker: int) -> Path:
+        """A worker's admin socket."""
+        return self.run_dir / f"worker-{worker}.sock"
+
+    def worker_tmp(self, worker: int) -> Path:
+        """The /tmp of each of its guests is a folder in it."""
+        return self.run_dir / "tmp" / f"worker-{worker}"
 
     @property
     def uploads_dir(self) -> Path:
@@ -240,12 +245,21 @@ def variable(name: str) -> str:
     return f"ISOPOD_{name.upper()}"
 
 
-def child_environment(settings: NodeSettings | None = None, **extra: str) -> dict[str, str]:
-    """The environment for a child process: ours, without the client's token."""
-    env = {k: v for k, v in os.environ.items() if k not in {"ISOPOD_TOKEN", CHILD_SETTINGS}}
-    if settings is not None:
-        env[CHILD_SETTINGS] = json.dumps(settings.to_json())
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a child that starts others: ours, without the client's token."""
+    return {k: v for k, v in os.environ.items() if k != "ISOPOD_TOKEN"} | extra
+
+
+def bare_environment(**extra: str) -> dict[str, str]:
+    """For one that touches what strangers wrote: what Python and the C library need to start."""
+    kept = ("PYTHON", "LC_", "LD_LIBRARY_PATH")
+    env = {k: v for k, v in os.environ.items() if k.startswith(kept) or k in {"LANG", "TZ"}}
     return env | extra
+
+
+def forget_environment() -> None:
+    """Of this process: it holds what its operator's shell held."""
+    os.environ.clear()
 
 
 def child_value(name: str) -> str:

@@ -7,11 +7,12 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
 index = int(os.environ["ISOPOD_WORKER_INDEX"])
-settings = json.loads(os.environ["ISOPOD_NODE_SETTINGS"])
+settings = json.load(sys.stdin)["settings"]
 gateway = socket.socket(fileno=int(os.environ["ISOPOD_GATEWAY_FD"]))
 draining = threading.Event()
 in_flight = threading.Semaphore(1)

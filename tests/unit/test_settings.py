@@ -1,8 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from isopod.settings import ClientSettings, NodeSettings, child_environment
+from isopod.settings import ClientSettings, NodeSettings, bare_environment, child_environment
 from isopod.settings_file import SettingInvalid
 
 
@@ -48,14 +49,25 @@ def test_settings_reach_a_child_whole(monkeypatch, tmp_path):
         debug=True,
         drain_s=2.5,
     )
-    environment = child_environment(settings)
-    monkeypatch.setenv("ISOPOD_NODE_SETTINGS", environment["ISOPOD_NODE_SETTINGS"])
-    assert NodeSettings.of_child() == settings
+    assert NodeSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
 def test_children_do_not_inherit_the_clients_token(monkeypatch):
     monkeypatch.setenv("ISOPOD_TOKEN", "secret")
-    assert "secret" not in str(child_environment(NodeSettings.load()))
+    assert "secret" not in str(child_environment())
+
+
+def test_processes_that_run_guests_inherit_only_what_python_needs_to_start(monkeypatch):
+    monkeypatch.setenv("UV_INDEX", "https://someone:secret@index.test/simple")
+    monkeypatch.setenv("ISOPOD_TOKEN", "secret")
+    monkeypatch.setenv("PYTHONPATH", "/there")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    environment = bare_environment(ISOPOD_WORKER_INDEX="3")
+    assert environment["ISOPOD_WORKER_INDEX"] == "3"
+    assert environment["PYTHONPATH"] == "/there"
+    assert "secret" not in str(environment)
+    allowed = ("PYTHON", "LC_", "LANG", "TZ", "LD_LIBRARY_PATH", "ISOPOD_WORKER_INDEX")
+    assert all(name.startswith(allowed) for name in environment)
 
 
 def test_default_folders_follow_xdg(monkeypatch):

@@ -73,6 +73,10 @@ def up(
     drain_s: Annotated[
         float | None, typer.Option(metavar="S", help="For requests in flight at a stop. (10)")
     ] = None,
+    require_sandbox: Annotated[
+        bool | None,
+        typer.Option("--require-sandbox", help="Refuse a kernel that lacks a part of the sandbox."),
+    ] = None,
 ) -> None:
     """Start the node and serve until Ctrl-C or SIGTERM."""
     from isopod.server.supervisor import up as run_node
@@ -90,6 +94,7 @@ def up(
         cache_dir=cache_dir,
         memory_budget_mib=memory_budget_mib,
         drain_s=drain_s,
+        require_sandbox=require_sandbox,
     )
     status = run_node(settings, report=_Terminal())
     if status:

@@ -51,7 +51,7 @@ class Builder:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_BYTES,
-            env=child_environment(self.settings),
+            env=child_environment(),
             start_new_session=True,  # so that its own children end with it
         )
         # Around each read, never around a `yield`: the steps of one build may be taken by

@@ -110,7 +110,7 @@ async def prepare(who: Principal, name: str, *, settings: NodeSettings) -> Async
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdout=asyncio.subprocess.PIPE,
-        env=child_environment(settings),
+        env=child_environment(),
         start_new_session=True,
     )
     assert process.stdout is not None

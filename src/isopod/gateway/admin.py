@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,33 @@ Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class AdminSocket:
-    """`handlers` by operation name; each takes the request and gives the answer."""
+    """`handlers` by operation name; each takes the request and gives the answer. Who started this
+    worker removes the socket's file: a worker that is shut in cannot."""
 
-    def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
-        self._path = path
+    def __init__(self, listener: socket.socket, handlers: dict[str, Handler]) -> None:
+        self._listener = listener
         self._handlers = handlers
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()  # of a worker that was killed
-        self._server = await asyncio.start_unix_server(self._talk, self._path, limit=_MAX_LINE)
-        self._path.chmod(0o600)
+        self._server = await asyncio.start_unix_server(
+            self._talk, sock=self._listener, limit=_MAX_LINE
+        )
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
+
+    @staticmethod
+    def bind(path: Path) -> socket.socket:
+        """Before the worker is shut in: afterwards it makes no socket and binds none."""
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()  # of a worker that was killed
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen()
+        return listener
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from isopod.sandbox import kernel
+from isopod.sandbox import kernel, seccomp
 
 LIBSECCOMP = "libseccomp.so.2"
 NAMESPACES = ("user", "mount", "ipc", "net", "pid")
@@ -206,8 +206,9 @@ def _libseccomp() -> str:
         _fields_ = [(name, ctypes.c_uint) for name in ("major", "minor", "micro")]
 
     try:
+        seccomp.library()
         ask = ctypes.CDLL(LIBSECCOMP).seccomp_version
-    except (OSError, AttributeError):
+    except (ImportError, RuntimeError, OSError, AttributeError):
         return ""
     ask.restype = ctypes.POINTER(Version)
     found = ask().contents

@@ -22,7 +22,9 @@ from isopod.control.node import Node, open_node
 from isopod.control.renewing import Renewing
 from isopod.control.usage import watch_storage
 from isopod.errors import IsopodError
+from isopod.sandbox.control import give_up_privileges
 from isopod.server.children import READY_FD, tell_ready
+from isopod.server.handover import Handover
 from isopod.settings import NodeSettings, child_value
 
 CONTROL_FD = "ISOPOD_CONTROL_FD"
@@ -110,8 +112,11 @@ def main() -> int:
     ready_fd = int(child_value(READY_FD))
     os.set_inheritable(ready_fd, False)
     try:
-        settings = NodeSettings.of_child()
-        asyncio.run(serve(settings, control_fd=int(child_value(CONTROL_FD)), ready_fd=ready_fd))
+        handed = Handover.take()
+        give_up_privileges(handed.features)
+        asyncio.run(
+            serve(handed.settings, control_fd=int(child_value(CONTROL_FD)), ready_fd=ready_fd)
+        )
     except IsopodError as bad:
         tell_ready(ready_fd, bad)
         return 1

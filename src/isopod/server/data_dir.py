@@ -16,6 +16,8 @@ from isopod.errors import DataDirUnusable, NodeAlreadyRunning, disk_full_is_clea
 from isopod.settings import NodeSettings
 
 _OURS = frozenset({"blobs", "lock", "state.db", "token", "trees"})
+# Where routes.db was before it had a folder; it is written again from the state.
+_OLD_ROUTES = ("routes.db", "routes.db-shm", "routes.db-wal")
 
 
 def prepare_data_dir(settings: NodeSettings) -> None:
@@ -38,6 +40,8 @@ def prepare_data_dir(settings: NodeSettings) -> None:
             for folder in (
                 settings.blobs_dir,
                 settings.trees_dir,
+                settings.images_dir,
+                settings.routes_path.parent,
                 settings.logs_dir,
                 settings.run_dir,
                 settings.run_dir / "tmp",
@@ -48,6 +52,8 @@ def prepare_data_dir(settings: NodeSettings) -> None:
             probe = path / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
+            for name in _OLD_ROUTES:
+                (path / name).unlink(missing_ok=True)
     except OSError as bad:
         raise DataDirUnusable(
             f"cannot use {bad.filename or str(path)!r}: {(bad.strerror or str(bad)).lower()}",

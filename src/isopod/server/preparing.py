@@ -25,7 +25,7 @@ async def prepare_runtime(
         *child_argv(module, name, str(settings.cache_dir)),
         stdout=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
-        env=child_environment(settings),
+        env=child_environment(),
         start_new_session=True,
     )
     assert process.stdout is not None

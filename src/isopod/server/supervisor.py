@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
 from isopod import __version__
+from isopod.errors import SandboxUnavailable
+from isopod.sandbox.features import Features, probe
 from isopod.server.children import Child, ChildSpec
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
+from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
 from isopod.server.preparing import prepare_runtime
 from isopod.server.report import Reporter
 from isopod.server.sockets import bind_listener
-from isopod.settings import NodeSettings, child_environment
+from isopod.settings import NodeSettings, bare_environment, child_environment
 
 _CONTROL = "isopod.server.control_process"
 _WORKER = "isopod.server.worker_process"
@@ -39,11 +44,15 @@ def up(
     worker_module: str = _WORKER,
     control_module: str = _CONTROL,
     runtimes: tuple[str, ...] = ("python",),
+    ask_kernel: Callable[[], Features] = probe,
 ) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit status.
 
-    Raises DataDirUnusable, NodeAlreadyRunning, PortInUse, StateCorrupt... before it serves.
+    Raises DataDirUnusable, NodeAlreadyRunning, PortInUse, StateCorrupt, SandboxUnavailable...
+    before it serves.
     """
+    features = ask_kernel()
+    _check_sandbox(settings, features, report)
     prepare_data_dir(settings)
     with data_dir_lock(settings), ExitStack() as held:
         patience = _PATIENCE_S if settings.node_path.exists() else 0.0
@@ -69,6 +78,7 @@ def up(
             real,
             gateway=gateway,
             control=control,
+            features=features,
             report=report,
             worker_module=worker_module,
             control_module=control_module,
@@ -77,13 +87,28 @@ def up(
         return asyncio.run(supervisor.run())
 
 
+def _check_sandbox(settings: NodeSettings, features: Features, report: Reporter) -> None:
+    """Say what is weaker here than it could be, or refuse to start."""
+    missing = features.missing()
+    if missing and settings.require_sandbox:
+        raise SandboxUnavailable(
+            f"this kernel ({features.kernel}) lacks {', '.join(one.what for one in missing)}",
+            details={"missing": [str(one) for one in missing]},
+        )
+    for one in missing:
+        report.say(f"sandbox: no {one}")
+
+
 class Supervisor:
+    """Keeps control and the workers. Workers may be added and removed while it runs."""
+
     def __init__(
         self,
         settings: NodeSettings,
         *,
         gateway: socket.socket,
         control: socket.socket,
+        features: Features,
         report: Reporter,
         worker_module: str,
         control_module: str,
@@ -93,31 +118,50 @@ class Supervisor:
         self._gateway = gateway
         self._report = report
         self._runtimes = runtimes
+        self._worker_module = worker_module
+        self._handed = Handover(settings, features).to_bytes()
         self._control = Child(
             ChildSpec(
                 "control",
                 control_module,
-                child_environment(settings, ISOPOD_CONTROL_FD=str(control.fileno())),
+                child_environment(ISOPOD_CONTROL_FD=str(control.fileno())),
                 fds=(control.fileno(),),
+                handed=self._handed,
             ),
             report=report.say,
         )
-        self._workers = [
-            Child(
-                ChildSpec(
-                    f"worker {index}",
-                    worker_module,
-                    child_environment(
-                        settings,
-                        ISOPOD_WORKER_INDEX=str(index),
-                        ISOPOD_GATEWAY_FD=str(gateway.fileno()),
-                    ),
-                    fds=(gateway.fileno(),),
-                ),
-                report=report.say,
-            )
-            for index in range(settings.workers)
-        ]
+        self._workers = {
+            index: self._worker(index, gateway=gateway) for index in range(settings.workers)
+        }
+
+    async def add_worker(self, index: int, *, gateway: socket.socket, **values: str) -> None:
+        """Returns when it is ready. `gateway` is what it accepts connections on; `values` are put
+        into its environment, which it forgets before it runs a guest: no secrets."""
+        worker = self._workers[index] = self._worker(index, gateway=gateway, **values)
+        try:
+            await worker.start()
+        except BaseException:
+            self._workers.pop(index, None)
+            raise
+
+    async def remove_worker(self, index: int) -> None:
+        """Drained as at a stop. No error when there is none."""
+        if worker := self._workers.pop(index, None):
+            await self._end_worker(index, worker)
+
+    def _worker(self, index: int, *, gateway: socket.socket, **values: str) -> Child:
+        number = gateway.fileno()
+        spec = ChildSpec(
+            f"worker {index}",
+            self._worker_module,
+            bare_environment(
+                ISOPOD_WORKER_INDEX=str(index), ISOPOD_GATEWAY_FD=str(number), **values
+            ),
+            fds=(number,),
+            handed=self._handed,
+            stall_s=self._settings.stall_s,
+        )
+        return Child(spec, report=self._report.say)
 
     async def run(self) -> int:
         stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -149,7 +193,7 @@ class Supervisor:
         for name in self._runtimes:
             await prepare_runtime(name, settings=self._settings, report=self._report)
         await self._control.start()
-        await asyncio.gather(*(worker.start() for worker in self._workers))
+        await asyncio.gather(*(worker.start() for worker in self._workers.values()))
         write_node_file(self._settings)
         self._say_where()
 
@@ -171,21 +215,26 @@ class Supervisor:
             if not quiet:
                 self._report.say("Stopped.")
             return 0
-        for child in (*self._workers, self._control):
+        for child in (*self._workers.values(), self._control):
             child.kill()
         await in_order
         self._report.say("Stopped at once.")
         return KILLED_STATUS
 
     async def _stop_in_order(self) -> None:
-        grace = self._settings.drain_s + _AFTER_DRAIN_S
-        await asyncio.gather(*(worker.stop(grace) for worker in self._workers))
+        await asyncio.gather(*(self._end_worker(*one) for one in self._workers.items()))
         await self._control.stop(_CONTROL_STOP_S)
+
+    async def _end_worker(self, index: int, worker: Child) -> None:
+        await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)
+        # It is shut in, and cannot remove them itself.
+        self._settings.admin_path(index).unlink(missing_ok=True)
+        shutil.rmtree(self._settings.worker_tmp(index), ignore_errors=True)
 
     def _say_where(self) -> None:
         settings = self._settings
         port = "" if settings.port == 80 else f":{settings.port}"
-        pids = ", ".join(str(worker.pid) for worker in self._workers)
+        pids = ", ".join(str(worker.pid) for worker in self._workers.values())
         for line in (
             f"isopod {__version__} is up (pid {os.getpid()})",
             f"  apps     http://NAME.{settings.domain}{port}/  on {settings.host}:{settings.port}",

@@ -11,9 +11,10 @@ import contextlib
 import logging
 import os
 import resource
-import shutil
 import signal
+import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from granian.server.embed import Server
 from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
+from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
 from isopod.gateway.admin import AdminSocket
 from isopod.gateway.app import Gateway
@@ -33,7 +35,11 @@ from isopod.gateway.fleet import Fleet
 from isopod.model.route import Route
 from isopod.routes import RouteTable
 from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.sandbox.worker import Folders, Sandbox, shut_in
+from isopod.server.children import READY_FD
 from isopod.server.guests import GuestMaker
+from isopod.server.handover import Handover
+from isopod.server.watchdog import BEAT_S
 from isopod.settings import NodeSettings, child_value
 
 _log = logging.getLogger("isopod.worker")
@@ -50,7 +56,9 @@ _GIL_PATIENCE_S = 0.0005
 
 
 class Worker:
-    def __init__(self, settings: NodeSettings, index: int) -> None:
+    def __init__(
+        self, settings: NodeSettings, index: int, *, admin: socket.socket, sandbox: Sandbox
+    ) -> None:
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
@@ -61,12 +69,12 @@ class Worker:
             settings.images_dir, blobs, limit_bytes=settings.image_cache_mib << 20
         )
         self.runtime = PythonRuntime(settings.cache_dir)
-        self.tmp_root = settings.run_dir / "tmp" / f"worker-{index}"
+        self.tmp_root = settings.worker_tmp(index)
+        self.admin_listener = admin
+        self.sandbox = sandbox
 
     async def run(self, listener: int, ready: int) -> None:
         settings = self.settings
-        shutil.rmtree(self.tmp_root, ignore_errors=True)  # a killed predecessor's
-        self.tmp_root.mkdir(parents=True, mode=0o700)
         async with Scheduler(self.runtime.linkage.engine) as scheduler:
             maker = self.maker = GuestMaker(
                 runtime=self.runtime,
@@ -88,7 +96,7 @@ class Worker:
                 trusted_proxies=settings.trusted_proxies,
             )
             admin = AdminSocket(
-                settings.run_dir / f"worker-{self.index}.sock",
+                self.admin_listener,
                 {
                     "status": self._status,
                     "refresh": self._refresh,
@@ -107,7 +115,6 @@ class Worker:
                 await admin.close()
                 await self.fleet.close()
                 maker.close()
-                shutil.rmtree(self.tmp_root, ignore_errors=True)
 
     async def _serve(self, gateway: Gateway, listener: int, ready: int) -> None:
         server = _server(gateway, listener)
@@ -118,7 +125,7 @@ class Worker:
         serving = asyncio.create_task(server.serve())
         await asyncio.sleep(0)
         os.write(ready, b"ready\n")
-        os.close(ready)
+        self._beat(ready)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -129,6 +136,12 @@ class Worker:
         await asyncio.wait({serving}, timeout=2)
         if serving.done():
             serving.result()  # a server that failed must not look like one that was stopped
+
+    def _beat(self, ready: int) -> None:
+        """Tell the supervisor that the loop turns (see server.watchdog)."""
+        with contextlib.suppress(OSError):  # it does not read just now, or died
+            os.write(ready, b".")
+        asyncio.get_running_loop().call_later(BEAT_S, self._beat, ready)
 
     async def _drain(self, gateway: Gateway) -> None:
         """Until no request is in flight, `drain_s` at most."""
@@ -170,6 +183,7 @@ class Worker:
             "pid": os.getpid(),
             "worker": self.index,
             "rss_bytes": _rss_bytes(),
+            "sandbox": self.sandbox.to_json(),
             **self.fleet.status(),
         }
 
@@ -227,16 +241,41 @@ def _max_instances() -> int:
     return max(8, (files - min(2048, files // 4)) // 10)
 
 
-def main() -> None:
+def prepare_folders(settings: NodeSettings, index: int) -> Folders:
+    """Make those that a worker cannot make once it is shut in, and say which it needs."""
+    tmp, spool = settings.worker_tmp(index), settings.spool_path(index).parent
+    quota = settings.run_dir / "quota"  # all workers count together
+    remove_folder(tmp)  # a killed predecessor's
+    for folder in (tmp, spool, quota):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.tempdir = str(tmp)
+    return Folders(
+        read=(
+            *(settings.cache_dir / "modules", settings.cache_dir / "runtimes"),
+            *(settings.blobs_dir, settings.routes_path.parent),
+        ),
+        # Trees and images are made again from their blobs by whoever misses them.
+        change=(settings.trees_dir, settings.images_dir, settings.logs_dir, spool, quota, tmp),
+    )
+
+
+def main(*, kill_unlisted: bool = False) -> None:
+    """`kill_unlisted`: for tests (see `sandbox.seccomp.guard_guests`)."""
     sys.setswitchinterval(_GIL_PATIENCE_S)
     logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
     # An instance holds about ten descriptors, and each connection one.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    worker = Worker(NodeSettings.of_child(), int(child_value("ISOPOD_WORKER_INDEX")))
-    uvloop.run(
-        worker.run(int(child_value("ISOPOD_GATEWAY_FD")), int(child_value("ISOPOD_READY_FD")))
-    )
+    handed = Handover.take()
+    listener, ready = int(child_value("ISOPOD_GATEWAY_FD")), int(child_value(READY_FD))
+    os.set_blocking(ready, False)
+    settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
+    folders = prepare_folders(settings, index)
+    admin = AdminSocket.bind(settings.admin_path(index))
+    sandbox = shut_in(folders, features=handed.features)
+    worker = Worker(settings, index, admin=admin, sandbox=sandbox)
+    sandbox.guard(kill_unlisted=kill_unlisted)
+    uvloop.run(worker.run(listener, ready))
 
 
 if __name__ == "__main__":
