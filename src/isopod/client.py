@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from isopod.errors import IsopodError, NodeNotRunning, NodeUnreachable, UsageError
+from isopod.errors import Forbidden, IsopodError, NodeNotRunning, NodeUnreachable, UsageError
 from isopod.settings import ClientSettings
 
 Json = dict[str, Any]
+Params = Mapping[str, str | float | bool]
 _CHUNK_BYTES = 256 * 1024
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _STREAM_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a build says nothing for minutes
@@ -111,10 +112,13 @@ def checked_url(url: str) -> str:
 class Client:
     """One connection to one node. Close it, or use it in `with`."""
 
-    def __init__(self, node: NodeAddress) -> None:
+    def __init__(self, node: NodeAddress, *, tenant: str = "") -> None:
+        """`tenant`: whom the operator acts for; "" for the token's own."""
         self.node = node
         local = urlsplit(node.url).hostname in ("127.0.0.1", "localhost", "::1")
         headers = {"Authorization": f"Bearer {node.token}"} if node.token else {}
+        if tenant:
+            headers["X-Isopod-Tenant"] = _header(tenant)
         self._http = httpx.Client(
             base_url=node.url,
             headers=headers,
@@ -131,13 +135,14 @@ class Client:
     def health(self) -> Json:
         return self._json("GET", "/v1/health")
 
+    def whoami(self) -> Json:
+        return self._json("GET", "/v1/whoami")
+
     def status(self) -> Json:
         return self._json("GET", "/v1/status")
 
     def apps(self) -> list[Json]:
-        found = self._json("GET", "/v1/apps")["apps"]
-        assert isinstance(found, list)
-        return found
+        return self._list("/v1/apps", "apps")
 
     def app(self, name: str) -> Json:
         return self._json("GET", f"/v1/apps/{_part(name)}")
@@ -156,9 +161,7 @@ class Client:
         return self._lines("GET", f"/v1/apps/{_part(name)}/logs", params=params)
 
     def runtimes(self) -> list[Json]:
-        found = self._json("GET", "/v1/runtimes")["runtimes"]
-        assert isinstance(found, list)
-        return found
+        return self._list("/v1/runtimes", "runtimes")
 
     def prepare_runtime(self, name: str) -> Iterator[Json]:
         """Lines {"progress": 0.0 to 1.0, "text"}."""
@@ -181,8 +184,11 @@ class Client:
             response = self._http.head(f"/v1/packages/{digest}")
         if response.status_code in (204, 404):
             return response.status_code == 204
-        # HEAD has no body to say why: a request that has one finds the same.
-        self.status()
+        # HEAD has no body to say why: requests that have one find the same.
+        if "deploy" not in (scopes := self.whoami()["scopes"]):
+            raise Forbidden(
+                "the token has no scope 'deploy'", details={"scope": "deploy", "scopes": scopes}
+            )
         raise _unexpected(response)
 
     def upload(
@@ -230,13 +236,62 @@ class Client:
         }
         return self._lines("POST", "/v1/deploys", body=body)
 
-    def _json(
+    def tenants(self) -> list[Json]:
+        return self._list("/v1/tenants", "tenants")
+
+    def tenant(self, name: str) -> Json:
+        return self._json("GET", f"/v1/tenants/{_part(name)}")
+
+    def create_tenant(self, name: str, *, quota: Mapping[str, int], cordon: str | None) -> Json:
+        body = {"name": name, "quota": dict(quota), "cordon": cordon}
+        return self._json("POST", "/v1/tenants", body=body)
+
+    def change_tenant(
         self,
-        method: str,
-        path: str,
+        name: str,
         *,
-        body: Json | None = None,
-        params: Mapping[str, str] | None = None,
+        quota: Mapping[str, int] | None = None,
+        cordon: str | None = None,
+        suspended: bool | None = None,
+    ) -> Json:
+        """None: as it is."""
+        body = {"quota": dict(quota or {}), "cordon": cordon, "suspended": suspended}
+        return self._json("PATCH", f"/v1/tenants/{_part(name)}", body=body)
+
+    def delete_tenant(self, name: str, *, force: bool) -> Json:
+        return self._json("DELETE", f"/v1/tenants/{_part(name)}", params={"force": force})
+
+    def members(self) -> list[Json]:
+        return self._list("/v1/members", "members")
+
+    def add_member(self, name: str) -> Json:
+        return self._json("POST", "/v1/members", body={"name": name})
+
+    def remove_member(self, name: str) -> Json:
+        return self._json("DELETE", f"/v1/members/{_part(name)}")
+
+    def tokens(self) -> list[Json]:
+        return self._list("/v1/tokens", "tokens")
+
+    def create_token(self, *, member: str, scopes: list[str], expires_in_s: float | None) -> Json:
+        """`token` in the answer is the only time it can be read."""
+        body = {"member": member, "scopes": scopes, "expires_in_s": expires_in_s}
+        return self._json("POST", "/v1/tokens", body=body)
+
+    def revoke_token(self, token_id: str) -> Json:
+        return self._json("DELETE", f"/v1/tokens/{_part(token_id)}")
+
+    def audit(self, *, since: float, limit: int, all_tenants: bool) -> list[Json]:
+        params = {"since": since, "limit": limit, "all_tenants": all_tenants}
+        return self._list("/v1/audit", "entries", params=params)
+
+    def _list(self, path: str, key: str, *, params: Params | None = None) -> list[Json]:
+        found = self._json("GET", path, params=params)[key]
+        assert isinstance(found, list)
+        return found
+
+    def _json(
+        self, method: str, path: str, *, body: Json | None = None, params: Params | None = None
     ) -> Json:
         with self._talking():
             response = self._http.request(method, path, json=body, params=params)
@@ -255,7 +310,7 @@ class Client:
         path: str,
         *,
         body: Json | None = None,
-        params: Mapping[str, str | float | bool] | None = None,
+        params: Params | None = None,
     ) -> Iterator[Json]:
         with (
             self._talking(),
@@ -296,6 +351,12 @@ class Client:
             ) from bad
         except httpx.InvalidURL as bad:
             raise UsageError(f"{self.node.url!r} is not the URL of a node") from bad
+
+
+def _header(tenant: str) -> str:
+    if not tenant.isascii() or not tenant.isprintable():
+        raise UsageError(f"{tenant[:80]!r} is not the name of a tenant")
+    return tenant
 
 
 def _part(text: str) -> str:

@@ -224,17 +224,19 @@ class ClientSettings:
 
     url: str = ""  # ISOPOD_URL
     token: str = field(default="", repr=False)  # ISOPOD_TOKEN
+    tenant: str = ""  # --tenant, else ISOPOD_TENANT: which one the operator acts for
     data_dir: Path | None = None  # --data-dir: wins over everything
     env_data_dir: Path | None = None  # ISOPOD_DATA_DIR
     default_data_dir: Path = field(default_factory=_default_data_dir)
     login_path: Path = field(default_factory=lambda: _config_dir() / "login.json")
 
     @staticmethod
-    def load(data_dir: Path | None = None) -> ClientSettings:
+    def load(data_dir: Path | None = None, tenant: str | None = None) -> ClientSettings:
         from_env = os.environ.get(variable("data_dir"))
         return ClientSettings(
             url=os.environ.get("ISOPOD_URL", ""),
             token=os.environ.get("ISOPOD_TOKEN", ""),
+            tenant=tenant or os.environ.get("ISOPOD_TENANT", ""),
             data_dir=data_dir.expanduser().absolute() if data_dir else None,
             env_data_dir=Path(from_env).expanduser().absolute() if from_env else None,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from isopod.cli import output, snapshot
-from isopod.cli.options import AsJson, DataDir, Name, connect
+from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
 from isopod.errors import UsageError
 
 
@@ -20,9 +20,9 @@ def register(cli: typer.Typer) -> None:
     cli.command("sleep", epilog="Example: isopod sleep hello")(sleep)
 
 
-def list_apps(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def list_apps(as_json: AsJson = False, tenant: InTenant = None, data_dir: DataDir = None) -> None:
     """List the apps on the node."""
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         found = client.apps()
     if as_json:
         output.print_json(found)
@@ -47,9 +47,11 @@ def list_apps(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     )
 
 
-def show_app(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def show_app(
+    name: Name, as_json: AsJson = False, tenant: InTenant = None, data_dir: DataDir = None
+) -> None:
     """Show one app, its versions and its instances."""
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         found = client.app(name)
     if as_json:
         output.print_json(found)
@@ -104,10 +106,11 @@ def delete(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
+    tenant: InTenant = None,
     data_dir: DataDir = None,
 ) -> None:
     """Delete an app, all its versions and its log."""
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         if not yes:
             client.app(name)  # before the question: a name that is not there needs none
             if not sys.stdin.isatty():
@@ -127,9 +130,11 @@ def delete(
         output.say(f"app {name!r} is deleted")
 
 
-def open_app(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def open_app(
+    name: Name, as_json: AsJson = False, tenant: InTenant = None, data_dir: DataDir = None
+) -> None:
     """Open an app in the browser; prints its URL."""
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         url = client.app(name)["app"]["url"]
     if as_json:
         output.print_json({"url": url})
@@ -141,9 +146,11 @@ def open_app(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> N
         webbrowser.open(url)
 
 
-def sleep(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def sleep(
+    name: Name, as_json: AsJson = False, tenant: InTenant = None, data_dir: DataDir = None
+) -> None:
     """End an app's idle instances now; the next request wakes it."""
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         done = client.sleep(name)
     if as_json:
         output.print_json(done)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isopod.cli import output, snapshot
-from isopod.cli.options import AsJson, DataDir, Name, connect
+from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
 from isopod.errors import FolderNotFound, IsopodError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def deploy(
         bool, typer.Option("--strict", help="Fail unless its snapshot is sound.")
     ] = False,
     as_json: AsJson = False,
+    tenant: InTenant = None,
     data_dir: DataDir = None,
 ) -> None:
     """Pack a folder, build it on the node and let it serve; prints its URL."""
@@ -62,7 +63,10 @@ def deploy(
     folder = folder.resolve()
     began = time.monotonic()
     steps = output.Steps()
-    with connect(data_dir) as client, tempfile.TemporaryDirectory(prefix="isopod-") as scratch:
+    with (
+        connect(data_dir, tenant) as client,
+        tempfile.TemporaryDirectory(prefix="isopod-") as scratch,
+    ):
         client.health()  # before minutes of packing
         try:
             package = Path(scratch) / "package"
@@ -80,10 +84,11 @@ def rollback(
         int | None, typer.Argument(metavar="VERSION", help="Its number; none: the one before.")
     ] = None,
     as_json: AsJson = False,
+    tenant: InTenant = None,
     data_dir: DataDir = None,
 ) -> None:
     """Let an earlier version of an app serve."""
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         done = client.rollback(name, version)
     if as_json:
         output.print_json(done)

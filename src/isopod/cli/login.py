@@ -27,8 +27,9 @@ def login(
 ) -> None:
     """Check a node's address and token, and use them from now on.
 
-    The token is in the file `token` of the node's data directory; it is taken from ISOPOD_TOKEN,
-    from standard input, or asked for.
+    A tenant's token comes from its admin (`isopod tokens create`), the operator's is in the file
+    `token` of the node's data directory. It is taken from ISOPOD_TOKEN, from standard input, or
+    asked for.
     """
     from isopod.client import Client, NodeAddress, checked_url, write_login
 
@@ -36,9 +37,12 @@ def login(
     address = checked_url(url)
     token = _token(settings, token_stdin=token_stdin)
     with Client(NodeAddress(address, token, "the command line")) as client:
-        found = client.status()
+        found = client.health()
+        who = client.whoami()
     write_login(settings.login_path, address, token)
     output.say(f"logged in to {address} (isopod {found['version']})")
+    state = ", suspended: it may only look" if who["suspended"] else ""
+    output.say(f"{who['name']} of tenant {who['tenant']}: {', '.join(who['scopes'])}{state}")
     output.note(f"kept in {settings.login_path}; delete that file to log out")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from isopod.cli import output
-from isopod.cli.options import AsJson, DataDir, Name, connect
+from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
 from isopod.errors import UsageError
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)")
@@ -34,12 +34,13 @@ def logs(
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="The last so many lines.")] = 1000,
     as_json: AsJson = False,
+    tenant: InTenant = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show what an app wrote, and what isopod says of it."""
     start = parse_since(since, time.time()) if since else 0.0
     colour = output.is_terminal(sys.stdout)
-    with connect(data_dir) as client:
+    with connect(data_dir, tenant) as client:
         for line in client.logs(name, since=start, limit=limit, follow=follow):
             if as_json:
                 output.print_json(line, one_line=True)
@@ -51,11 +52,17 @@ def logs(
         output.note("the node ended the log")
 
 
+def span_s(text: str) -> float | None:
+    """Seconds of "30s", "10m", "2h" or "1d"; None when it is no span."""
+    span = _SPAN.fullmatch(text.strip())
+    return float(span[1]) * _SECONDS[span[2]] if span else None
+
+
 def parse_since(text: str, now: float) -> float:
     """Seconds since the epoch; a time without a zone is local."""
-    span = _SPAN.fullmatch(text.strip())
-    if span:
-        return max(0.0, now - float(span[1]) * _SECONDS[span[2]])
+    span = span_s(text)
+    if span is not None:
+        return max(0.0, now - span)
     try:
         return max(0.0, datetime.fromisoformat(text.strip()).timestamp())
     except (ValueError, OverflowError):

@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from isopod import __version__
-from isopod.cli import apps, deploy, login, logs, output, runtimes, status, up, usage
+from isopod.cli import (
+    apps,
+    audit,
+    deploy,
+    login,
+    logs,
+    output,
+    runtimes,
+    status,
+    tenants,
+    tokens,
+    up,
+    usage,
+)
 from isopod.errors import IsopodError, UsageError
 from isopod.settings_file import SettingInvalid
 
@@ -56,7 +69,7 @@ def version(
         output.say(f"isopod {__version__}")
 
 
-for noun in (up, deploy, apps, logs, status, runtimes, login, usage):
+for noun in (up, deploy, apps, logs, status, runtimes, login, usage, tenants, tokens, audit):
     noun.register(cli)
 
 

@@ -1,8 +1,15 @@
-"""From a Host header to an app's name: a pure look-up."""
+"""From a Host header to an app's route: a pure look-up.
+
+An app answers at its label, and at NAME--TENANT also where its label is the plain NAME: that
+address is its tenant's own, and stays when somebody else takes the plain name.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+from isopod.model.route import Route
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -21,3 +28,13 @@ def app_name_of(hostname: str, domain: str) -> str | None:
     if not dot or rest != domain or not _LABEL.fullmatch(name):
         return None
     return name
+
+
+def route_of(label: str, find: Callable[[str], Route | None]) -> Route | None:
+    """The route of the app that answers at `label`; `find` knows them by their labels."""
+    route = find(label)
+    name, two_hyphens, tenant = label.partition("--")
+    if route is not None or not two_hyphens:
+        return route
+    plain = find(name)
+    return plain if plain is not None and plain.tenant == tenant else None

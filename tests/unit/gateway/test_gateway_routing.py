@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isopod.gateway.headers import port_of
-from isopod.gateway.router import app_name_of, hostname_of
+from isopod.gateway.router import app_name_of, hostname_of, route_of
+from isopod.model.app import AppSpec
+from isopod.model.ids import AppName, Digest
+from isopod.model.route import Route
+from isopod.model.tenant import TenantName
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,27 @@ def test_no_host_header_surprises_the_router(host):
 )
 def test_the_port_is_the_hosts_or_the_schemes(host, scheme, port):
     assert port_of(host, scheme) == port
+
+
+def route(label: str, tenant: str) -> Route:
+    spec, some = AppSpec(AppName(label), "python", "app:app"), Digest("a" * 64)
+    return Route(spec.name, 1, some, some, some, spec, tenant=TenantName(tenant))
+
+
+def test_a_tenants_own_address_finds_its_app_and_no_other_tenants():
+    routes = {
+        label: route(label, tenant)
+        for label, tenant in [("shop", "acme"), ("shop--globex", "globex"), ("blog", "default")]
+    }
+    for label, tenant in (
+        ("shop", "acme"),
+        ("shop--acme", "acme"),
+        ("shop--globex", "globex"),
+        ("blog--default", "default"),
+    ):
+        assert route_of(label, routes.get).tenant == tenant
+    for label in (
+        *("blog--acme", "shop--default", "shop--nobody", "shop--", "--acme", "--", "nothing"),
+        *("shop--acme--acme", "shop---acme", "shop-acme"),
+    ):
+        assert route_of(label, routes.get) is None
