@@ -18,12 +18,13 @@ from isopod.errors import (
     NodeDraining,
     WebSocketUnsupported,
 )
+from isopod.gateway.admission import Admission
 from isopod.gateway.body import RequestBody
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.headers import Incoming, port_of, read_incoming
 from isopod.gateway.invoke import Invocation
 from isopod.gateway.pages import error_page
-from isopod.gateway.router import app_name_of, hostname_of
+from isopod.gateway.router import app_name_of, hostname_of, route_of
 from isopod.gateway.slot import Slot
 from isopod.gateway.timing import Timing, no_guest
 from isopod.model.route import Route
@@ -42,11 +43,18 @@ class Gateway:
     """`find_route` is the worker's route table; `in_flight` is what a drain waits for."""
 
     def __init__(
-        self, *, fleet: Fleet, find_route: FindRoute, domain: str, trusted_proxies: Iterable[str]
+        self,
+        *,
+        fleet: Fleet,
+        admission: Admission,
+        find_route: FindRoute,
+        domain: str,
+        trusted_proxies: Iterable[str],
     ) -> None:
         self.in_flight = 0
         self.draining = False
         self._fleet = fleet
+        self._admission = admission
         self._find_route = find_route
         self._domain = domain
         self._trusted = frozenset(trusted_proxies)
@@ -95,11 +103,25 @@ class Gateway:
         if incoming.upgrade:
             raise WebSocketUnsupported("WebSockets are not supported yet")
         route = self._route(incoming.host)
+        request = self._request(scope, incoming, client)
+        self._admission.enter(route)
+        try:
+            await self._invoke(route, request, incoming, receive, answer)
+        finally:
+            self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=answer.sent_bytes)
+
+    async def _invoke(
+        self,
+        route: Route,
+        request: GuestRequest,
+        incoming: Incoming,
+        receive: Receive,
+        answer: _Answer,
+    ) -> None:
         limits = route.spec.limits
         limit_bytes = limits.max_request_mib * _MIB
         if incoming.content_length is not None and incoming.content_length > limit_bytes:
             raise BodyTooLarge(f"the request body is larger than {limits.max_request_mib} MiB")
-        request = self._request(scope, incoming, client)
         body = RequestBody(receive, has_body=incoming.has_body, limit_bytes=limit_bytes)
         pool = self._fleet.pool(route)
         acquired = await pool.acquire(incoming.request_id)
@@ -119,12 +141,13 @@ class Gateway:
                 slot.report(error)
             raise
         finally:
+            answer.cpu_ns = slot.uncounted_cpu_ns()
             pool.release(slot, reusable=healthy)
 
     def _route(self, host: str) -> Route:
         hostname = hostname_of(host)
         name = app_name_of(hostname, self._domain)
-        route = self._find_route(name) if name else None
+        route = route_of(name, self._find_route) if name else None
         if route is None:
             raise AppUnknown(
                 f"no app answers at {hostname[:253]!r}",
@@ -171,12 +194,16 @@ class _Answer:
         self.request_id = ""
         self.accept = ""
         self.status = 0
+        self.sent_bytes = 0  # of the body
+        self.cpu_ns = 0  # that its guest used
         self.timing: Timing | None = None
         self._send = send
 
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        else:
+            self.sent_bytes += len(message["body"])
         await self._send(message)
 
     async def fail(self, error: IsopodError) -> None:

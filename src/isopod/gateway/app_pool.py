@@ -17,6 +17,7 @@ from isopod.errors import (
     NodeBusy,
     NodeDraining,
     Overloaded,
+    QuotaExceeded,
 )
 from isopod.gateway.pool import PoolView, should_start
 from isopod.gateway.slot import Slot
@@ -28,6 +29,9 @@ BOOT_DEADLINE_S = 60.0
 # After a boot that failed, the same answer for so long: a broken app must not boot all day.
 FAILED_BOOT_S = 1.0
 _KEPT_STARTS = 200
+# Another worker may have to end an idle instance of the tenant first: it looks four times a second.
+_QUOTA_PATIENCE_S = 1.5
+_LOOK_AGAIN_S = 0.02
 
 
 @dataclass(eq=False, slots=True)
@@ -138,7 +142,7 @@ class AppPool:
             self._start_one()
         elif self._patience is None and view.starting == 0 and view.live < view.max_instances:
             # Guests that compute may soon wait, and patience ends: look again.
-            self._patience = asyncio.get_running_loop().call_later(0.02, self._look_again)
+            self._patience = asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._look_again)
 
     def retire(self) -> None:
         """Another version is live: idle instances end now, the others when nobody waits for this
@@ -247,13 +251,19 @@ class AppPool:
 
     def _no_slot(self, error: IsopodError) -> None:
         # Without memory for one more, those who wait may still be served by the ones there are.
-        if isinstance(error, NodeBusy) and (self.busy or self.starting):
+        if isinstance(error, (NodeBusy, QuotaExceeded)) and (self.busy or self.starting):
+            return
+        waited_s = time.monotonic() - self._waiters[0].since if self._waiters else 0.0
+        if isinstance(error, QuotaExceeded) and waited_s < _QUOTA_PATIENCE_S:
+            if self._patience is None:
+                loop = asyncio.get_running_loop()
+                self._patience = loop.call_later(5 * _LOOK_AGAIN_S, self._look_again)
             return
         self._fail_waiters(error)
 
     async def _boot(self, slot: Slot) -> None:
         try:
-            turn = self._turns.take() if self._turns else contextlib.nullcontext()
+            turn = self._turns.take(self.route.tenant) if self._turns else contextlib.nullcontext()
             async with turn, asyncio.timeout(BOOT_DEADLINE_S):
                 await slot.start()
         except TimeoutError:

@@ -13,7 +13,8 @@ from typing import Any
 from isopod.errors import NodeBusy
 from isopod.gateway.app_pool import AppPool
 from isopod.gateway.logs import AppLog
-from isopod.gateway.pool import IdleInstance, to_evict
+from isopod.gateway.quota import Quotas
+from isopod.gateway.room import Held, Need, to_end
 from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
 from isopod.gateway.turns import Turns
 from isopod.model.ids import Digest
@@ -26,15 +27,25 @@ _REAP_EVERY_S = 0.25
 _RESTORES_AT_ONCE = 8
 # To find the least recently used of thousands takes milliseconds: not for each start.
 _ENDED_AT_ONCE = 16
+# Guests may grow past the budget while they serve. Beyond so much of it requests are ended, those
+# of tenants above their part first: the rest of the machine's memory is not ours.
+_LAST_RESORT = 1.25
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Fleet:
     def __init__(
-        self, *, make: MakeGuest, logs_dir: Path, budget_bytes: int, max_instances: int
+        self,
+        *,
+        make: MakeGuest,
+        logs_dir: Path,
+        budget_bytes: int,
+        max_instances: int,
+        quotas: Quotas,
     ) -> None:
         """`max_instances`: what the process's open files allow."""
         self._make = make
+        self._quotas = quotas
         self._max_instances = max_instances
         self._live = 0  # not less than there are; counted with each reap
         self._logs_dir = logs_dir
@@ -44,6 +55,7 @@ class Fleet:
         self._logs: dict[str, AppLog] = {}
         self._turns = Turns(_RESTORES_AT_ONCE)
         self._used_bytes = 0
+        self._limited_before: set[str] = set()  # tenants with a quota and instances
         self._anonymous_before = _anonymous_bytes()
         self._reaper = asyncio.get_running_loop().create_task(self._reap())
 
@@ -153,60 +165,132 @@ class Fleet:
     def _new_slot(self, route: Route) -> Slot:
         # The sum is taken anew with each reap only: thousands of instances may be live.
         need = expected_bytes(route)
+        self._within_quota(route.tenant, need)
         if self._used_bytes + need > self._budget:
-            self._make_room(need)
+            self._make_room(Need(route.tenant, need))
             self._used_bytes = self.memory_bytes()
         self._used_bytes += need
         if self._live >= self._max_instances:
-            self._end_oldest()
+            self._make_place(route.tenant)
         self._live += 1
         return Slot(route, self.log(route), self._make)
 
-    def _end_oldest(self) -> None:
-        """End some idle instances, least recently used first. Raises NodeBusy without one."""
+    def _make_place(self, tenant: str) -> None:
+        """End some instances so that there are files for another. Raises NodeBusy."""
         self._live = self._count()
         if self._live < self._max_instances:
             return
-        idle = sorted(self._idle(), key=lambda one: -one[0].idle_s)
-        if not idle:
-            raise NodeBusy("the node's open files are used up by busy instances")
-        count = max(1, min(_ENDED_AT_ONCE, self._max_instances // 8))
-        for _, pool, slot in idle[:count]:
-            pool.end(slot)
-            self._live -= 1
+        held = [Held(one.id, one.tenant, one.idle_s, 1) for one in self._held()]
+        for count in (max(1, min(_ENDED_AT_ONCE, self._max_instances // 8)), 1):
+            chosen = to_end(
+                held,
+                Need(tenant, count),
+                used=self._live,
+                room=self._max_instances,
+                may_end_busy=count == 1,
+            )
+            if chosen is not None:
+                self._end(chosen)
+                self._live -= len(chosen)
+                return
+        raise NodeBusy("the node's open files are used up by busy instances")
 
     def _count(self) -> int:
         return sum(len(pool.slots) for pool in self._all())
 
-    def _make_room(self, need_bytes: int) -> None:
-        """End idle instances until `need_bytes` more fit. Raises NodeBusy when they cannot."""
-        idle = self._idle()
-        chosen = to_evict(
-            [view for view, _, _ in idle],
-            used_bytes=max(self.memory_bytes(), self._written_bytes()),
-            need_bytes=need_bytes,
-            budget_bytes=self._budget,
+    def _make_room(self, need: Need) -> None:
+        """End instances until `need` fits in the budget. Raises NodeBusy when they cannot."""
+        used = max(self.memory_bytes(), self._written_bytes())
+        chosen = to_end(
+            self._held(), need, used=used, room=self._budget, may_end_busy=bool(need.tenant)
         )
         if chosen is None:
             raise NodeBusy("the node's memory budget is used up by busy instances")
-        for view, pool, slot in idle:
-            if view.id in chosen:
-                pool.end(slot)
+        self._end(chosen)
 
-    def _idle(self) -> list[tuple[IdleInstance, AppPool, Slot]]:
+    def _held(self) -> list[Held]:
         return [
-            (
-                IdleInstance(
-                    id=slot.id,
-                    idle_s=slot.idle_s,
-                    memory_bytes=slot.private_bytes,
-                ),
-                pool,
-                slot,
-            )
+            Held(slot.id, pool.route.tenant, idle_s, slot.private_bytes)
             for pool in self._all()
-            for slot in pool.idle
+            for slots, idle in ((pool.idle, True), (pool.busy, False))
+            for slot in slots
+            for idle_s in (slot.idle_s if idle else None,)
         ]
+
+    def _end(self, chosen: list[str]) -> None:
+        wanted = set(chosen)
+        for pool in self._all() if wanted else ():
+            for slot in [slot for slot in pool.idle if slot.id in wanted]:
+                pool.end(slot)
+            for slot in [slot for slot in pool.busy if slot.id in wanted]:
+                slot.stop(
+                    NodeBusy(
+                        "the node's memory is used up, and this tenant uses more than its part"
+                    )
+                )
+
+    def _end_for_growth(self) -> None:
+        """Idle instances end down to the budget, and busy ones down to what is beyond bearing."""
+        with contextlib.suppress(NodeBusy):
+            self._make_room(Need())
+        used = max(self.memory_bytes(), self._written_bytes())
+        chosen = to_end(
+            self._held(),
+            Need(),
+            used=used,
+            room=int(self._budget * _LAST_RESORT),
+            may_end_busy=True,
+        )
+        self._end(chosen or [])
+
+    # -- a tenant's quota -------------------------------------------------------------------
+
+    def _within_quota(self, tenant: str, need_bytes: int) -> None:
+        """Raises QuotaExceeded when no idle instance of the tenant's can end instead."""
+        if not self._quotas.limited(tenant):
+            return
+        instances, memory = self._count_live(tenant)
+        while (error := self._quotas.over_live(tenant, need_bytes)) is not None:
+            if not self._end_one_idle(tenant):
+                self._quotas.want_room(tenant)  # of the other workers; who waits tries again
+                raise error
+            instances, memory = self._count_live(tenant)
+        self._quotas.set_live(tenant, instances=instances + 1, memory_bytes=memory + need_bytes)
+
+    def _count_live(self, tenant: str) -> tuple[int, int]:
+        slots = [slot for pool in self._of(tenant) for slot in pool.slots]
+        memory = sum(slot.private_bytes for slot in slots)
+        self._quotas.set_live(tenant, instances=len(slots), memory_bytes=memory)
+        return len(slots), memory
+
+    def _end_one_idle(self, tenant: str) -> bool:
+        """The least recently used."""
+        idle = [(slot.idle_s, pool, slot) for pool in self._of(tenant) for slot in pool.idle]
+        if not idle:
+            return False
+        _, pool, slot = max(idle, key=lambda one: one[0])
+        pool.end(slot)
+        return True
+
+    def _of(self, tenant: str) -> list[AppPool]:
+        return [pool for pool in self._all() if pool.route.tenant == tenant]
+
+    def _look_after_quotas(self) -> None:
+        """What guests used since the last look, and room that other workers asked for."""
+        for tenant in {pool.route.tenant for pool in self._all()} | self._limited_before:
+            if not self._quotas.limited(tenant):
+                continue
+            self._limited_before.add(tenant)
+            cpu_ns = sum(
+                slot.uncounted_cpu_ns() for pool in self._of(tenant) for slot in pool.slots
+            )
+            self._quotas.count(tenant, cpu_ns=cpu_ns, egress_bytes=0)
+            wanted = self._quotas.room_wanted(tenant)
+            instances, _ = self._count_live(tenant)
+            if wanted or self._quotas.grown(tenant):
+                self._end_one_idle(tenant)
+            if not instances:
+                self._limited_before.discard(tenant)
 
     async def _reap(self) -> None:
         while True:
@@ -225,8 +309,8 @@ class Fleet:
         self._used_bytes = max(self.memory_bytes(), self._written_bytes())
         self._live = self._count()
         if self._used_bytes > self._budget:
-            with contextlib.suppress(NodeBusy):
-                self._make_room(0)
+            self._end_for_growth()
+        self._look_after_quotas()
         self._retired = [pool for pool in self._retired if pool.slots or pool.queued]
         for log in self._logs.values():
             log.tell_dropped()

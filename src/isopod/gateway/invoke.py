@@ -88,8 +88,9 @@ class Invocation:
 
     def _reason(self, error: IsopodError) -> IsopodError:
         """Why it really ended: our deadline or the client, before what the guest died of."""
-        if self._stopped_by is not None:
-            return self._stopped_by
+        stopped_by = self._stopped_by or self._slot.stopped_by
+        if stopped_by is not None:
+            return stopped_by
         if self._slot.said_memory_error and error.code == "guest_failed":
             limit = self._slot.route.spec.limits.memory_mib
             return MemoryLimitExceeded(f"the app reached its memory limit of {limit} MiB")

@@ -1,8 +1,7 @@
-"""Which instance answers, which starts, which ends: pure functions, acted on in `app_pool`."""
+"""Whether another instance starts: a pure function, acted on in `app_pool`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 # A queue in which nothing has moved for so long gets another instance, whatever its guests do.
@@ -31,29 +30,3 @@ def should_start(view: PoolView) -> bool:
     if view.waiting == 0 or view.starting > 0 or view.live >= view.max_instances:
         return False
     return view.runnable == 0 or view.stalled_s >= PATIENCE_S
-
-
-@dataclass(frozen=True, slots=True)
-class IdleInstance:
-    """An instance that could end. `idle_s` seconds have passed since its last request."""
-
-    id: str
-    idle_s: float
-    memory_bytes: int
-
-
-def to_evict(
-    idle: Sequence[IdleInstance], *, used_bytes: int, need_bytes: int, budget_bytes: int
-) -> list[str] | None:
-    """Idle instances to end, least recently used first, so that `need_bytes` more fit.
-
-    None when ending all of them would not be enough.
-    """
-    excess = used_bytes + need_bytes - budget_bytes
-    chosen: list[str] = []
-    for one in sorted(idle, key=lambda candidate: -candidate.idle_s):
-        if excess <= 0:
-            break
-        chosen.append(one.id)
-        excess -= one.memory_bytes
-    return chosen if excess <= 0 else None

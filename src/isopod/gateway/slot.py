@@ -42,6 +42,8 @@ class Slot:
         self.starting = True
         self.said_memory_error = False
         self.closed = False
+        self.stopped_by: IsopodError | None = None  # why it was ended while it served
+        self._counted_cpu_ns = 0
         self._log = log
         self._splitters: dict[Stream, LineSplitter] = {}
         self._make = make
@@ -63,9 +65,17 @@ class Slot:
     def cpu_ns(self) -> int:
         return 0 if self._guest is None else self._guest.cpu_ns
 
+    def uncounted_cpu_ns(self) -> int:
+        """CPU since the last call, for its tenant's quota."""
+        now = self.cpu_ns
+        before, self._counted_cpu_ns = self._counted_cpu_ns, now
+        return now - before
+
     @property
     def private_bytes(self) -> int:
         """See `Guest.private_bytes`; an estimate while it starts."""
+        if self.stopped_by is not None:
+            return 0
         if self._guest is None or self.starting:
             return expected_bytes(self.route)
         return self._guest.private_bytes
@@ -102,6 +112,12 @@ class Slot:
             self._write(stream, splitter.end())
         self.request_id = ""
         self.used_at = time.monotonic()
+
+    def stop(self, error: IsopodError) -> None:
+        """End the guest although it serves a request; that gets `error`."""
+        if self._guest is not None and self.stopped_by is None:
+            self.stopped_by = error
+            self._guest.close()
 
     def close(self) -> None:
         if not self.closed:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,13 @@ from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
+from isopod.errors import IsopodError
 from isopod.gateway.admin import AdminSocket
+from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway
 from isopod.gateway.fleet import Fleet
+from isopod.gateway.lag import LoopLag
+from isopod.gateway.quota import Quotas, Today
 from isopod.model.route import Route
 from isopod.routes import RouteTable
 from isopod.runtimes.python.runtime import PythonRuntime
@@ -68,10 +73,16 @@ class Worker:
         self.images = ImageCache(
             settings.images_dir, blobs, limit_bytes=settings.image_cache_mib << 20
         )
-        self.runtime = PythonRuntime(settings.cache_dir)
+        self.runtime = PythonRuntime(settings.cache_dir, precise_clocks=settings.precise_clocks)
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
+        self.quotas = Quotas(
+            folder=settings.run_dir / "quota",
+            worker=index,
+            workers=settings.workers,
+            clock=time.time,
+        )
 
     async def run(self, listener: int, ready: int) -> None:
         settings = self.settings
@@ -88,9 +99,16 @@ class Worker:
                 logs_dir=settings.logs_dir,
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
                 max_instances=_max_instances(),
+                quotas=self.quotas,
             )
+            lag = self.lag = LoopLag()
+            self.admission = Admission(
+                quotas=self.quotas, lag_s=lambda: lag.seconds, tell=self._tell
+            )
+            self._follow_tenants()
             gateway = Gateway(
                 fleet=self.fleet,
+                admission=self.admission,
                 find_route=self._find_route,
                 domain=settings.domain,
                 trusted_proxies=settings.trusted_proxies,
@@ -101,6 +119,7 @@ class Worker:
                     "status": self._status,
                     "refresh": self._refresh,
                     "sleep": self._sleep,
+                    "usage_today": self._usage_today,
                     "failed_images": self._failed_images,
                 },
             )
@@ -115,6 +134,8 @@ class Worker:
                 await admin.close()
                 await self.fleet.close()
                 maker.close()
+                lag.close()
+                self.quotas.close()
 
     async def _serve(self, gateway: Gateway, listener: int, ready: int) -> None:
         server = _server(gateway, listener)
@@ -173,7 +194,19 @@ class Worker:
             self._known_routes[name] = route
             return route
 
+    def _follow_tenants(self) -> None:
+        try:
+            self.quotas.follow(self.routes.tenants())
+        except (IsopodError, OSError):
+            # A damaged row must not keep the apps from being served.
+            _log.exception("cannot read the tenants' quotas; keeping the ones known")
+
+    def _tell(self, route: Route, line: str) -> None:
+        """In the app's log: what its visitors are told is less."""
+        self.fleet.log(route).write("isopod", line, version=route.version)
+
     def _apply_routes(self) -> None:
+        self._follow_tenants()
         self._known_routes.clear()
         self.fleet.forget({name: self.routes.get(name) for name in self.fleet.names})
         self.maker.keep_images(self.fleet.images())
@@ -183,6 +216,9 @@ class Worker:
             "pid": os.getpid(),
             "worker": self.index,
             "rss_bytes": _rss_bytes(),
+            "lag_ms": round(self.lag.take_worst() * 1e3, 1),
+            "in_flight": self.admission.in_flight,
+            "refused": self.admission.refused,
             "sandbox": self.sandbox.to_json(),
             **self.fleet.status(),
         }
@@ -197,6 +233,16 @@ class Worker:
 
     def _failed_images(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"images": self.maker.take_failed_images()}
+
+    def _usage_today(self, request: dict[str, Any]) -> dict[str, Any]:
+        """{"day": days since the epoch, "tenants": {name: [cpu_ns, egress_bytes]}}"""
+        day = int(request.get("day", 0))
+        used = {
+            str(name): Today(day, int(cpu_ns), int(egress))
+            for name, (cpu_ns, egress) in dict(request.get("tenants", {})).items()
+        }
+        self.quotas.ledger_says(used)
+        return {}
 
     def _sleep(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"ended": self.fleet.sleep(str(request.get("app", "")))}

@@ -8,6 +8,7 @@ import pytest
 
 from isopod.errors import GuestFailed
 from isopod.gateway.logs import AppLog
+from isopod.gateway.quota import Quotas
 from isopod.gateway.slot import Slot
 from isopod.model.app import AppSpec, Limits, Scaling
 from isopod.model.ids import AppName, Digest
@@ -33,6 +34,7 @@ class ScriptedGuest:
         self.idle = False
         self.waiting = False
         self.cpu_ns = 0
+        self.host_ns = 0
         self.memory_bytes = 10 * MIB
         self.client_wait_s = 0.0
         self.closed = False
@@ -44,6 +46,10 @@ class ScriptedGuest:
 
     @property
     def private_bytes(self) -> int:
+        return self.memory_bytes
+
+    @property
+    def peak_memory_bytes(self) -> int:
         return self.memory_bytes
 
     async def start(self) -> None:
@@ -120,6 +126,14 @@ class Stage:
     @property
     def alive(self) -> int:
         return sum(not guest.closed for guest in self.guests)
+
+
+@pytest.fixture
+def quotas(tmp_path: Path):
+    """Of the only worker."""
+    made = Quotas(folder=tmp_path / "quota", worker=0, workers=1, clock=lambda: 0.0)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from isopod.errors import GuestFailed, IsopodError, MemoryLimitExceeded
 from isopod.gateway import invoke
+from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway, ResponseCut
 from isopod.gateway.fleet import Fleet
 from isopod.runtimes.guest import GuestResponse
@@ -81,7 +82,7 @@ class Site:
                 await self.gateway(scope, exchange.receive, exchange.send)
         except ResponseCut:
             exchange.cut = True
-        assert self.gateway.in_flight == 0
+        assert self.gateway.in_flight == self.gateway._admission.in_flight == 0
         return exchange
 
     def log(self) -> str:
@@ -89,13 +90,25 @@ class Site:
 
 
 @pytest.fixture
-def site(stage, route):
+def site(stage, route, quotas):
     @asynccontextmanager
     async def opened(**limits):
         only = route(**limits)
-        fleet = Fleet(make=stage.make, logs_dir=stage.logs, budget_bytes=1 << 40, max_instances=99)
+        fleet = Fleet(
+            make=stage.make,
+            logs_dir=stage.logs,
+            budget_bytes=1 << 40,
+            max_instances=99,
+            quotas=quotas,
+        )
+        admission = Admission(
+            quotas=quotas,
+            lag_s=lambda: 0.0,
+            tell=lambda route, line: fleet.log(route).write("isopod", line, version=1),
+        )
         gateway = Gateway(
             fleet=fleet,
+            admission=admission,
             find_route=lambda name: only if name == "shop" else None,
             domain="localhost",
             trusted_proxies=(),

@@ -1,32 +1,36 @@
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from isopod.errors import NodeBusy
+from isopod.errors import IsopodError, NodeBusy, QuotaExceeded
 from isopod.gateway import fleet as fleet_module
 from isopod.gateway.fleet import Fleet
+from isopod.gateway.quota import Quotas
 from isopod.model.ids import Digest
 from isopod.model.snapshot import plain as plain_boot
+from isopod.model.tenant import Quota, Tenant, TenantName
 
 MIB = 1 << 20
 
 
 @asynccontextmanager
-async def fleet_of(stage, *, budget_mib: int = 1000, max_instances: int = 99):
+async def fleet_of(stage, quotas, *, budget_mib: int = 1000, max_instances: int = 99, counts=True):
     fleet = Fleet(
         make=stage.make,
         logs_dir=stage.logs,
         budget_bytes=budget_mib * MIB,
         max_instances=max_instances,
+        quotas=quotas,
     )
     try:
         yield fleet
     finally:
         await fleet.close()
-        assert stage.alive == 0
-        assert stage.removed == len(stage.guests)
+        if counts:
+            assert stage.alive == 0
+            assert stage.removed == len(stage.guests)
 
 
 async def serve(fleet: Fleet, route) -> str:
@@ -37,9 +41,9 @@ async def serve(fleet: Fleet, route) -> str:
     return acquired.slot.id
 
 
-def test_an_instance_ends_when_it_was_idle_for_long_enough(stage, route):
+def test_an_instance_ends_when_it_was_idle_for_long_enough(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage) as fleet:
+        async with fleet_of(stage, quotas) as fleet:
             await serve(fleet, route("short", idle_s=30))
             await serve(fleet, route("long", idle_s=60))
             for pool in fleet._all():
@@ -53,11 +57,11 @@ def test_an_instance_ends_when_it_was_idle_for_long_enough(stage, route):
     asyncio.run(main())
 
 
-def test_the_reaper_goes_on_after_an_error(stage, route, monkeypatch, caplog):
+def test_the_reaper_goes_on_after_an_error(stage, route, quotas, monkeypatch, caplog):
     monkeypatch.setattr(fleet_module, "_REAP_EVERY_S", 0)
 
     async def main() -> None:
-        async with fleet_of(stage) as fleet:
+        async with fleet_of(stage, quotas) as fleet:
             await serve(fleet, route(idle_s=0))
             reap, failures = fleet.reap, [OSError("once")]
 
@@ -75,9 +79,9 @@ def test_the_reaper_goes_on_after_an_error(stage, route, monkeypatch, caplog):
     asyncio.run(main())
 
 
-def test_the_least_recently_used_ends_when_memory_is_needed(stage, route):
+def test_the_least_recently_used_ends_when_memory_is_needed(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage, budget_mib=60) as fleet:
+        async with fleet_of(stage, quotas, budget_mib=60) as fleet:
             await serve(fleet, route("older"))
             await serve(fleet, route("newer"))
             for pool in fleet._all():
@@ -88,13 +92,13 @@ def test_the_least_recently_used_ends_when_memory_is_needed(stage, route):
     asyncio.run(main())
 
 
-def test_a_guest_that_grew_makes_idle_ones_end(stage, route):
+def test_a_guest_that_grew_makes_idle_ones_end(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage, budget_mib=100) as fleet:
+        async with fleet_of(stage, quotas, budget_mib=100) as fleet:
             await serve(fleet, route("idle"))
             pool = fleet.pool(route("busy"))
             held = await pool.acquire("r")
-            held.slot.guest.memory_bytes = 200 * MIB
+            held.slot.guest.memory_bytes = 120 * MIB
             fleet.reap()  # cannot help it all, and does what it can not: busy ones stay
             held.slot.guest.memory_bytes = 95 * MIB
             fleet.reap()
@@ -104,9 +108,9 @@ def test_a_guest_that_grew_makes_idle_ones_end(stage, route):
     asyncio.run(main())
 
 
-def test_when_all_memory_is_busy_the_answer_is_that_the_node_is_busy(stage, route):
+def test_when_all_memory_is_busy_the_answer_is_that_the_node_is_busy(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage, budget_mib=50) as fleet:
+        async with fleet_of(stage, quotas, budget_mib=50) as fleet:
             pool = fleet.pool(route("one"))
             held = await pool.acquire("r")
             with pytest.raises(NodeBusy):
@@ -117,9 +121,9 @@ def test_when_all_memory_is_busy_the_answer_is_that_the_node_is_busy(stage, rout
     asyncio.run(main())
 
 
-def test_beyond_the_open_files_the_least_recently_used_instance_ends(stage, route):
+def test_beyond_the_open_files_the_least_recently_used_instance_ends(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage, max_instances=2) as fleet:
+        async with fleet_of(stage, quotas, max_instances=2) as fleet:
             await serve(fleet, route("older"))
             await serve(fleet, route("newer"))
             for pool in fleet._all():
@@ -130,9 +134,9 @@ def test_beyond_the_open_files_the_least_recently_used_instance_ends(stage, rout
     asyncio.run(main())
 
 
-def test_when_all_open_files_are_busy_the_answer_is_that_the_node_is_busy(stage, route):
+def test_when_all_open_files_are_busy_the_answer_is_that_the_node_is_busy(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage, max_instances=1) as fleet:
+        async with fleet_of(stage, quotas, max_instances=1) as fleet:
             pool = fleet.pool(route("one"))
             held = await pool.acquire("r")
             with pytest.raises(NodeBusy):
@@ -143,9 +147,9 @@ def test_when_all_open_files_are_busy_the_answer_is_that_the_node_is_busy(stage,
     asyncio.run(main())
 
 
-def test_a_new_version_replaces_the_pool_and_the_old_one_ends_its_requests(stage, route):
+def test_a_new_version_replaces_the_pool_and_the_old_one_ends_its_requests(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage) as fleet:
+        async with fleet_of(stage, quotas) as fleet:
             old = fleet.pool(route(version=1))
             held = await old.acquire("r")
             new = fleet.pool(route(version=2))
@@ -162,9 +166,9 @@ def test_a_new_version_replaces_the_pool_and_the_old_one_ends_its_requests(stage
     asyncio.run(main())
 
 
-def test_a_new_snapshot_of_the_same_version_is_for_the_next_instance(stage, route):
+def test_a_new_snapshot_of_the_same_version_is_for_the_next_instance(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage) as fleet:
+        async with fleet_of(stage, quotas) as fleet:
             old = route("a")
             warm = await serve(fleet, old)
             image = replace(plain_boot(""), image=Digest("1" * 64), runtime=Digest("2" * 64))
@@ -178,9 +182,9 @@ def test_a_new_snapshot_of_the_same_version_is_for_the_next_instance(stage, rout
     asyncio.run(main())
 
 
-def test_a_deleted_app_is_forgotten(stage, route):
+def test_a_deleted_app_is_forgotten(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage) as fleet:
+        async with fleet_of(stage, quotas) as fleet:
             await serve(fleet, route())
             fleet.forget({"shop": route(), "other": None})
             assert fleet.names == ["shop"]
@@ -191,9 +195,9 @@ def test_a_deleted_app_is_forgotten(stage, route):
     asyncio.run(main())
 
 
-def test_the_log_of_a_sleeping_app_is_closed(stage, route):
+def test_the_log_of_a_sleeping_app_is_closed(stage, route, quotas):
     async def main() -> None:
-        async with fleet_of(stage) as fleet:
+        async with fleet_of(stage, quotas) as fleet:
             await serve(fleet, route())
             fleet.log(route()).write("isopod", "hello", version=1)
             fleet.reap()
@@ -203,5 +207,155 @@ def test_the_log_of_a_sleeping_app_is_closed(stage, route):
             fleet.reap()
             assert log._fd < 0
             assert fleet._logs == {}
+
+    asyncio.run(main())
+
+
+async def refused(fleet: Fleet, route) -> IsopodError:
+    with pytest.raises(IsopodError) as caught:
+        await serve(fleet, route)
+    return caught.value
+
+
+def apps(fleet: Fleet) -> list[str]:
+    return sorted(one["app"] for one in fleet.status()["instances"])
+
+
+def test_a_request_whose_guest_outgrew_the_node_is_ended(stage, route, quotas):
+    async def main() -> None:
+        async with fleet_of(stage, quotas, budget_mib=100) as fleet:
+            pool = fleet.pool(route())
+            held = [await pool.acquire("r") for _ in range(2)]
+            for one, size in zip(held, (60, 70), strict=True):
+                one.slot.guest.memory_bytes = size * MIB
+            fleet.reap()
+            assert [one.slot.guest.closed for one in held] == [False, True]
+            assert isinstance(held[1].slot.stopped_by, NodeBusy)
+            fleet.reap()  # what was ended counts for nothing
+            assert not held[0].slot.guest.closed
+            for one in held:
+                pool.release(one.slot, reusable=True)
+
+    asyncio.run(main())
+
+
+def test_a_tenant_above_its_part_gives_way_to_one_within(stage, route, quotas):
+    async def main() -> None:
+        async with fleet_of(stage, quotas, budget_mib=120) as fleet:
+            await serve(fleet, route("small", tenant="modest"))
+            pools = [fleet.pool(route(f"bomb{number}", tenant="hostile")) for number in range(2)]
+            held = [await pool.acquire("r") for pool in pools]
+            for one in held:
+                one.slot.guest.memory_bytes = 65 * MIB
+            fleet.reap()
+            assert not any(one.slot.guest.closed for one in held)
+            await serve(fleet, route("other", tenant="modest"))
+            assert "other" in apps(fleet)
+            assert sum(one.slot.guest.closed for one in held) == 1
+            error = await refused(fleet, route("third", tenant="hostile"))
+            assert isinstance(error, NodeBusy)
+            assert "other" in apps(fleet)
+            for pool, one in zip(pools, held, strict=True):
+                pool.release(one.slot, reusable=True)
+
+    asyncio.run(main())
+
+
+def test_instances_beyond_a_quota_are_refused_unless_idle_ones_can_end(stage, route, quotas):
+    quotas.follow({"acme": Tenant(TenantName("acme"), quota=Quota(max_instances=1))})
+
+    async def main() -> None:
+        async with fleet_of(stage, quotas) as fleet:
+            await serve(fleet, route("one", tenant="acme"))
+            await serve(fleet, route("free", tenant="other"))
+            await serve(fleet, route("two", tenant="acme"))
+            assert apps(fleet) == ["free", "two"]
+            pool = fleet.pool(route("two", tenant="acme"))
+            held = await pool.acquire("r")
+            error = await refused(fleet, route("one", tenant="acme"))
+            assert (error.code, error.status) == ("quota_exceeded", 403)
+            assert error.details == {"quota": "max_instances", "limit": 1, "used": 1}
+            pool.release(held.slot, reusable=True)
+            await serve(fleet, route("one", tenant="acme"))
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_an_instance_of_its_app_is_served_within_the_quota(stage, route, quotas):
+    quotas.follow({"acme": Tenant(TenantName("acme"), quota=Quota(max_instances=1))})
+
+    async def main() -> None:
+        async with fleet_of(stage, quotas) as fleet:
+            pool = fleet.pool(route(tenant="acme"))
+            held = await pool.acquire("r")
+            waiting = asyncio.create_task(serve(fleet, route(tenant="acme")))
+            async with asyncio.timeout(5):
+                while not pool.queued:
+                    await asyncio.sleep(0)
+            pool.release(held.slot, reusable=True)
+            assert await waiting == held.slot.id
+
+    asyncio.run(main())
+
+
+def test_memory_beyond_a_quota_is_refused_and_idle_instances_that_grew_end(stage, route, quotas):
+    quotas.follow({"acme": Tenant(TenantName("acme"), quota=Quota(memory_mib=100))})
+
+    async def main() -> None:
+        async with fleet_of(stage, quotas) as fleet:
+            pool = fleet.pool(route("one", tenant="acme"))
+            held = await pool.acquire("r")
+            held.slot.guest.memory_bytes = 90 * MIB
+            error = await refused(fleet, route("two", tenant="acme"))
+            assert error.details == {"quota": "memory_mib", "limit": 100, "used": 90}
+            held.slot.guest.memory_bytes = 110 * MIB
+            pool.release(held.slot, reusable=True)
+            fleet.reap()
+            assert stage.alive == 0
+            await serve(fleet, route("two", tenant="acme"))
+
+    asyncio.run(main())
+
+
+def test_an_idle_instance_ends_when_another_worker_needs_its_place(stage, route, tmp_path):
+    """Two workers, in one process."""
+    acme = {"acme": Tenant(TenantName("acme"), quota=Quota(max_instances=1))}
+
+    async def main() -> None:
+        with ExitStack() as held:
+            both = [
+                Quotas(folder=tmp_path / "q", worker=number, workers=2, clock=lambda: 0.0)
+                for number in range(2)
+            ]
+            for one in both:
+                one.follow(acme)
+                held.callback(one.close)
+            async with (
+                fleet_of(stage, both[0], counts=False) as first,
+                fleet_of(stage, both[1], counts=False) as second,
+            ):
+                await serve(first, route("one", tenant="acme"))
+                assert apps(first) == ["one"]
+                # Waits until the reaper of the first has looked.
+                await serve(second, route("two", tenant="acme"))
+                assert (apps(first), apps(second)) == ([], ["two"])
+
+    asyncio.run(main())
+
+
+def test_what_guests_use_counts_towards_the_day_while_they_run(stage, route, quotas):
+    quotas.follow({"acme": Tenant(TenantName("acme"), quota=Quota(cpu_s_per_day=2))})
+
+    async def main() -> None:
+        async with fleet_of(stage, quotas) as fleet:
+            pool = fleet.pool(route(tenant="acme"))
+            held = await pool.acquire("r")
+            for _ in range(4):
+                quotas.admit("acme")
+                held.slot.guest.cpu_ns += 500_000_000
+                fleet.reap()
+            with pytest.raises(QuotaExceeded):
+                quotas.admit("acme")
+            pool.release(held.slot, reusable=True)
 
     asyncio.run(main())
