@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from isopod.control.audit import audited, entry
@@ -145,11 +145,7 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
             "idle_s": spec.scaling.idle_s,
             "queue": spec.scaling.queue,
         },
-        limits={
-            "memory_mib": spec.limits.memory_mib,
-            "deadline_ms": spec.limits.deadline_ms,
-            "max_request_mib": spec.limits.max_request_mib,
-        },
+        limits={**asdict(spec.limits), "max_instances": spec.scaling.max_instances},
         health_path=spec.health.path,
         dependencies=list(live.build.dependencies),
         snapshot=_snapshot(live.snapshot) if live.snapshot else None,

@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from isopod.model.tenant import TenantName
+
 _ANSWER_S = 1.0
 _LINE_BYTES = 64 * 2**20  # a worker lists every instance in one line
 
@@ -66,6 +68,11 @@ class Workers:
         """End the app's idle instances; busy ones end after their request. Returns how many."""
         answers = await self._ask_all({"op": "sleep", "app": app})
         return sum(int(answer.get("ended", 0)) for answer in answers)
+
+    async def usage_today(self, day: int, used: Mapping[TenantName, tuple[int, int]]) -> None:
+        """What the ledger has of a day (since the epoch): CPU nanoseconds and bytes of egress."""
+        tenants = {str(name): amounts for name, amounts in used.items()}
+        await self._ask_all({"op": "usage_today", "day": day, "tenants": tenants})
 
     async def failed_images(self) -> set[str]:
         """Digests of images that a worker could not have, each told once."""

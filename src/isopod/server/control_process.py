@@ -19,6 +19,7 @@ from granian.server.embed import Server
 
 from isopod.api.app import create_app
 from isopod.control.node import Node, open_node
+from isopod.control.quotas import watch_quotas
 from isopod.control.renewing import Renewing
 from isopod.control.usage import watch_storage
 from isopod.errors import IsopodError
@@ -67,6 +68,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
         background = [
             asyncio.create_task(_renew_snapshots(node)),
             asyncio.create_task(watch_storage(node)),
+            asyncio.create_task(watch_quotas(node)),
         ]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
