@@ -29,8 +29,10 @@ BOOT_DEADLINE_S = 60.0
 # After a boot that failed, the same answer for so long: a broken app must not boot all day.
 FAILED_BOOT_S = 1.0
 _KEPT_STARTS = 200
-# Another worker may have to end an idle instance of the tenant first: it looks four times a second.
-_QUOTA_PATIENCE_S = 1.5
+# Without room for an instance a request waits so long for some: the busy ones of other apps are
+# done in milliseconds, as a rule, and another worker looks four times a second whether it has to
+# end an idle one of the tenant.
+_ROOM_PATIENCE_S = 1.5
 _LOOK_AGAIN_S = 0.02
 
 
@@ -250,11 +252,12 @@ class AppPool:
         task.add_done_callback(self._tasks.discard)
 
     def _no_slot(self, error: IsopodError) -> None:
+        no_room = isinstance(error, (NodeBusy, QuotaExceeded))
         # Without memory for one more, those who wait may still be served by the ones there are.
-        if isinstance(error, (NodeBusy, QuotaExceeded)) and (self.busy or self.starting):
+        if no_room and (self.busy or self.starting):
             return
         waited_s = time.monotonic() - self._waiters[0].since if self._waiters else 0.0
-        if isinstance(error, QuotaExceeded) and waited_s < _QUOTA_PATIENCE_S:
+        if no_room and waited_s < _ROOM_PATIENCE_S:
             if self._patience is None:
                 loop = asyncio.get_running_loop()
                 self._patience = loop.call_later(5 * _LOOK_AGAIN_S, self._look_again)

@@ -121,6 +121,20 @@ def test_when_all_memory_is_busy_the_answer_is_that_the_node_is_busy(stage, rout
     asyncio.run(main())
 
 
+def test_a_request_waits_for_the_memory_of_another_apps_busy_instance(stage, route, quotas):
+    async def main() -> None:
+        async with fleet_of(stage, quotas, budget_mib=50) as fleet:
+            pool = fleet.pool(route("one"))
+            held = await pool.acquire("r")
+            waiting = asyncio.create_task(serve(fleet, route("two")))
+            while not fleet.pool(route("two")).queued:
+                await asyncio.sleep(0)
+            pool.release(held.slot, reusable=True)
+            await waiting
+
+    asyncio.run(main())
+
+
 def test_beyond_the_open_files_the_least_recently_used_instance_ends(stage, route, quotas):
     async def main() -> None:
         async with fleet_of(stage, quotas, max_instances=2) as fleet:
