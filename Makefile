@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit
 
 export PYTHON
 
-.PHONY: demo test check unit e2e bench setup setup-bench lock clean help
+.PHONY: demo test check unit e2e fuzz bench setup setup-bench lock clean help
 
 demo: setup ## start a node, deploy the four examples, call them, stop and clean up
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -33,6 +33,9 @@ unit: setup ## tests of one package at a time, with real files, databases and gu
 
 e2e: setup ## tests of the whole: `isopod up`, the command line and HTTP
 	$(BIN)/pytest tests --ignore=tests/unit $(ARGS)
+
+fuzz: setup ## ten minutes of hostile inputs for each target; ARGS="--minutes 1 manifest"
+	@$(BIN)/python -m tools.fuzz $(ARGS)
 
 bench: setup-bench ## figures beside their targets, against gunicorn; see bench/results/
 	@$(BIN)/python -m bench.run $(ARGS)
