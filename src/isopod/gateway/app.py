@@ -26,12 +26,17 @@ from isopod.gateway.invoke import Invocation
 from isopod.gateway.pages import error_page
 from isopod.gateway.router import app_name_of, hostname_of, route_of
 from isopod.gateway.slot import Slot
+from isopod.gateway.steps import Steps
 from isopod.gateway.timing import Timing, no_guest
+from isopod.gateway.usage import RequestUse, head_bytes
+from isopod.metering.meter import Record
 from isopod.model.route import Route
 from isopod.runtimes.guest import GuestRequest
 
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
+_STATUS_LINE = len("HTTP/1.1 200 OK")
+_REQUEST_LINE = len(" ? HTTP/1.1")  # beside the method, the path and the query
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -50,6 +55,7 @@ class Gateway:
         find_route: FindRoute,
         domain: str,
         trusted_proxies: Iterable[str],
+        meter: Record,
     ) -> None:
         self.in_flight = 0
         self.draining = False
@@ -58,18 +64,32 @@ class Gateway:
         self._find_route = find_route
         self._domain = domain
         self._trusted = frozenset(trusted_proxies)
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         self.in_flight += 1
+        answer = _Answer(send)
+        steps = Steps(self._answer(scope, receive, answer))
         try:
-            await self._answer(scope, receive, send)
+            await steps
         finally:
             self.in_flight -= 1
+            # Whatever became of the client: the guest used CPU.
+            if answer.use is not None:
+                self._meter(
+                    answer.use.record(
+                        request_id=answer.request_id,
+                        outcome=answer.outcome,
+                        status=answer.status,
+                        host_ns=steps.cpu_ns,
+                        bytes_in=_head_bytes_in(scope) + answer.taken_bytes,
+                        bytes_out=answer.sent_bytes,
+                    )
+                )
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send)
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
             client = (scope.get("client") or ("", 0))[0]
             incoming = read_incoming(
@@ -81,16 +101,21 @@ class Gateway:
             )
             answer.request_id, answer.accept = incoming.request_id, incoming.accept
             await self._serve(scope, receive, incoming, client, answer)
+            answer.outcome = "ok"
         except ClientDisconnected as error:
+            answer.outcome = error.code
             if answer.status:
                 answer.abort()
             # Gone as a rule, and nobody reads this; or it sent a body that is no HTTP.
             await answer.fail(BadRequest(error.message))
         except IsopodError as error:
+            answer.outcome = error.code
             await answer.fail(error)
         except Exception:
             _log.exception("request %s failed inside the gateway", answer.request_id)
-            await answer.fail(IsopodError("the gateway failed"))
+            failed = IsopodError("the gateway failed")
+            answer.outcome = failed.code
+            await answer.fail(failed)
 
     async def _serve(
         self, scope: Scope, receive: Receive, incoming: Incoming, client: str, answer: _Answer
@@ -127,6 +152,7 @@ class Gateway:
         acquired = await pool.acquire(incoming.request_id)
         slot = acquired.slot
         timing = Timing(queue_ms=acquired.queue_ms, start_ms=acquired.start_ms)
+        use = answer.use = RequestUse(slot, cold=acquired.start_ms > 0)
         invocation = Invocation(slot, request, body, answer.send, timing, incoming.request_id)
         healthy = False
         try:
@@ -141,6 +167,8 @@ class Gateway:
                 slot.report(error)
             raise
         finally:
+            use.end()
+            answer.taken_bytes = body.taken
             answer.cpu_ns = slot.uncounted_cpu_ns()
             pool.release(slot, reusable=healthy)
 
@@ -194,7 +222,10 @@ class _Answer:
         self.request_id = ""
         self.accept = ""
         self.status = 0
-        self.sent_bytes = 0  # of the body
+        self.outcome = "ended"  # by us (the worker stops), until it ends by itself
+        self.use: RequestUse | None = None  # once it had an instance
+        self.taken_bytes = 0  # of the request's body
+        self.sent_bytes = 0  # of the response, head and body
         self.cpu_ns = 0  # that its guest used
         self.timing: Timing | None = None
         self._send = send
@@ -202,6 +233,7 @@ class _Answer:
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.sent_bytes += head_bytes(_STATUS_LINE, message["headers"])
         else:
             self.sent_bytes += len(message["body"])
         await self._send(message)
@@ -217,12 +249,19 @@ class _Answer:
             (b"x-request-id", self.request_id.encode()),
             (b"server-timing", timing.encode()),
         ]
+        if self.timing is not None and self.use is not None and self.use.route.spec.debug:
+            headers.append(self.timing.cpu_header())
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     def abort(self) -> None:
         """Cut the response: the client must not take a part for the whole."""
         raise ResponseCut(self.request_id)
+
+
+def _head_bytes_in(scope: Scope) -> int:
+    line = len(scope["method"]) + len(scope["path"]) + len(scope["query_string"])
+    return head_bytes(line + _REQUEST_LINE, scope["headers"])
 
 
 class ResponseCut(Exception):

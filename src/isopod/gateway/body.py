@@ -27,6 +27,11 @@ class RequestBody:
         self._lock = asyncio.Lock()
         self._room: asyncio.Event | None = None  # set when the guest has taken from the buffer
 
+    @property
+    def taken(self) -> int:
+        """Bytes that came from the client so far."""
+        return self._taken
+
     async def read(self, size: int) -> bytes:
         """At most `size` bytes; b"" at the end. Raises BodyTooLarge, ClientDisconnected,
         ClientTooSlow."""

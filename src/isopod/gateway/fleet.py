@@ -17,6 +17,7 @@ from isopod.gateway.quota import Quotas
 from isopod.gateway.room import Held, Need, to_end
 from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
 from isopod.gateway.turns import Turns
+from isopod.metering.meter import Record
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 
@@ -30,6 +31,11 @@ _ENDED_AT_ONCE = 16
 # Guests may grow past the budget while they serve. Beyond so much of it requests are ended, those
 # of tenants above their part first: the rest of the machine's memory is not ours.
 _LAST_RESORT = 1.25
+# A guest that grows while it serves is billed for that from the next look on.
+_LOOK_EVERY_S = 1.0
+# What a killed worker's idle instances held since they were last recorded is lost; thousands of
+# them must not write thousands of records a second.
+RECORD_LIVE_EVERY_S = 10.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -42,9 +48,12 @@ class Fleet:
         budget_bytes: int,
         max_instances: int,
         quotas: Quotas,
+        meter: Record,
     ) -> None:
         """`max_instances`: what the process's open files allow."""
         self._make = make
+        self._meter = meter
+        self._looked_at = self._recorded_at = time.monotonic()
         self._quotas = quotas
         self._max_instances = max_instances
         self._live = 0  # not less than there are; counted with each reap
@@ -173,7 +182,7 @@ class Fleet:
         if self._live >= self._max_instances:
             self._make_place(route.tenant)
         self._live += 1
-        return Slot(route, self.log(route), self._make)
+        return Slot(route, self.log(route), self._make, meter=self._meter)
 
     def _make_place(self, tenant: str) -> None:
         """End some instances so that there are files for another. Raises NodeBusy."""
@@ -292,6 +301,20 @@ class Fleet:
             if not instances:
                 self._limited_before.discard(tenant)
 
+    def _look_at_memory(self, now: float) -> None:
+        """Of every instance, for the meter."""
+        if now - self._looked_at < _LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        record = now - self._recorded_at >= RECORD_LIVE_EVERY_S
+        if record:
+            self._recorded_at = now
+        for pool in self._all():
+            for slot in pool.slots:
+                slot.look(now)
+                if record:
+                    slot.record_live()
+
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(_REAP_EVERY_S)
@@ -305,6 +328,7 @@ class Fleet:
         """End what was idle for too long or does not fit, and close what belonged to it."""
         for pool in self._all():
             pool.end_expired()
+        self._look_at_memory(time.monotonic())
         # Guests may have grown since they were let in.
         self._used_bytes = max(self.memory_bytes(), self._written_bytes())
         self._live = self._count()

@@ -41,6 +41,7 @@ _OURS = frozenset(
         b"expect",
     }
 )
+_OURS_OUT = frozenset({b"x-request-id", b"x-isopod-cpu-ms"})
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,128}")
 _NONE: frozenset[bytes] = frozenset()
 Headers = Iterable[tuple[bytes, bytes]]
@@ -156,7 +157,7 @@ def outgoing(
     kept = [
         (name, value)
         for name, value in headers
-        if name not in HOP_BY_HOP and name not in named and name != b"x-request-id"
+        if name not in HOP_BY_HOP and name not in named and name not in _OURS_OUT
     ]
     kept.append((b"x-request-id", request_id.encode()))
     kept.append((b"server-timing", timing.encode()))

@@ -104,6 +104,8 @@ class Invocation:
             self._check_size(max(len(response.body), response.length or 0))
         self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
         headers = outgoing(response.headers, self._request_id, self._timing.header())
+        if self._slot.route.spec.debug:
+            headers.append(self._timing.cpu_header())
         await self._send(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )

@@ -8,9 +8,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 from isopod.errors import GuestFailed, IsopodError
+from isopod.gateway.held import HeldMemory
 from isopod.gateway.logs import AppLog, LineSplitter
+from isopod.gateway.steps import Steps
+from isopod.metering.meter import Record
 from isopod.model.log import Stream
 from isopod.model.route import Route
+from isopod.model.usage import UsageKind, UsageRecord
 from isopod.runtimes.guest import Guest, OutputSink
 
 # How a worker makes a guest for a route: the guest, and what removes its files afterwards.
@@ -29,9 +33,10 @@ def expected_bytes(route: Route) -> int:
 
 
 class Slot:
-    """`request_id` is set while it serves, so that its output can be told by request."""
+    """`request_id` is set while it serves, so that its output can be told by request. `meter` is
+    told of its start, and of the memory that it holds when no request does."""
 
-    def __init__(self, route: Route, log: AppLog, make: MakeGuest) -> None:
+    def __init__(self, route: Route, log: AppLog, make: MakeGuest, *, meter: Record) -> None:
         self.id = os.urandom(4).hex()
         self.route = route
         self.request_id = ""
@@ -43,7 +48,9 @@ class Slot:
         self.said_memory_error = False
         self.closed = False
         self.stopped_by: IsopodError | None = None  # why it was ended while it served
+        self.held = HeldMemory(self.made_at)
         self._counted_cpu_ns = 0
+        self._meter = meter
         self._log = log
         self._splitters: dict[Stream, LineSplitter] = {}
         self._make = make
@@ -64,6 +71,10 @@ class Slot:
     @property
     def cpu_ns(self) -> int:
         return 0 if self._guest is None else self._guest.cpu_ns
+
+    @property
+    def host_ns(self) -> int:
+        return 0 if self._guest is None else self._guest.host_ns
 
     def uncounted_cpu_ns(self) -> int:
         """CPU since the last call, for its tenant's quota."""
@@ -87,19 +98,27 @@ class Slot:
     async def start(self) -> None:
         """Boot. Raises what the app or the engine raised; the traceback is in the log."""
         began = time.monotonic()
+        steps = Steps(self._boot())
+        outcome = "ended"  # by us, until it ends by itself
         try:
-            self._guest, self._remove = await self._make(self.route, self._output)
-            if self.closed:  # ended while its files were made ready
-                self._discard()
-                raise GuestFailed("the instance was ended while it started")
-            await self._guest.start()
+            await steps
+            outcome = "ok"
         except IsopodError as error:
+            outcome = error.code
             self.report(error)
             raise
         finally:
             self.boot_s = time.monotonic() - began
             self.starting = False
             self.used_at = time.monotonic()
+            self._record_start(outcome, steps.cpu_ns)
+
+    async def _boot(self) -> None:
+        self._guest, self._remove = await self._make(self.route, self._output)
+        if self.closed:  # ended while its files were made ready
+            self._discard()
+            raise GuestFailed("the instance was ended while it started")
+        await self._guest.start()
 
     def begin(self, request_id: str) -> None:
         self.request_id = request_id
@@ -122,8 +141,63 @@ class Slot:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.look(time.monotonic())
+            self.record_live()
             self._discard()
             self.end()
+
+    # -- what it uses -----------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Note how much memory it has. Called about every second."""
+        if self._guest is not None and not self.starting:
+            self.held.look(self._guest.private_bytes, now)
+
+    def record_live(self) -> None:
+        """Meter the memory that it held outside of requests, up to the last look."""
+        held = self.held.take_idle()
+        if held:
+            self._record("live", memory_byte_ms=held)
+
+    def _record_start(self, outcome: str, host_ns: int) -> None:
+        self._record(
+            "start",
+            outcome=outcome,
+            cpu_ns=self.cpu_ns,
+            host_ns=host_ns + self.host_ns,
+            wall_ns=int(self.boot_s * 1e9),
+        )
+        self.look(time.monotonic())
+
+    def _record(
+        self,
+        kind: UsageKind,
+        *,
+        outcome: str = "ok",
+        cpu_ns: int = 0,
+        host_ns: int = 0,
+        wall_ns: int = 0,
+        memory_byte_ms: int = 0,
+    ) -> None:
+        guest, route = self._guest, self.route
+        self._meter(
+            UsageRecord(
+                kind=kind,
+                at=time.time(),
+                tenant=route.tenant,
+                app=route.name,
+                version=route.version,
+                instance=self.id,
+                outcome=outcome,
+                cpu_ns=cpu_ns,
+                host_ns=host_ns,
+                wall_ns=wall_ns,
+                peak_memory_bytes=0 if guest is None else guest.peak_memory_bytes,
+                memory_byte_ms=memory_byte_ms,
+            )
+        )
+
+    # ---------------------------------------------------------------------------------------
 
     def _discard(self) -> None:
         if self._guest is not None:

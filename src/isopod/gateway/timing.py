@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+CPU_HEADER = b"x-isopod-cpu-ms"
+
 
 @dataclass(slots=True)
 class Timing:
@@ -23,6 +25,10 @@ class Timing:
             f"queue;dur={self.queue_ms:.2f}, start;dur={self.start_ms:.2f}, "
             f"guest;dur={self.guest_ms:.2f}, wait;dur={wait_ms:.2f}"
         )
+
+    def cpu_header(self) -> tuple[bytes, bytes]:
+        """For apps that ask for it (`debug`): CPU up to the response head, as it is billed."""
+        return CPU_HEADER, f"{self.guest_ms:.3f}".encode()
 
 
 def no_guest() -> str:

@@ -37,6 +37,8 @@ from isopod.gateway.app import Gateway
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.quota import Quotas, Today
+from isopod.metering.meter import Meter
+from isopod.metering.spool import Spool
 from isopod.model.route import Route
 from isopod.routes import RouteTable
 from isopod.runtimes.python.runtime import PythonRuntime
@@ -52,6 +54,7 @@ _POLL_ROUTES_S = 0.25
 _MAX_KNOWN_ROUTES = 4096  # unknown names are kept too, and come from strangers
 _MAX_HEADER_BYTES = 64 << 10
 _HEADER_TIMEOUT_MS = 15_000
+_LAST_RECORDS_S = 1.0
 BACKLOG = 4096
 # How long a thread waits for the GIL before it insists. Guests run with the GIL held, for ticks of
 # 2 ms, and between two slices it is free for a moment too short to take: with Python's 5 ms nobody
@@ -86,7 +89,9 @@ class Worker:
 
     async def run(self, listener: int, ready: int) -> None:
         settings = self.settings
-        async with Scheduler(self.runtime.linkage.engine) as scheduler:
+        meter = Meter(Spool(settings.spool_path(self.index)))
+        async with Scheduler(self.runtime.linkage.engine) as self.scheduler:
+            scheduler = self.scheduler
             maker = self.maker = GuestMaker(
                 runtime=self.runtime,
                 scheduler=scheduler,
@@ -100,6 +105,7 @@ class Worker:
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
                 max_instances=_max_instances(),
                 quotas=self.quotas,
+                meter=meter.record,
             )
             lag = self.lag = LoopLag()
             self.admission = Admission(
@@ -112,6 +118,7 @@ class Worker:
                 find_route=self._find_route,
                 domain=settings.domain,
                 trusted_proxies=settings.trusted_proxies,
+                meter=meter.record,
             )
             admin = AdminSocket(
                 self.admin_listener,
@@ -133,6 +140,9 @@ class Worker:
                     await follower
                 await admin.close()
                 await self.fleet.close()
+                # What was cut just now was served, and is billed.
+                await self._drain(gateway, _LAST_RECORDS_S)
+                await meter.close()
                 maker.close()
                 lag.close()
                 self.quotas.close()
@@ -152,7 +162,7 @@ class Worker:
         stopped.cancel()
         if not serving.done():
             server.stop()
-            await self._drain(gateway)
+            await self._drain(gateway, self.settings.drain_s)
         gateway.draining = True
         await asyncio.wait({serving}, timeout=2)
         if serving.done():
@@ -164,10 +174,10 @@ class Worker:
             os.write(ready, b".")
         asyncio.get_running_loop().call_later(BEAT_S, self._beat, ready)
 
-    async def _drain(self, gateway: Gateway) -> None:
-        """Until no request is in flight, `drain_s` at most."""
+    async def _drain(self, gateway: Gateway, within_s: float) -> None:
+        """Until no request is in flight, `within_s` at most."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.settings.drain_s
+        end = loop.time() + within_s
         while gateway.in_flight and loop.time() < end:  # noqa: ASYNC110  a poll is enough here
             await asyncio.sleep(0.02)
 
@@ -220,6 +230,12 @@ class Worker:
             "in_flight": self.admission.in_flight,
             "refused": self.admission.refused,
             "sandbox": self.sandbox.to_json(),
+            # Of the loop's thread, since the start: see docs/metering.md.
+            "cpu": {
+                "guest_ns": self.scheduler.guest_ns,
+                "turns_ns": self.scheduler.turns_ns,
+                "thread_ns": time.thread_time_ns(),
+            },
             **self.fleet.status(),
         }
 

@@ -14,6 +14,7 @@ from isopod.model.app import AppSpec, Limits, Scaling
 from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
 from isopod.model.tenant import TenantName
+from isopod.model.usage import UsageRecord
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, OutputSink
 
 Handler = Callable[["ScriptedGuest", GuestRequest, BodyReader], Awaitable[GuestResponse]]
@@ -106,6 +107,7 @@ class Stage:
         self.boot_error: Exception | None = None
         self.guests: list[ScriptedGuest] = []
         self.removed = 0
+        self.usage: list[UsageRecord] = []
         self.log = AppLog(logs, "shop", kib_per_s=1 << 20)
 
     async def make(self, _route: Route, output: OutputSink):
@@ -121,7 +123,7 @@ class Stage:
         return guest, remove
 
     def slot(self, route: Route) -> Slot:
-        return Slot(route, self.log, self.make)
+        return Slot(route, self.log, self.make, meter=self.usage.append)
 
     @property
     def alive(self) -> int:

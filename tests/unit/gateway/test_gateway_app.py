@@ -100,6 +100,7 @@ def site(stage, route, quotas):
             budget_bytes=1 << 40,
             max_instances=99,
             quotas=quotas,
+            meter=stage.usage.append,
         )
         admission = Admission(
             quotas=quotas,
@@ -112,6 +113,7 @@ def site(stage, route, quotas):
             find_route=lambda name: only if name == "shop" else None,
             domain="localhost",
             trusted_proxies=(),
+            meter=stage.usage.append,
         )
         try:
             yield Site(gateway, fleet)

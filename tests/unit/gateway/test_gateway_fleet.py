@@ -23,6 +23,7 @@ async def fleet_of(stage, quotas, *, budget_mib: int = 1000, max_instances: int 
         budget_bytes=budget_mib * MIB,
         max_instances=max_instances,
         quotas=quotas,
+        meter=stage.usage.append,
     )
     try:
         yield fleet

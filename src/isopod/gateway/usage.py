@@ -1,0 +1,86 @@
+"""What requests, starts and live instances used, as usage records.
+
+A request is billed from when it has an instance to when that is free again, so with what the app
+does after its response. What was refused before is nobody's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from isopod.gateway.slot import Slot
+from isopod.model.route import Route
+from isopod.model.usage import UsageRecord
+
+_UNIT_NS = 100_000_000
+
+
+class RequestUse:
+    """One request's use of an instance. Made when it has it; `end` before it gives it back."""
+
+    __slots__ = ("_cpu_ns", "_host_ns", "_memory_byte_ms", "_peak", "_slot", "_wall_ns", "cold")
+
+    def __init__(self, slot: Slot, *, cold: bool) -> None:
+        self.cold = cold
+        self._slot = slot
+        # Until the end: what they were at the beginning.
+        self._cpu_ns = -slot.cpu_ns
+        self._host_ns = -slot.host_ns
+        self._wall_ns = -time.monotonic_ns()
+        self._memory_byte_ms = 0
+        self._peak = 0
+        slot.held.begin(time.monotonic())
+
+    @property
+    def route(self) -> Route:
+        return self._slot.route
+
+    def end(self) -> None:
+        """Also when its guest was ended: its CPU is counted all the same."""
+        slot = self._slot
+        self._cpu_ns += slot.cpu_ns
+        self._host_ns += slot.host_ns
+        self._wall_ns += time.monotonic_ns()
+        self._memory_byte_ms = slot.held.end(slot.guest.private_bytes, time.monotonic())
+        self._peak = slot.guest.peak_memory_bytes
+
+    def record(
+        self,
+        *,
+        request_id: str,
+        outcome: str,
+        status: int,
+        host_ns: int,
+        bytes_in: int,
+        bytes_out: int,
+    ) -> UsageRecord:
+        """After `end`. `host_ns`: of the gateway's own steps."""
+        route = self._slot.route
+        host_ns += self._host_ns
+        return UsageRecord(
+            kind="request",
+            at=time.time(),
+            tenant=route.tenant,
+            app=route.name,
+            version=route.version,
+            instance=self._slot.id,
+            request_id=request_id,
+            outcome=outcome,
+            status=status,
+            cold=self.cold,
+            cpu_ns=self._cpu_ns,
+            host_ns=host_ns,
+            wall_ns=self._wall_ns,
+            wait_ns=max(0, self._wall_ns - self._cpu_ns - host_ns),
+            peak_memory_bytes=self._peak,
+            memory_byte_ms=self._memory_byte_ms,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            wall_100ms=-(-self._wall_ns // _UNIT_NS),
+        )
+
+
+def head_bytes(first_line: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """A head as HTTP/1.1 writes it, whatever the connection speaks. `first_line`: its length."""
+    return first_line + 4 + sum([len(name) + len(value) + 4 for name, value in headers])
