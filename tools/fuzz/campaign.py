@@ -6,11 +6,13 @@ or hangs, what did it is known: the input is made again from the seed and that n
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import mmap
 import multiprocessing
 import os
 import random
+import signal
 import struct
 import tempfile
 import time
@@ -24,6 +26,7 @@ from tools.fuzz.target import Target
 _PROGRESS = struct.Struct("<QQ")  # inputs begun, inputs done
 _START_S = 300.0
 _LOOK_S = 0.05
+_PR_SET_PDEATHSIG = 1
 _NO_START = "the target did not start"
 
 
@@ -130,6 +133,8 @@ def _feed(
 ) -> None:
     from tools.fuzz.targets import TARGETS
 
+    # Ends with whoever started it, however that one ends.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     said = _run_inputs(TARGETS[name], seed, first, seconds, Path(folder), Path(where), out)
     out.send(said)
     out.close()

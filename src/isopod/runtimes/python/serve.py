@@ -121,6 +121,9 @@ class PythonGuest:
         await self._step()
 
     async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse:
+        if self._phase is _Phase.GONE:
+            # By what it did when its last response was whole and nobody listened any more.
+            raise GuestFailed("the guest was ended")
         if self._phase is not _Phase.IDLE:
             raise RuntimeError(f"a guest in phase {self._phase.name} takes no request")
         frame = frames.request_frame(request)
