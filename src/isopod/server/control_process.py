@@ -18,6 +18,7 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
 
 from isopod.api.app import create_app
+from isopod.control.collecting import collect_usage
 from isopod.control.node import Node, open_node
 from isopod.control.quotas import watch_quotas
 from isopod.control.renewing import Renewing
@@ -67,6 +68,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
         tell_ready(ready_fd)
         background = [
             asyncio.create_task(_renew_snapshots(node)),
+            asyncio.create_task(collect_usage(node)),
             asyncio.create_task(watch_storage(node)),
             asyncio.create_task(watch_quotas(node)),
         ]
