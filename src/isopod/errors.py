@@ -265,6 +265,15 @@ class BuildTimeout(IsopodError):
     code, status, whose = "build_timeout", 422, "app"
 
 
+class BuildMemoryExceeded(IsopodError):
+    """`details`: limit_mib."""
+
+    code, status, whose = "build_memory_exceeded", 422, "app"
+    default_hint = (
+        "deploy fewer or smaller files; the node's operator can raise ISOPOD_BUILD_MEMORY_MIB"
+    )
+
+
 class BuildFailed(IsopodError):
     code, status, whose = "build_failed", 500, "node"
     default_hint = "the previous version keeps serving; deploy again"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,28 +14,51 @@ from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.report import Report
 from isopod.builder.steps import Builds
-from isopod.errors import BuildFailed, BuildTimeout, IsopodError, disk_full_is_clear
+from isopod.errors import (
+    BuildFailed,
+    BuildMemoryExceeded,
+    BuildTimeout,
+    IsopodError,
+    disk_full_is_clear,
+)
 from isopod.model.build import BuildJob
 from isopod.runtimes.base import Runtime
-
-_HARD_EXIT_AFTER_S = 5.0  # for a main thread that is deep in native code
 
 
 class _TimeIsUp(KeyboardInterrupt):
     """Nothing on the way may take it for its own; asyncio lets only interrupts pass."""
 
 
-def run(job: BuildJob, *, report: Report, find_runtime: Callable[[str], Runtime]) -> int:
-    """Build, and say how it ended. Returns the process's exit status."""
-    timeout = BuildTimeout(
+def took_too_long(job: BuildJob) -> BuildTimeout:
+    return BuildTimeout(
         f"the build took longer than {job.timeout_s:g} s",
         hint="deploy fewer dependencies; the node's operator can raise the build timeout",
     )
+
+
+def took_too_much_memory(job: BuildJob) -> BuildMemoryExceeded:
+    return BuildMemoryExceeded(
+        f"the build used more than the {job.memory_mib} MiB that a build may use",
+        details={"limit_mib": job.memory_mib},
+    )
+
+
+def run(
+    job: BuildJob,
+    *,
+    report: Report,
+    find_runtime: Callable[[str], Runtime],
+    before_guests: Callable[[], None],
+) -> int:
+    """Build, and say how it ended. Returns the process's exit status. `before_guests` is called
+    when nothing more is fetched, and nothing of the app's has run."""
     try:
-        with _bounded(job.timeout_s, report, timeout):
-            result = _build(job, report, find_runtime)
+        with _bounded(job.timeout_s):
+            result = _build(job, report, find_runtime, before_guests)
     except _TimeIsUp:
-        return _failed(report, timeout)
+        return _failed(report, took_too_long(job))
+    except MemoryError:
+        return _failed(report, took_too_much_memory(job))
     except IsopodError as error:
         return _failed(report, error)
     except Exception as error:
@@ -52,7 +73,12 @@ def run(job: BuildJob, *, report: Report, find_runtime: Callable[[str], Runtime]
     return 0
 
 
-def _build(job: BuildJob, report: Report, find_runtime: Callable[[str], Runtime]) -> dict[str, Any]:
+def _build(
+    job: BuildJob,
+    report: Report,
+    find_runtime: Callable[[str], Runtime],
+    before_guests: Callable[[], None],
+) -> dict[str, Any]:
     with disk_full_is_clear(job.trees_dir):
         blobs = BlobStore(Path(job.blobs_dir))
         trees = TreeCache(Path(job.trees_dir), blobs)
@@ -64,6 +90,7 @@ def _build(job: BuildJob, report: Report, find_runtime: Callable[[str], Runtime]
             trees=trees,
             images=images,
             find_runtime=find_runtime,
+            before_guests=before_guests,
         ).run()
     return {
         "name": built.spec.name,
@@ -79,24 +106,17 @@ def _failed(report: Report, error: IsopodError) -> int:
 
 
 @contextmanager
-def _bounded(seconds: float, report: Report, timeout: BuildTimeout) -> Iterator[None]:
-    """Interrupt this thread after `seconds`; end the process if it does not heed that."""
+def _bounded(seconds: float) -> Iterator[None]:
+    """Interrupt this thread after `seconds`. What does not heed that, deep in native code, is
+    ended from outside (see `watch`)."""
 
     def interrupt(*_: object) -> NoReturn:
         raise _TimeIsUp
 
-    def give_up() -> None:
-        if report.end({"error": timeout.to_wire()}):
-            os._exit(1)
-
-    hard = threading.Timer(seconds + _HARD_EXIT_AFTER_S, give_up)
-    hard.daemon = True
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    hard.start()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        hard.cancel()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class Builds:
         trees: TreeCache,
         images: ImageCache,
         find_runtime: Callable[[str], Runtime],
+        before_guests: Callable[[], None],
     ) -> None:
         self._job = job
         self._report = report
@@ -79,12 +81,13 @@ class Builds:
         self._trees = trees
         self._images = images
         self._find_runtime = find_runtime
+        self._before_guests = before_guests
         self._cache_dir = Path(job.cache_dir)
         self._sites = SiteCache(self._cache_dir / "sites", blobs)
 
     def run(self) -> Built:
         """Do it all. Leaves blobs and trees only; raises what went wrong."""
-        work = self._trees.temporary()
+        work = Path(tempfile.mkdtemp(prefix="build-"))
         try:
             return self._again(work) if self._job.only_snapshot else self._run(work)
         finally:
@@ -109,6 +112,7 @@ class Builds:
             step.text = f"{spec.entrypoint} ({runtime.name})"
         key = build_key(package, runtime.digest())
         build = self._earlier(key) or self._make(key, runtime, app, work)
+        self._before_guests()
         self._start(runtime, spec, build, work)
         return Built(spec, build, self._snapshot(runtime, spec, build, work))
 
@@ -118,7 +122,8 @@ class Builds:
         spec, build = AppSpec.from_json(given["spec"]), Build.from_json(given["build"])
         self._trees.ensure(build.app_tree)
         self._trees.ensure(build.site_tree)
-        runtime = self._find_runtime(spec.runtime)
+        runtime = self._find_runtime(spec.runtime)  # loads the engine's library, while it can
+        self._before_guests()
         return Built(spec, build, self._snapshot(runtime, spec, build, work))
 
     def _earlier(self, key: Digest) -> Build | None:
@@ -139,6 +144,7 @@ class Builds:
         with self._report.step("dependencies", "Installing dependencies") as step:
             installed = runtime.install_dependencies(self._cache_dir, app, site)
             step.text = installed.text
+        self._before_guests()
         with self._report.step("compile", "Compiling") as step:
             # The app first: its mistakes are the likely ones.
             failed = runtime.compile_tree(self._cache_dir, app)

@@ -50,7 +50,7 @@ def _of_node(found: dict[str, Any]) -> list[tuple[str, object]]:
 def _workers(found: dict[str, Any]) -> None:
     output.say()
     output.table(
-        ("WORKER", "PID", "INSTANCES", "INSTANCE MEMORY", "PROCESS MEMORY"),
+        ("WORKER", "PID", "INSTANCES", "INSTANCE MEMORY", "PROCESS MEMORY", "SANDBOX"),
         (
             (
                 worker["worker"],
@@ -58,6 +58,7 @@ def _workers(found: dict[str, Any]) -> None:
                 worker["instances"],
                 output.mib(worker["memory_bytes"]),
                 output.mib(worker["rss_bytes"]),
+                _sandbox(worker["sandbox"]),
             )
             for worker in found["workers"]
         ),
@@ -65,6 +66,11 @@ def _workers(found: dict[str, Any]) -> None:
     missing = found["workers_wanted"] - len(found["workers"])
     if missing > 0:
         output.note(f"{missing} of {found['workers_wanted']} workers do not answer")
+
+
+def _sandbox(of_worker: dict[str, list[str]]) -> str:
+    missing = of_worker["missing"]
+    return f"without {', '.join(missing)}" if missing else "complete"
 
 
 def _snapshots(made: dict[str, int]) -> list[tuple[str, object]]:

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from isopod.errors import BuildFailed, BuildTimeout, IsopodError
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob, Step
 from isopod.model.snapshot import Snapshot
-from isopod.settings import NodeSettings, child_environment
+from isopod.settings import NodeSettings, bare_environment, package_index_environment
 
 BUILDER = "isopod.builder"
 _LINE_BYTES = 32 * 2**20  # an error may carry a long traceback
@@ -46,12 +46,17 @@ class Builder:
 
     async def build(self, job: BuildJob) -> AsyncGenerator[Step | Built]:
         """The steps as they happen, then the result. Closing the iterator kills the build."""
+        job = replace(
+            job,
+            memory_mib=self.settings.build_memory_mib,
+            require_sandbox=self.settings.require_sandbox,
+        )
         process = await asyncio.create_subprocess_exec(
             *self.argv(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_BYTES,
-            env=child_environment(),
+            env=bare_environment(**package_index_environment()),
             start_new_session=True,  # so that its own children end with it
         )
         # Around each read, never around a `yield`: the steps of one build may be taken by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from isopod import __version__
@@ -23,6 +24,7 @@ class WorkerSummary:
     instances: int
     memory_bytes: int
     rss_bytes: int
+    sandbox: Mapping[str, list[str]]  # "on": the layers that hold; "missing": what is weaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,14 @@ async def node_status(who: Principal, *, node: Node) -> NodeStatus:
         revision=revision,
         workers_wanted=settings.workers,
         workers=[
-            WorkerSummary(w.worker, w.pid, len(w.instances), w.memory_bytes, w.rss_bytes)
+            WorkerSummary(
+                worker=w.worker,
+                pid=w.pid,
+                instances=len(w.instances),
+                memory_bytes=w.memory_bytes,
+                rss_bytes=w.rss_bytes,
+                sandbox=w.sandbox,
+            )
             for w in workers
         ],
         memory_bytes=sum(w.memory_bytes for w in workers),

@@ -47,6 +47,7 @@ class WorkerStatus:
     instances: tuple[InstanceStatus, ...]
     # name -> queued, requests, cold_starts, errors; starts_ms: the last starts, in milliseconds
     apps: Mapping[str, Mapping[str, Any]]
+    sandbox: Mapping[str, list[str]]  # "on", "missing"
 
 
 class Workers:
@@ -130,4 +131,8 @@ def _status(answer: Mapping[str, Any]) -> WorkerStatus:
             for one in answer.get("instances", ())
         ),
         apps=dict(answer.get("apps", {})),
+        sandbox={
+            name: [str(one) for one in answer.get("sandbox", {}).get(name, ())]
+            for name in ("on", "missing")
+        },
     )

@@ -27,6 +27,8 @@ class BuildJob:
     # {"spec": AppSpec, "build": Build}, as JSON: only take a new snapshot of this; nothing is
     # installed, compiled or asked for its health, and it gives way to everything else.
     only_snapshot: Mapping[str, Any] | None = None
+    memory_mib: int = 4096  # of the builder and what it starts
+    require_sandbox: bool = False  # fail where the kernel refuses a part of it
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "env": dict(self.env)}

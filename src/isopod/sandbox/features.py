@@ -180,7 +180,7 @@ def probe() -> Features:
         landlock_abi=abi,
         landlock_why=why,
         namespaces=_namespaces(),
-        last_capability=_last_capability(),
+        last_capability=last_capability(),
         capabilities_held=_capabilities_held(),
     )
 
@@ -215,6 +215,16 @@ def _libseccomp() -> str:
     return f"{found.major}.{found.minor}.{found.micro}"
 
 
+def library_offered() -> bool:
+    """Whether system calls can be filtered here."""
+    return _seccomp() and bool(_libseccomp())
+
+
+def landlock_offered() -> int:
+    """The version; 0 when there is none."""
+    return _landlock()[0]
+
+
 def _landlock() -> tuple[int, str]:
     try:
         return kernel.landlock_abi(), ""
@@ -236,7 +246,7 @@ def _namespaces() -> dict[str, str]:
     return {name: str(found[name]) for name in NAMESPACES}
 
 
-def _last_capability() -> int:
+def last_capability() -> int:
     try:
         return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     except (OSError, ValueError):

@@ -94,7 +94,7 @@ def drop_capabilities(last: int) -> None:
     for number in range(last + 1):
         try:
             prctl(PR_CAPBSET_DROP, number)
-        except PermissionError:  # without CAP_SETPCAP: an unprivileged process, which has none
+        except OSError:  # past the last one; or without CAP_SETPCAP, and so with none to drop
             break
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header, nothing = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()

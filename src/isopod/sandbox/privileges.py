@@ -6,10 +6,13 @@ import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 
 from isopod.sandbox import kernel
 from isopod.settings import forget_environment
 
+# How many CPUs there are, and which: what their machine code is compiled for.
+ABOUT_THE_MACHINE = ("/sys/devices/system/cpu", "/proc/cpuinfo", "/proc/meminfo")
 _NO_ROOT, _NO_ROOT_LOCKED = 1 << 0, 1 << 1  # linux/securebits.h
 
 
@@ -45,7 +48,8 @@ def wipe_environment() -> None:
 
 
 def threads() -> int:
-    return len(os.listdir("/proc/self/task"))  # noqa: PTH208  numbers, not paths
+    # Its links are counted, not listed: to list it takes a right that is given up here.
+    return Path("/proc/self/task").stat().st_nlink - 2
 
 
 def code_folders() -> list[str]:

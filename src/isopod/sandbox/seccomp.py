@@ -104,10 +104,11 @@ def library() -> Any:
     return pyseccomp
 
 
-def guard_guests(lib: Any, *, kill_unlisted: bool = False) -> None:
+def guard_guests(lib: Any, *, machine_code: bool = False, kill_unlisted: bool = False) -> None:
     """For a process that runs guests: all of its threads, for good. Raises OSError.
 
-    `kill_unlisted`: for tests, which want to know of a call that is on neither list.
+    `machine_code`: it still maps some. `kill_unlisted`: for tests, which want to
+    know of a call that is on neither list.
     """
     unlisted = lib.KILL_PROCESS if kill_unlisted else lib.ERRNO(errno.ENOSYS)
     made = lib.SyscallFilter(unlisted)
@@ -117,9 +118,10 @@ def guard_guests(lib: Any, *, kill_unlisted: bool = False) -> None:
     for name in FORBIDDEN:
         _add(lib, made, no, name)
     # Machine code comes from the compiled module, mapped before. ctypes made its closures then too.
+    executable = lib.ALLOW if machine_code else no
     for name in ("mmap", "mprotect"):
         _add(lib, made, lib.ALLOW, name, lib.Arg(2, lib.MASKED_EQ, mmap.PROT_EXEC, 0))
-        _add(lib, made, no, name, lib.Arg(2, lib.MASKED_EQ, mmap.PROT_EXEC, mmap.PROT_EXEC))
+        _add(lib, made, executable, name, lib.Arg(2, lib.MASKED_EQ, mmap.PROT_EXEC, mmap.PROT_EXEC))
     # Its arguments are behind a pointer, where no filter sees them; glibc falls back to clone.
     if kill_unlisted:
         _add(lib, made, lib.ERRNO(errno.ENOSYS), "clone3")

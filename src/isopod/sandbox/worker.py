@@ -101,9 +101,4 @@ def rules(folders: Folders) -> Iterable[Rule]:
     yield Rule(Path("/dev/null"), landlock.USE)
     yield Rule(Path("/dev/urandom"), landlock.READ)
     yield from (Rule(path, landlock.READ) for path in OWN_FIGURES)
-    for path in _ABOUT_THE_MACHINE:
-        yield Rule(Path(path), landlock.READ)
-
-
-# How many CPUs there are, and which: what their machine code is compiled for.
-_ABOUT_THE_MACHINE = ("/sys/devices/system/cpu", "/proc/cpuinfo", "/proc/meminfo")
+    yield from (Rule(Path(path), landlock.READ) for path in privileges.ABOUT_THE_MACHINE)

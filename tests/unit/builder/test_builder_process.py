@@ -18,6 +18,7 @@ from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
 from isopod.model.ids import Digest
 from isopod.package.pack import pack
+from isopod.sandbox.features import probe
 from isopod.settings import NodeSettings
 
 HELLO = """\
@@ -304,3 +305,28 @@ def test_only_a_new_snapshot_is_taken_of_what_serves_already(node: Node) -> None
     node.trees.delete(Digest(made["build"]["app_tree"]))
     _, failed = node.build(node.job(package, only_snapshot=again))
     assert failed["error"]["code"] == "blob_missing"
+
+
+def test_a_build_that_uses_too_much_memory_ends_with_the_limit_named(node: Node) -> None:
+    # Read by the host, to find the app: a tree of millions of nodes.
+    files = {"app.py": f"x = [{'1, ' * 3_000_000}]\n{HELLO}"}
+    error = node.error(files, memory_mib=200)
+    assert error["code"] == "build_memory_exceeded", error
+    assert "200 MiB" in error["message"]
+    assert error["details"]["limit_mib"] == 200
+
+
+def test_a_build_that_hears_no_interrupt_ends_with_its_time(node: Node) -> None:
+    # One long call in C, in which no handler of Python's runs.
+    files = {"app.py": f"x = {'9' * 4000}\n" + "y = " + " + ".join(["1"] * 200_000) + "\n" + HELLO}
+    error = node.error(files, timeout_s=0.2)
+    assert error["code"] == "build_timeout", error
+
+
+def test_a_build_on_this_kernel_lacks_no_part_of_its_sandbox(node: Node) -> None:
+    missing = probe().missing()
+    last = node.build(node.job(node.package(FILES), require_sandbox=True))[1]
+    if missing:  # then it must say so
+        assert last["error"]["code"] == "sandbox_unavailable", last
+    else:
+        assert "result" in last, last
