@@ -17,6 +17,7 @@ from isopod.cli import (
     apps,
     audit,
     deploy,
+    doctor,
     login,
     logs,
     output,
@@ -69,7 +70,20 @@ def version(
         output.say(f"isopod {__version__}")
 
 
-for noun in (up, deploy, apps, logs, status, runtimes, login, usage, tenants, tokens, audit):
+for noun in (
+    up,
+    deploy,
+    apps,
+    logs,
+    status,
+    runtimes,
+    login,
+    usage,
+    tenants,
+    tokens,
+    audit,
+    doctor,
+):
     noun.register(cli)
 
 
