@@ -16,6 +16,7 @@ from isopod.control.builds import Builder
 from isopod.control.child import child_argv
 from isopod.control.node import open_node
 from isopod.control.runtimes import Catalog, RuntimeStatus
+from isopod.model.principal import SCOPES
 from isopod.routes import RouteTable
 from isopod.settings import NodeSettings
 
@@ -23,12 +24,61 @@ STUBS = Path(__file__).parent.parent / "stubs"
 RUNTIME = RuntimeStatus("python", "3.15", "9" * 64, 1000, True, "PSF-2.0")
 
 
+class Clients:
+    """HTTP clients of one API, closed together."""
+
+    def __init__(self, transport) -> None:
+        self._transport = transport
+        self._open: list[httpx.AsyncClient] = []
+
+    async def __aenter__(self) -> "Clients":
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        for client in self._open:
+            await client.aclose()
+
+    def open(self, token: str, **headers: str) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(
+            transport=self._transport,
+            base_url="http://localhost",
+            headers={"authorization": f"Bearer {token}", **headers},
+            timeout=30,
+        )
+        self._open.append(client)
+        return client
+
+
 class Api:
     """What a test of the API talks to."""
 
-    def __init__(self, node, http) -> None:
-        self.node, self.http = node, http
+    def __init__(self, node, http, clients) -> None:
+        self.node, self.http, self._clients = node, http, clients
         self.routes = RouteTable(node.settings.routes_path)
+
+    def with_token(self, token: str, **headers: str) -> "Api":
+        """The same API, asked by another; closed with it."""
+        return Api(self.node, self._clients.open(token, **headers), self._clients)
+
+    async def tenant(self, name: str, *scopes: str, **quota: int) -> "Api":
+        """A new tenant, asked by its member alice."""
+        response = await self.http.post("/v1/tenants", json={"name": name, "quota": quota})
+        assert response.status_code == 200, response.text
+        await self.member(name, "alice")
+        return self.with_token((await self.token(name, *scopes))["token"])
+
+    async def member(self, tenant: str, name: str) -> None:
+        headers = {"x-isopod-tenant": tenant}
+        response = await self.http.post("/v1/members", json={"name": name}, headers=headers)
+        assert response.status_code == 200, response.text
+
+    async def token(self, tenant: str, *scopes: str, member: str = "alice", **body) -> dict:
+        """All scopes, unless some are named."""
+        asked = {"member": member, "scopes": scopes or SCOPES, **body}
+        headers = {"x-isopod-tenant": tenant}
+        response = await self.http.post("/v1/tokens", json=asked, headers=headers)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     async def put(self, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
@@ -73,11 +123,8 @@ def opened(data_dir, monkeypatch):
             node, "builder", Builder(node.settings, argv=lambda: child_argv("stub_builder"))
         )
         transport = httpx.ASGITransport(app=create_app(node, token="right"))
-        headers = {"authorization": "Bearer right"}
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://localhost", headers=headers, timeout=30
-        ) as http:
-            api = Api(node, http)
+        async with Clients(transport) as clients:
+            api = Api(node, clients.open("right"), clients)
             yield api
             api.routes.close()
         node.state.close()

@@ -280,12 +280,12 @@ def test_after_a_crash_the_routes_are_what_was_committed(opened, run, data_dir):
             await api.deployed(b"two")
             await api.deployed(name="gone")
         # As if the process had died between the commit and the routes: they are older, or lost.
-        with closing(sqlite3.connect(data_dir / "routes.db")) as db, db:
+        with closing(sqlite3.connect(data_dir / "routes" / "routes.db")) as db, db:
             db.execute("DELETE FROM routes WHERE name = 'gone'")
         async with opened() as api:
             assert api.routes.get("hello").version == 2
             assert api.routes.get("gone").version == 1
-        (data_dir / "routes.db").write_bytes(b"rubbish" * 1000)
+        (data_dir / "routes" / "routes.db").write_bytes(b"rubbish" * 1000)
         async with opened() as api:
             assert api.routes.get("hello").version == 2
 
