@@ -64,6 +64,7 @@ class NodeSettings:
     cache_dir: Path = field(default_factory=_default_cache_dir)  # compiled modules, shared
     memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
     image_cache_mib: int = 8192  # memory images on disk, ready to be mapped
+    keep_versions: int = 20  # of each app, to roll back to; its live one stays in any case
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
@@ -84,7 +85,7 @@ class NodeSettings:
             raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
         for name in (
             *("memory_budget_mib", "image_cache_mib", "build_memory_mib"),
-            "usage_max_records",
+            *("usage_max_records", "keep_versions"),
         ):
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is below 1")

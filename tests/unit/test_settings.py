@@ -26,6 +26,7 @@ def test_port_zero_as_an_option_is_not_taken_for_absent(monkeypatch):
         ("ISOPOD_PORT", "70000"),
         ("ISOPOD_WORKERS", "0"),
         ("ISOPOD_IMAGE_CACHE_MIB", "0"),
+        ("ISOPOD_KEEP_VERSIONS", "0"),
         ("ISOPOD_DRAIN_S", "-1"),
         ("ISOPOD_USAGE_KEEP_H", "0"),
         ("ISOPOD_USAGE_MAX_RECORDS", "0"),

@@ -87,6 +87,9 @@ async def _deploy(
         elif request.source:
             message = f"a deploy of the folder {_folder(request.source)!r} is under way"
             held.enter_context(node.one_deploy(f"{who.tenant} source {request.source}", message))
+        else:
+            # Nobody to be kept apart from, but the sweeper has to see it.
+            held.enter_context(node.one_deploy(f"{who.tenant} unnamed {id(held)}", ""))
         runtimes = await asyncio.to_thread(node.catalog.digest)
         made_from = request.made_from(runtimes, who.tenant)
         known, unsound = await asyncio.to_thread(_known, request, made_from, mine, node)

@@ -22,6 +22,7 @@ from isopod.control.collecting import collect_usage
 from isopod.control.node import Node, open_node
 from isopod.control.quotas import watch_quotas
 from isopod.control.renewing import Renewing
+from isopod.control.sweeping import sweep_regularly
 from isopod.control.usage import watch_storage
 from isopod.errors import IsopodError
 from isopod.sandbox.control import give_up_privileges
@@ -71,6 +72,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
             asyncio.create_task(collect_usage(node)),
             asyncio.create_task(watch_storage(node)),
             asyncio.create_task(watch_quotas(node)),
+            asyncio.create_task(sweep_regularly(node)),
         ]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)

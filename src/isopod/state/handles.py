@@ -16,6 +16,7 @@ from isopod.state.audit import Audit
 from isopod.state.builds import Builds
 from isopod.state.members import Members
 from isopod.state.packages import Packages
+from isopod.state.storage import Storage
 from isopod.state.tenants import Tenants
 from isopod.state.tokens import AnyToken, Tokens
 from isopod.state.versions import Versions, live_of_node
@@ -42,6 +43,7 @@ class NodeHandles:
         self.tenants = Tenants(reading, writing)
         self.tokens = AnyToken(reading, writing)
         self.audit = Audit(None, reading, writing)
+        self.storage = Storage(reading, writing)
 
     def live(self) -> list[tuple[TenantName, AppVersion]]:
         """The live version of every app, by label."""
