@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from isopod.api.context import NDJSON, TheNode, Who, needs, stream
-from isopod.control.runtimes import RuntimeStatus, list_runtimes, prepare
+from isopod.control.preparing import prepare
+from isopod.control.runtimes import RuntimeStatus, list_runtimes
 
 router = APIRouter(prefix="/v1/runtimes", tags=["runtimes"])
 
@@ -37,5 +38,5 @@ async def prepare_runtime(
     request: Request, who: Who, node: TheNode, name: str
 ) -> StreamingResponse:
     """Compile a runtime for this machine; nothing happens when that is done already."""
-    items = prepare(who, name, settings=node.settings)
+    items = prepare(who, name, node=node)
     return await stream(request, items, lambda p: {"progress": p.progress, "text": p.text})

@@ -1,23 +1,15 @@
-"""The language runtimes of this node: what there is, what is prepared, and preparing one."""
+"""The language runtimes of this node: what there is, and what is prepared."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import signal
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
-from isopod.control.child import child_argv
-from isopod.errors import IsopodError, RuntimePrepareFailed
 from isopod.model.ids import Digest
 from isopod.model.principal import Principal
-from isopod.settings import NodeSettings, child_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +22,6 @@ class RuntimeStatus:
     size_bytes: int
     prepared: bool
     licence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """0.0 to 1.0, and what is being done."""
-
-    progress: float
-    text: str
 
 
 def installed(cache_dir: Path) -> list[RuntimeStatus]:
@@ -100,35 +84,3 @@ class Catalog:
 async def list_runtimes(who: Principal, *, catalog: Catalog) -> list[RuntimeStatus]:
     who.need("read")
     return await asyncio.to_thread(catalog.all)
-
-
-async def prepare(who: Principal, name: str, *, settings: NodeSettings) -> AsyncGenerator[Progress]:
-    """Compile a runtime into the cache, in a child process: it takes gigabytes for a while, so
-    only the operator may."""
-    who.need_operator()
-    argv = child_argv("isopod.runtimes.prepare", name, str(settings.cache_dir))
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdout=asyncio.subprocess.PIPE,
-        env=child_environment(),
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        while line := await process.stdout.readline():
-            try:
-                body = orjson.loads(line)
-            except ValueError:
-                continue  # a library printed something
-            if "error" in body:
-                raise IsopodError.from_wire(body["error"])
-            if "progress" in body:
-                yield Progress(float(body["progress"]), str(body.get("text", "")))
-        status = await process.wait()
-        if status:
-            raise RuntimePrepareFailed(f"preparing runtime {name!r} ended with status {status}")
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
