@@ -34,6 +34,7 @@ from isopod.errors import IsopodError
 from isopod.gateway.admin import AdminSocket
 from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway
+from isopod.gateway.connections import ConnectionWatch
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.quota import Quotas, Today
@@ -131,13 +132,20 @@ class Worker:
                 },
             )
             await admin.open()
-            follower = asyncio.create_task(self._follow_routes())
+            self.connections = ConnectionWatch(
+                port=settings.port, most=BACKLOG, trusted=settings.trusted_proxies
+            )
+            background = [
+                asyncio.create_task(self._follow_routes()),
+                asyncio.create_task(self.connections.run()),
+            ]
             try:
                 await self._serve(gateway, listener, ready)
             finally:
-                follower.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await follower
+                for task in background:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
                 await admin.close()
                 await self.fleet.close()
                 # What was cut just now was served, and is billed.
@@ -229,6 +237,7 @@ class Worker:
             "lag_ms": round(self.lag.take_worst() * 1e3, 1),
             "in_flight": self.admission.in_flight,
             "refused": self.admission.refused,
+            "connections_closed": self.connections.closed,
             "sandbox": self.sandbox.to_json(),
             # Of the loop's thread, since the start: see docs/metering.md.
             "cpu": {
