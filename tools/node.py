@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,16 +198,17 @@ def start(
     show: bool = False,
     options: tuple[str, ...] = ("--port", "0", "--control-port", "0"),
     extra_env: Mapping[str, str] | None = None,
+    program: Sequence[str] = (),
 ) -> Node:
-    """Starts `isopod up`; it is not ready yet. What it prints goes to `said`, or with `show` to
-    the terminal. Who starts it stops it."""
+    """Starts `isopod up` (or `program` in the command's place); it is not ready yet. What it prints
+    goes to `said`, or with `show` to the terminal. Who starts it stops it."""
     env = environment(data_dir) | dict(extra_env or {})
     arguments = ["up", "--data-dir", str(data_dir), *options]
     if workers:
         arguments += ["--workers", str(workers)]
     with said.open("ab") as log:
         process = subprocess.Popen(
-            [*command(), *arguments],
+            [*(program or command()), *arguments],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=None if show else log,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,20 @@ def up(
     workers: int = 1,
     extra_env: Mapping[str, str] | None = None,
     said: Path | None = None,
+    program: Sequence[str] = (),
 ) -> Iterator[Node]:
     """A node that is ready; stopped at the end, when nothing of it may remain. One that the test
     has ended is left alone."""
     options = ("--port", "0", "--control-port", "0", *options)
     said = said or data_dir.with_name(f"{data_dir.name}.log")
-    node = nodes.start(data_dir, said=said, workers=workers, options=options, extra_env=extra_env)
+    node = nodes.start(
+        data_dir,
+        said=said,
+        workers=workers,
+        options=options,
+        extra_env=extra_env,
+        program=program,
+    )
     try:
         node.wait_until_ready()
         yield node
