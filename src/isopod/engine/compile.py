@@ -14,6 +14,9 @@ import wasmtime
 from isopod.engine.config import EngineSettings, make_engine
 
 _PR_SET_PDEATHSIG = 1
+# CPython has 95 MiB. Data sections are copied: 2 GiB of zeros in a sparse file would take 4 GiB of
+# memory and as much of the disk.
+_MAX_MODULE_BYTES = 256 << 20
 
 
 def main(module: str, out: str) -> int:
@@ -24,6 +27,12 @@ def main(module: str, out: str) -> int:
     with contextlib.suppress(OSError):
         os.nice(5)
     try:
+        size = Path(module).stat().st_size
+        if size > _MAX_MODULE_BYTES:
+            print(
+                f"the module has {size:,} bytes, of at most {_MAX_MODULE_BYTES:,}", file=sys.stderr
+            )
+            return 1
         compiled = wasmtime.Module.from_file(make_engine(EngineSettings()), module).serialize()
         Path(out).write_bytes(compiled)
     except (wasmtime.WasmtimeError, OSError) as error:

@@ -2,11 +2,12 @@
 
 The engine's WASI knows no such bounds: one guest could use up the worker's descriptors or the
 disk. So the functions that open, and those that make files grow, are ours: they decide, and then
-have WASI's own do the work (see `relay`). Reading costs nothing extra.
+have WASI's own do the work (see `relay`). Reading costs nothing extra. Folders we read ourselves
+(see `folders`).
 
 The disk: each call is charged with the most that it can add. When a charge does not fit, the
 guest's folder is measured; what it really holds then counts (files removed give their space back).
-Files that were removed but are still open are part of it. Each entry counts with a block at least,
+Files that were removed but are still open are part of it. Each entry counts with 16 KiB at least,
 and a sparse file with its whole size.
 """
 
@@ -14,21 +15,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from isopod.engine.folders import Folders
 from isopod.engine.memory import GuestMemory
 from isopod.engine.relay import Relay
 
 # Errors of wasi_snapshot_preview1.
-EINVAL, EMFILE, ENAMETOOLONG, ENOSPC = 28, 33, 37, 51
+EINVAL, EIO, EMFILE, ENAMETOOLONG, ENOSPC, ENOTSUP = 28, 29, 33, 37, 51, 58
 MAX_OPEN = 256  # descriptors beside the preopened folders
 MAX_PATH_BYTES = 4096
 # One write: a longer one comes back short, and is continued by whoever wants it whole.
 MAX_WRITE_BYTES = 1 << 20
 _MAX_BUFFERS = 1024  # IOV_MAX
 _BLOCK = 4096
-_CREATE = 1  # oflags of path_open
+_ENTRY = 16 << 10  # so that a folder has an end, too: measuring it takes its time
+_CREATE, _DIRECTORY = 1, 2  # oflags of path_open
+# A folder that the engine may read: 64 KiB of entries are a thousand or two.
+_MAX_ENGINE_FOLDER = 64 << 10
 _FILESTAT = 64  # bytes; nlink, size and the three times (ns) are u64 at these offsets
 _INODE, _LINKS, _SIZE, _TIMES = 8, 24, 32, (40, 48, 56)
 # Measuring may take this part of the time: a folder of many files is not measured at every write.
@@ -43,14 +49,17 @@ class Files:
     def __init__(
         self,
         *,
-        folders: Sequence[Path],
+        preopened: Mapping[int, str],
+        writable: Sequence[Path],
         limit: int | None,
         clock_step_ns: int,
         memory: Callable[[], GuestMemory],
         relay: Callable[[], Relay],
     ) -> None:
-        """`folders`: those it may write to. `limit`: bytes in them, None for no bound."""
-        self._folders = folders
+        """`preopened`: descriptor -> folder. `writable`: those it may write to. `limit`: bytes in
+        them, None for no bound."""
+        self._folders = Folders(preopened)
+        self._writable = writable
         self._limit = limit
         self._clock_step_ns = clock_step_ns
         self._memory = memory
@@ -64,30 +73,60 @@ class Files:
         answer: int = getattr(self, f"_{name}")(*arguments)
         return answer
 
+    def close(self) -> None:
+        self._folders.close()
+
     # -- descriptors ------------------------------------------------------------------------
 
     def _path_open(self, *arguments: int) -> int:
-        _fd, _lookup, _path, path_size, oflags, _base, _inheriting, _flags, out = arguments
+        parent, _lookup, path, path_size, oflags, _base, _inheriting, _flags, out = arguments
         if path_size > MAX_PATH_BYTES:
             return ENAMETOOLONG
         if len(self._open) >= MAX_OPEN:
             return EMFILE
-        if oflags & _CREATE and not self._charge(_BLOCK):
+        if oflags & _CREATE and not self._charge(_ENTRY):
             return ENOSPC
         errno = self._relay().call("path_open", arguments)
         if errno == 0:
-            self._open.add(self._number(out, 4))
+            fd = self._number(out, 4)
+            self._open.add(fd)
+            if oflags & _DIRECTORY:
+                self._folders.opened(fd, parent, self._memory().read(path, path_size))
         return errno
+
+    def _fd_readdir(self, fd: int, out: int, size: int, cookie: int, used: int) -> int:
+        if not self._folders.knows(fd):
+            return self._read_by_engine(fd, out, size, cookie, used)
+        memory = self._memory()
+        memory.base(out, size)
+        try:
+            entries = self._folders.read(fd, cookie, size)
+        except OSError:
+            return EIO
+        memory.write(out, entries)
+        memory.write(used, len(entries).to_bytes(4, "little"))
+        return 0
+
+    def _read_by_engine(self, fd: int, *arguments: int) -> int:
+        """Opened through a link, perhaps; or no folder at all."""
+        with self._borrowed() as at:
+            errno = self._relay().call("fd_filestat_get", (fd, at))
+            large = self._number(at + _SIZE, 8) > _MAX_ENGINE_FOLDER
+        if errno or large:
+            return errno or ENOTSUP
+        return self._relay().call("fd_readdir", (fd, *arguments))
 
     def _fd_close(self, fd: int) -> int:
         errno = self._relay().call("fd_close", (fd,))
         if errno == 0:
             self._open.discard(fd)
+            self._folders.closed(fd)
         return errno
 
     def _fd_renumber(self, fd: int, to: int) -> int:
         errno = self._relay().call("fd_renumber", (fd, to))
         if errno == 0 and fd != to:
+            self._folders.renumbered(fd, to)
             self._open.discard(to)
             if fd in self._open:
                 self._open.remove(fd)
@@ -153,7 +192,7 @@ class Files:
     def _make(self, name: str, arguments: Sequence[int], path_size: int) -> int:
         if path_size > MAX_PATH_BYTES:
             return ENAMETOOLONG
-        if not self._charge(2 * _BLOCK):
+        if not self._charge(_ENTRY):
             return ENOSPC
         return self._relay().call(name, arguments)
 
@@ -194,22 +233,30 @@ class Files:
         began = time.monotonic()
         if began < self._measure_after:
             return
-        self._used = sum(folder_bytes(folder) for folder in self._folders) + self._removed_bytes()
+        self._used = sum(folder_bytes(folder) for folder in self._writable) + self._removed_bytes()
         took = time.monotonic() - began
         self._measure_after = 0.0 if took < _CHEAP_S else began + took / _MEASURE_SHARE
 
     def _removed_bytes(self) -> int:
         """Of files that have no name any more, and live until they are closed."""
-        memory, relay = self._memory(), self._relay()
-        before = memory.read(0, _FILESTAT)  # borrowed for the answers
+        relay = self._relay()
         found: dict[int, int] = {}
-        try:
+        with self._borrowed() as at:
             for fd in self._open:
-                if relay.call("fd_filestat_get", (fd, 0)) == 0 and self._number(_LINKS, 8) == 0:
-                    found[self._number(_INODE, 8)] = max(_BLOCK, self._number(_SIZE, 8))
+                known = relay.call("fd_filestat_get", (fd, at)) == 0
+                if known and self._number(at + _LINKS, 8) == 0:
+                    found[self._number(at + _INODE, 8)] = max(_ENTRY, self._number(at + _SIZE, 8))
+        return sum(found.values())
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[int]:
+        """Some of the guest's memory, for an answer that is not for the guest."""
+        memory = self._memory()
+        before = memory.read(0, _FILESTAT)
+        try:
+            yield 0
         finally:
             memory.write(0, before)
-        return sum(found.values())
 
     def _number(self, at: int, size: int) -> int:
         return int.from_bytes(self._memory().read(at, size), "little")
@@ -223,7 +270,7 @@ def folder_bytes(folder: Path) -> int:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
                     one = entry.stat(follow_symlinks=False)
-                    total += max(one.st_size, one.st_blocks * 512, _BLOCK)
+                    total += max(one.st_size, one.st_blocks * 512, _ENTRY)
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
         except OSError:

@@ -112,7 +112,9 @@ class Instance:
         self._error = ffi.null_error()
         self._keep: list[Any] = []  # arguments of the call under way
         self.files = Files(
-            folders=[preopen.host for preopen in spec.preopens if preopen.writable],
+            # WASI numbers them from 3, in their order.
+            preopened={3 + at: str(preopen.host) for at, preopen in enumerate(spec.preopens)},
+            writable=[preopen.host for preopen in spec.preopens if preopen.writable],
             limit=spec.disk_bytes,
             clock_step_ns=spec.clock_step_ns,
             memory=self._known_memory,
@@ -282,6 +284,7 @@ class Instance:
             self._future = None
         self._store.close()
         self._relay = None
+        self.files.close()
         self._stderr.close()
         if self.sleep_timer is not None:
             self.sleep_timer.cancel()  # it would keep this instance until a day's sleep is over

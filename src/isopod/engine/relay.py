@@ -27,6 +27,7 @@ SIGNATURES = {
     "fd_allocate": "iII",
     "fd_filestat_set_size": "iI",
     "fd_filestat_get": "ii",
+    "fd_readdir": "iiiIi",
     "fd_close": "i",
     "fd_renumber": "ii",
     "path_open": "iiiiiIIii",
