@@ -104,7 +104,7 @@ attempts: dict[str, Callable[[], object]] = {
     "change a blob": lambda: blob.open("r+b"),
     "remove a blob": blob.unlink,
     "change the routes": lambda: settings.routes_path.open("r+b"),
-    "make a file in the cache": (settings.cache_dir / "modules" / "x").touch,
+    "make a file in the cache": lambda: (settings.cache_dir / "modules" / "x").write_text("x"),
     "read /etc/shadow": Path("/etc/shadow").read_bytes,
     "read /etc/passwd": Path("/etc/passwd").read_bytes,
     "list /home": lambda: [*Path("/home").iterdir()],

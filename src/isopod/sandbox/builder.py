@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from isopod.errors import SandboxUnavailable
 from isopod.sandbox import kernel, landlock, privileges, seccomp
 from isopod.sandbox.features import landlock_offered, last_capability, library_offered
 from isopod.sandbox.landlock import Rule
@@ -106,8 +105,7 @@ class BuilderSandbox:
         if self._closed:
             return
         self._closed = True
-        if (threads := privileges.threads()) != 1:
-            raise SandboxUnavailable(f"{threads} threads run already: they would stay outside")
+        privileges.check_alone()
         try:
             kernel.unshare(kernel.CLONE_NEWNET)
         except OSError:
@@ -140,7 +138,7 @@ def named_paths(environment: Mapping[str, str]) -> list[Path]:
     """Files and folders that variables name: certificates, indexes on this machine."""
     found = []
     for value in environment.values():
-        for word in (value, *value.split()):
+        for word in value.split() if "://" in value else (value,):
             # An index may have a name: "pypi=file:///srv/simple".
             text = word[word.find("file://") :] if "file://" in word else word
             path = unquote(urlsplit(text).path) if text.startswith("file://") else text

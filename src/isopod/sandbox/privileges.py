@@ -6,13 +6,16 @@ import ctypes
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 
+from isopod.errors import SandboxUnavailable
 from isopod.sandbox import kernel
 from isopod.settings import forget_environment
 
 # How many CPUs there are, and which: what their machine code is compiled for.
 ABOUT_THE_MACHINE = ("/sys/devices/system/cpu", "/proc/cpuinfo", "/proc/meminfo")
+_ENDING_S = 1.0
 _NO_ROOT, _NO_ROOT_LOCKED = 1 << 0, 1 << 1  # linux/securebits.h
 
 
@@ -47,7 +50,17 @@ def wipe_environment() -> None:
         ctypes.memset(address, 0, size)
 
 
-def threads() -> int:
+def check_alone() -> None:
+    """Raises SandboxUnavailable when other threads run, which would stay outside. One that was
+    joined may take a moment to be gone."""
+    end = time.monotonic() + _ENDING_S
+    while (threads := _threads()) != 1:
+        if time.monotonic() > end:
+            raise SandboxUnavailable(f"{threads} threads run already: they would stay outside")
+        time.sleep(0.001)
+
+
+def _threads() -> int:
     # Its links are counted, not listed: to list it takes a right that is given up here.
     return Path("/proc/self/task").stat().st_nlink - 2
 

@@ -85,8 +85,7 @@ class Sandbox:
 def shut_in(folders: Folders, *, features: Features) -> Sandbox:
     """This process, for good. Raises SandboxUnavailable when the kernel refuses what it said it
     offers."""
-    if (threads := privileges.threads()) != 1:
-        raise SandboxUnavailable(f"{threads} threads run already: they would stay outside")
+    privileges.check_alone()
     sandbox = Sandbox(features)
     sandbox.enter(folders, features)
     return sandbox
