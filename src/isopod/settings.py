@@ -161,6 +161,11 @@ class NodeSettings:
         return self.data_dir / "images"
 
     @property
+    def former_dir(self) -> Path:
+        """Which images versions had under engines that ran here before."""
+        return self.data_dir / "former"
+
+    @property
     def logs_dir(self) -> Path:
         return self.data_dir / "logs"
 

@@ -11,6 +11,7 @@ import pytest
 
 from isopod.control.renewing import Renewing
 from isopod.control.runtimes import Catalog
+from isopod.control.sweeping import sweep
 from isopod.errors import DiskFull
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot, plain
@@ -33,9 +34,9 @@ class Renewals:
         self.builds, self.again = tmp_path / "builds", tmp_path / "again"
 
     @contextlib.asynccontextmanager
-    async def open(self):
+    async def open(self, runtime: Digest = NOW):
         async with self._opened() as api:
-            found = Catalog(api.node.settings.data_dir, api.node.catalog._find, lambda _: NOW)
+            found = Catalog(api.node.settings.data_dir, api.node.catalog._find, lambda _: runtime)
             object.__setattr__(api.node, "catalog", found)
             api.new = await api.put(b"new image")
             self.hand_over(taken(api.new, NOW))
@@ -268,5 +269,77 @@ def test_routes_that_cannot_be_written_are_a_failure_of_that_app_alone(renewals,
             assert api.node.renewals.failed == 1
         async with renewals.open() as api:  # state has it: the routes follow at the next start
             assert snapshot_of(api, "a") == taken(api.new, NOW)
+
+    run(main())
+
+
+def test_going_back_to_an_engine_finds_its_images_still_there(renewals, run):
+    async def main():
+        async with renewals.open() as api:
+            old = await api.put(b"old image")
+            await api.deployed(name="a", env=renewals.env(taken(old, BEFORE)))
+            await Renewing(api.node).round()  # the upgrade
+            assert snapshot_of(api, "a") == taken(api.new, NOW)
+            assert renewals.renewed() == ["a"]
+        async with renewals.open(runtime=BEFORE) as api:
+            await Renewing(api.node).round()  # and back
+            assert snapshot_of(api, "a") == taken(old, BEFORE)
+            status = await api.get("/v1/status")
+            assert status["snapshots"] == {"total": 1, "rebuilt": 1, "failed": 0}
+        async with renewals.open() as api:
+            await Renewing(api.node).round()  # and forth
+            assert snapshot_of(api, "a") == taken(api.new, NOW)
+        assert renewals.renewed() == ["a"]  # nothing was built again
+
+    run(main())
+
+
+def test_an_app_that_another_engine_could_not_take_starts_from_its_image_again(renewals, run):
+    async def main():
+        async with renewals.open() as api:
+            old = await api.put(b"old image")
+            await api.deployed(name="a", env=renewals.env(taken(old, BEFORE)))
+            renewals.hand_over(plain("the image did not answer its health request"))
+            await Renewing(api.node).round()
+            shown = await api.get("/v1/apps/a")
+            assert shown["snapshot"]["verdict"] == "plain"
+            assert "did not answer" in shown["snapshot"]["why"]
+        async with renewals.open(runtime=BEFORE) as api:
+            await Renewing(api.node).round()
+            assert snapshot_of(api, "a") == taken(old, BEFORE)
+
+    run(main())
+
+
+def test_a_former_image_that_is_damaged_is_not_taken_back(renewals, run):
+    async def main():
+        async with renewals.open() as api:
+            old = await api.put(b"old image")
+            await api.deployed(name="a", env=renewals.env(taken(old, BEFORE)))
+            await Renewing(api.node).round()
+        async with renewals.open(runtime=BEFORE) as api:
+            api.node.blobs.path(old).chmod(0o600)
+            api.node.blobs.path(old).write_bytes(b"other")
+            renewals.hand_over(taken(api.new, BEFORE))
+            await Renewing(api.node).round()
+            assert snapshot_of(api, "a") == taken(api.new, BEFORE)
+            assert renewals.renewed() == ["a", "a"]
+
+    run(main())
+
+
+def test_former_images_are_not_swept_while_their_version_is_live(renewals, run):
+    async def main():
+        async with renewals.open() as api:
+            old = await api.put(b"old image")
+            await api.deployed(name="a", env=renewals.env(taken(old, BEFORE)))
+            await Renewing(api.node).round()
+            later = api.node.clock() + 100_000
+            object.__setattr__(api.node, "clock", lambda: later)
+            await sweep(api.node)
+            assert api.node.blobs.has(Digest(old)) and api.node.blobs.has(Digest(api.new))
+            await api.http.delete("/v1/apps/a")
+            await sweep(api.node)
+            assert not api.node.blobs.has(Digest(old))
 
     run(main())

@@ -3,7 +3,8 @@
 At the start of control every live version is looked at; later, those that went live with an old
 image, and those whose image a worker could not have. Each new snapshot is one transaction, so a
 kill loses the one that was being made, and the next start goes on. It gives way: no build starts
-while a deploy runs, and a version that was deployed anew meanwhile keeps what it has.
+while a deploy runs, and a version that was deployed anew meanwhile keeps what it has. What a
+version had under another engine is kept: whoever goes back to that one has its images at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import orjson
 
 from isopod.control.apps import log_paths
 from isopod.control.builds import Built
+from isopod.control.former import FormerSnapshots
 from isopod.control.node import Node, route_of, sound
 from isopod.control.renewals import Kind, Ready, is_outdated
 from isopod.errors import BuildFailed, IsopodError
@@ -41,6 +43,7 @@ class Renewing:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._former = FormerSnapshots(node.settings.former_dir)
         self._given_up: set[tuple[str, Digest, Digest]] = set()  # until the next start
         self._said = 0.0
 
@@ -83,10 +86,12 @@ class Renewing:
     async def round(self, doubted: Collection[Digest] = ()) -> None:
         """Renew what is out of date now; `doubted` images are read and hashed first."""
         todo, ready = await asyncio.to_thread(self._look, doubted)
+        todo, back = await self._take_back(todo)
+        progress = self._node.renewals
+        if todo or back:
+            progress.total, progress.done, progress.failed = len(todo) + back, back, 0
         if not todo:
             return
-        progress = self._node.renewals
-        progress.total, progress.done, progress.failed = len(todo), 0, 0
         _log.info("snapshots  %d to be rebuilt; plain boots serve meanwhile", len(todo))
         self._said = time.monotonic()
         while todo:
@@ -112,6 +117,7 @@ class Renewing:
             for some in _chunks(takers):
                 try:
                     await asyncio.shield(self._give(some, snapshot, kind.tenant))
+                    progress.done += len(some)
                 except IsopodError as error:
                     await asyncio.to_thread(self._fail, some, error)
                 self._say(last=not todo and some[-1] is takers[-1])
@@ -141,6 +147,48 @@ class Renewing:
                 if kind.shape in shapes:
                     ready.add(kind, version.snapshot)
         return todo, ready
+
+    async def _take_back(
+        self, todo: list[tuple[Kind, AppVersion]]
+    ) -> tuple[list[tuple[Kind, AppVersion]], int]:
+        """Give every version that had an image under the engine that runs now that one again, also
+        where another engine's was refused. Returns the others of `todo`, and how many got it."""
+        back = await asyncio.to_thread(self._find_former, todo)
+        given: set[tuple[str, int]] = set()
+        for tenant, version, snapshot in back:
+            try:
+                await asyncio.shield(self._give([version], snapshot, tenant))
+            except IsopodError as error:
+                _log.warning("app %r: its former snapshot stays unused: %s", version.app, error)
+            else:
+                given.add((version.app, version.number))
+        if given:
+            _log.info("snapshots  %d taken back from when this engine ran before", len(given))
+        return [one for one in todo if (one[1].app, one[1].number) not in given], len(given)
+
+    def _find_former(
+        self, todo: list[tuple[Kind, AppVersion]]
+    ) -> list[tuple[TenantName, AppVersion, Snapshot]]:
+        node, current = self._node, self._node.renewals.current
+        asked = [(kind.tenant, version) for kind, version in todo]
+        # Plain boot may have been another engine's verdict.
+        asked += [
+            (tenant, version)
+            for tenant, version in node.state.node.live()
+            if version.spec.startup.snapshot and version.snapshot and not version.snapshot.image
+        ]
+        whole: dict[Digest, bool] = {}
+        found = []
+        for tenant, version in asked:
+            runtime = current.get(version.spec.runtime)
+            snapshot = self._former.find(tenant, version, runtime) if runtime else None
+            if snapshot is None:
+                continue
+            if snapshot.image not in whole:
+                whole[snapshot.image] = sound(node, snapshot.image)
+            if whole[snapshot.image]:
+                found.append((tenant, version, snapshot))
+        return found
 
     async def _quiet(self) -> None:
         """Until nobody deploys."""
@@ -187,13 +235,14 @@ class Renewing:
                     for version in versions:
                         app = mine.apps.labelled(version.app)
                         live = app is not None and app.live_version == version.number
+                        if live and _runtime_of(version) != snapshot.runtime:
+                            self._former.keep(tenant, version)
                         if live and mine.versions.set_snapshot(version, snapshot):
                             given.append(replace(version, snapshot=snapshot))
                 node.routes.put(*(route_of(version, tenant) for version in given))
             return given
 
         given = await asyncio.to_thread(publish)
-        node.renewals.done += len(versions)
         if given:
             # One is enough for the image that they share.
             await node.workers.refresh(given[0].app)
@@ -231,6 +280,10 @@ class Renewing:
 def _key(version: AppVersion) -> tuple[str, Digest, Digest]:
     """Changes when a deploy makes another version of the app, or gives it another image."""
     return version.app, version.digest, version.snapshot.image if version.snapshot else Digest("")
+
+
+def _runtime_of(version: AppVersion) -> Digest:
+    return version.snapshot.runtime if version.snapshot else Digest("")
 
 
 def _chunks(versions: Sequence[AppVersion]) -> Iterator[Sequence[AppVersion]]:

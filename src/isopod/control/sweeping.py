@@ -16,6 +16,7 @@ from pathlib import Path
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.trees import TreeCache
+from isopod.control.former import FormerSnapshots
 from isopod.control.node import Node
 from isopod.errors import IsopodError
 from isopod.model.ids import Digest
@@ -56,11 +57,12 @@ async def sweep(node: Node) -> Swept:
 
     def look() -> tuple[Swept, int, list[tuple[Digest, int]]]:
         storage = node.state.node.storage
+        former = FormerSnapshots(node.settings.former_dir)
         versions = storage.forget_old_versions(keep=node.settings.keep_versions)
         storage.forget_unused(before=before)
         # Before the rest is read: what is committed after this makes it worthless.
         revision = node.state.revision()
-        used = storage.blobs_in_use()
+        used = storage.blobs_in_use() | former.images(node.state.node.live())
         old = [one for one in _old_blobs(node, before) if one[0] not in used]
         return Swept(versions=versions), revision, old
 
