@@ -91,6 +91,7 @@ class Instance:
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
         self.image_bytes = 0  # of the image that it was restored from
         self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
+        self.turn_began_ns = 0  # the thread's clock at the first poll of this turn
         self.host_ns = 0  # of its turns, thread time of ours around those: the scheduler's
         self._cpu_origin_ns = 0
         self._last_bytes = 0  # its memory when it was closed
@@ -189,6 +190,8 @@ class Instance:
         linkage = self.linkage
         linkage.current = self
         started = time.thread_time_ns()
+        if not self.turn_began_ns:
+            self.turn_began_ns = started
         try:
             self._poll()
         except IsopodError as error:

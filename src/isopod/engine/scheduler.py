@@ -69,16 +69,17 @@ class Scheduler:
         self._scheduled = False
         if self._closed:
             return  # without ticks a guest could not be stopped, and their timer is gone
-        started, began_ns, before_ns = time.monotonic(), time.thread_time_ns(), self.turns_ns
+        started, before_ns = time.monotonic(), self.turns_ns
         try:
             instance = self._queue.pop()
             if instance is not None:
                 instance.queued = False
                 guest_ns = -instance.cpu_ns
+                instance.turn_began_ns = 0
                 try:
                     self._slice(instance, started)
                 finally:
-                    self._account(instance, began_ns, guest_ns + instance.cpu_ns)
+                    self._account(instance, guest_ns + instance.cpu_ns)
         finally:
             # Host work for the guest is in it too: who floods its log pays for the splitting.
             self._queue.charge((self.turns_ns - before_ns) / 1e9)
@@ -87,8 +88,11 @@ class Scheduler:
                 self._scheduled = True
                 self._loop.call_soon(self._run_one)
 
-    def _account(self, instance: Instance, began_ns: int, guest_ns: int) -> None:
-        turn_ns = time.thread_time_ns() - began_ns
+    def _account(self, instance: Instance, guest_ns: int) -> None:
+        if not instance.turn_began_ns:
+            return  # it was ended before its turn
+        # From its first poll: the 2 us before are not worth another look at the clock.
+        turn_ns = time.thread_time_ns() - instance.turn_began_ns
         instance.host_ns += turn_ns - guest_ns
         self.guest_ns += guest_ns
         self.turns_ns += turn_ns

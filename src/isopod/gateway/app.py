@@ -73,7 +73,7 @@ class Gateway:
         answer = _Answer(send)
         steps = Steps(self._answer(scope, receive, answer))
         try:
-            await steps
+            await steps.run()
         finally:
             self.in_flight -= 1
             # Whatever became of the client: the guest used CPU.

@@ -101,7 +101,7 @@ class Slot:
         steps = Steps(self._boot())
         outcome = "ended"  # by us, until it ends by itself
         try:
-            await steps
+            await steps.run()
             outcome = "ok"
         except IsopodError as error:
             outcome = error.code

@@ -8,23 +8,29 @@ loses detail and no amount. What was held is lost if the process is killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from isopod.errors import IsopodError
 from isopod.metering.spool import Spool, SpoolBatch
 from isopod.model.usage import UsageRecord
 
 _log = logging.getLogger(__name__)
 # Where a request's usage goes.
 Record = Callable[[UsageRecord], None]
-FLUSH_S = 0.25
+FLUSH_S = 0.4
 _MAX_HELD = 20_000  # records; 10 MiB
 _RETRY_S = 1.0
 _HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What a write could not take, beside the batch that is stuck."""
+
+    records: list[UsageRecord]
+    error: Exception | None
 
 
 class Meter:
@@ -37,73 +43,71 @@ class Meter:
         self._flush_s = flush_s
         self._max_held = self._room = max_held
         self._held: list[UsageRecord] = []
-        self._stuck: SpoolBatch | None = None  # could not be written yet
         self._failing = False
-        self._writing: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         # One thread: SQLite waits for the disk, and batches are written in their order.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
+        self._stuck: SpoolBatch | None = None  # the thread's: could not be written yet
+        self._timer: asyncio.TimerHandle | None = None  # until nothing is held or stuck
+        self._writing: asyncio.Future[_Left] | None = None
 
     def record(self, record: UsageRecord) -> None:
         held = self._held
         held.append(record)
-        if self._writing is None:
-            self._writing = self._loop.create_task(self._write_soon())
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._flush_s, self._flush)
         elif len(held) >= self._room:
             self._add_up()
 
     async def close(self) -> None:
         """Write what is held; if that fails, it is lost, and the log says so."""
-        self._closing.set()
         if self._writing is not None:
-            await self._writing
-        if not await self._write():
-            count = sum(record.count for record in self._held)
+            await asyncio.wait((self._writing,))
+        if self._timer is not None:
+            self._timer.cancel()
+        left = await self._loop.run_in_executor(self._thread, self._put, self._held)
+        if left.error is not None:
+            count = sum(record.count for record in left.records)
             count += self._stuck.count if self._stuck is not None else 0
             _log.error("usage of %d invocations and intervals is lost", count)
         await self._loop.run_in_executor(self._thread, self._spool.close)
         self._thread.shutdown(wait=False)
 
-    async def _write_soon(self) -> None:
-        """Until nothing is held."""
-        delay = self._flush_s
-        while not self._closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), delay)
-            delay = self._flush_s if await self._write() else _RETRY_S
-            if not self._held and self._stuck is None:
-                break
-        self._writing = None
-
-    async def _write(self) -> bool:
-        """Whether everything that was held is written."""
-        if self._stuck is not None and not await self._try(self._stuck):
-            return False
-        self._stuck = None
-        if not self._held:
-            return True
+    def _flush(self) -> None:
         taken, self._held = self._held, []
-        self._room = self._max_held
-        # In the thread too: giving records their sequence encodes them.
-        self._stuck = await self._loop.run_in_executor(self._thread, self._spool.batch, taken)
-        if not await self._try(self._stuck):
-            return False
-        self._stuck = None
-        return True
+        self._writing = self._loop.run_in_executor(self._thread, self._put, taken)
+        self._writing.add_done_callback(self._written)
 
-    async def _try(self, batch: SpoolBatch) -> bool:
-        try:
-            await self._loop.run_in_executor(self._thread, self._spool.write, batch)
-        except (IsopodError, OSError) as error:
+    def _written(self, writing: asyncio.Future[_Left]) -> None:
+        left = writing.result()
+        self._writing = None
+        delay = self._flush_s
+        if left.error is None:
+            self._room = self._max_held
+            if self._failing:
+                _log.warning("usage is written again")
+        else:
+            delay = _RETRY_S
+            self._held = [*left.records, *self._held]
             if not self._failing:
-                _log.error("usage cannot be written, and is kept in memory: %s", error)
-            self._failing = True
-            return False
-        if self._failing:
-            _log.warning("usage is written again")
-        self._failing = False
-        return True
+                _log.error("usage cannot be written, and is kept in memory: %s", left.error)
+        self._failing = left.error is not None
+        again = self._failing or self._held
+        self._timer = self._loop.call_later(delay, self._flush) if again else None
+
+    def _put(self, records: list[UsageRecord]) -> _Left:
+        """In the thread, giving records their sequence too: that encodes them."""
+        try:
+            if self._stuck is not None:
+                self._spool.write(self._stuck)
+                self._stuck = None
+            if records:
+                self._stuck, records = self._spool.batch(records), []
+                self._spool.write(self._stuck)
+                self._stuck = None
+        except Exception as error:  # nothing that is wrong here may end the metering
+            return _Left(records, error)
+        return _Left([], None)
 
     def _add_up(self) -> None:
         before = len(self._held)

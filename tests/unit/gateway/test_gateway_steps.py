@@ -22,7 +22,7 @@ def test_only_its_own_steps_are_counted_while_others_run_between_them():
         one, other = Steps(work()), Steps(work())
 
         async def run(steps: Steps) -> None:
-            await steps
+            await steps.run()
 
         began = time.thread_time()
         await asyncio.gather(run(one), run(other))
@@ -44,7 +44,7 @@ def test_the_step_under_way_is_in_it():
     steps = Steps(work())
 
     async def main() -> None:
-        await steps
+        await steps.run()
 
     asyncio.run(main())
     assert 0.005 <= seen[0] / 1e9 <= steps.cpu_ns / 1e9
@@ -73,13 +73,14 @@ def test_errors_cancellation_and_results_pass_through():
 
     async def main() -> None:
         with pytest.raises(ValueError, match="no"):
-            await Steps(failing())
+            await Steps(failing()).run()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
-                await Steps(patient())
-        await Steps(late())
-        unused = Steps(late())
-        unused.close()
+                await Steps(patient()).run()
+        await Steps(late()).run()
+        left = Steps(patient()).run()
+        left.send(None)
+        left.close()
 
     asyncio.run(main())
-    assert caught == ["cancelled", "late"]
+    assert caught == ["cancelled", "late"]  # the one that was left was closed, not cancelled
