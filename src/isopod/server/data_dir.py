@@ -29,6 +29,7 @@ def prepare_data_dir(settings: NodeSettings) -> None:
     try:
         with disk_full_is_clear(str(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(path)
             names = {entry.name for entry in path.iterdir()}
             if names and not names & _OURS:
                 raise DataDirUnusable(
@@ -59,6 +60,16 @@ def prepare_data_dir(settings: NodeSettings) -> None:
             f"cannot use {bad.filename or str(path)!r}: {(bad.strerror or str(bad)).lower()}",
             hint="choose a folder this user may write with --data-dir",
         ) from bad
+
+
+def _check_owner(path: Path) -> None:
+    """Root could write another account's folder; its workers, without capabilities, could not."""
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
+        raise DataDirUnusable(
+            f"{str(path)!r} belongs to user id {owner}, and this process is user id {os.geteuid()}",
+            hint="run the node as the folder's owner, or choose another folder with --data-dir",
+        )
 
 
 def sweep(settings: NodeSettings) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,26 @@ def test_a_folder_of_something_else_is_left_alone(settings):
     with pytest.raises(DataDirUnusable, match="not an isopod data directory"):
         prepare_data_dir(settings)
     assert settings.data_dir.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_of_another_account_is_refused_also_by_root(settings, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    if os.geteuid():
+        theirs = Path("/usr")
+    else:
+        os.chown(theirs, 65534, 65534)
+    with pytest.raises(DataDirUnusable, match="belongs to user id"):
+        prepare_data_dir(NodeSettings(data_dir=theirs, cache_dir=settings.cache_dir))
+
+
+def test_where_routes_were_kept_once_is_tidied(settings):
+    prepare_data_dir(settings)
+    old = settings.data_dir / "routes.db"
+    old.touch()
+    prepare_data_dir(settings)
+    assert not old.exists()
+    assert settings.routes_path.parent.is_dir()
 
 
 def test_a_file_in_place_of_the_folder_is_named(settings):
