@@ -1,5 +1,6 @@
 import json
 from decimal import Decimal, localcontext
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -133,3 +134,18 @@ def test_lines_are_by_app_day_or_hour(by, lines):
 def test_tenants_are_never_in_one_line():
     used = [Used("t", "a", 0, Sums(requests=1)), Used("u", "a", 0, Sums(requests=1))]
     assert [line.tenant for line in bill(used, "day").lines] == ["t", "u"]
+
+
+def test_the_worked_example_of_the_docs_holds():
+    sums = Sums(
+        requests=10**6,
+        cpu_ns=3_000_000 * 10**6,
+        memory_byte_ms=int(1.4 * MIB * 2003) * 10**6,
+        bytes_out=200 * 10**6,
+        wall_100ms=21 * 10**6,
+    )
+    found = cost(sums, 0, PRICES)
+    page = (Path(__file__).parents[3] / "docs" / "billing.md").read_text()
+    for amount, places in [(found.memory, 4), (found.egress, 4), (found.total, 2)]:
+        assert f" {amount:.{places}f} " in page or f"**{amount:.{places}f}**" in page
+    assert f"**{found.wall_clock:.2f}**" in page
