@@ -120,6 +120,10 @@ def test_a_tenant_sees_its_own_usage_and_never_that_another_exists(opened, run):
             assert [line["tenant"] for line in all_of_it["lines"]] == ["acme", "acme", "default"]
             theirs = await api.get(f"/v1/usage?{PERIOD}&tenant=acme")
             assert theirs["lines"] == mine["lines"]
+            gone = await api.http.delete("/v1/tenants/acme")
+            assert gone.status_code == 200, gone.text
+            assert (await api.get(f"/v1/usage?{PERIOD}&tenant=acme"))["lines"] == mine["lines"]
+            assert await api.get(f"/v1/usage?{PERIOD}&tenant=*") == all_of_it
             missing = await api.http.get(f"/v1/usage?{PERIOD}&tenant=nobody")
             assert missing.json()["error"]["code"] == "tenant_not_found"
 

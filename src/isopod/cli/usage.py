@@ -29,7 +29,8 @@ usage = typer.Typer(
 )
 
 Tenant = Annotated[
-    str, typer.Option("--tenant", metavar="T", help="Another tenant; the operator's.")
+    str,
+    typer.Option("--tenant", metavar="T", help="Another tenant, deleted or not; the operator's."),
 ]
 
 
