@@ -330,3 +330,29 @@ def test_a_build_on_this_kernel_lacks_no_part_of_its_sandbox(node: Node) -> None
         assert last["error"]["code"] == "sandbox_unavailable", last
     else:
         assert "result" in last, last
+
+
+WITHOUT_NAMESPACES = """
+import errno, runpy, pyseccomp
+made = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+made.add_rule(pyseccomp.ERRNO(errno.EPERM), "unshare")
+made.load()
+runpy.run_module("isopod.builder", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_where_namespaces_are_refused_a_build_is_made_unless_the_whole_sandbox_is_required(
+    node: Node, required: bool
+) -> None:
+    job = node.job(node.package(FILES), require_sandbox=required)
+    command = [sys.executable, "-c", WITHOUT_NAMESPACES]
+    done = subprocess.run(
+        command, input=json.dumps(job.to_json()), capture_output=True, text=True, check=False
+    )
+    last = json.loads(done.stdout.splitlines()[-1])
+    if not required:
+        assert "result" in last, last
+        return
+    assert last["error"]["code"] == "sandbox_unavailable"
+    assert "user namespace" in last["error"]["details"]["missing"]
