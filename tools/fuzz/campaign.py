@@ -89,7 +89,7 @@ def _child(
     ours, theirs = context.Pipe(duplex=False)
     where = str(folder.parent / "progress")
     process = context.Process(
-        target=_feed, args=(target.name, seed, first, seconds, str(folder), where, theirs)
+        target=_feed, args=(target, seed, first, seconds, str(folder), where, theirs)
     )
     process.start()
     theirs.close()
@@ -129,13 +129,17 @@ def _wait_until_ready(ours: Connection, process: multiprocessing.context.SpawnPr
 
 
 def _feed(
-    name: str, seed: str, first: int, seconds: float, folder: str, where: str, out: Connection
+    target: Target,
+    seed: str,
+    first: int,
+    seconds: float,
+    folder: str,
+    where: str,
+    out: Connection,
 ) -> None:
-    from tools.fuzz.targets import TARGETS
-
     # Ends with whoever started it, however that one ends.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    said = _run_inputs(TARGETS[name], seed, first, seconds, Path(folder), Path(where), out)
+    said = _run_inputs(target, seed, first, seconds, Path(folder), Path(where), out)
     out.send(said)
     out.close()
 

@@ -1,0 +1,42 @@
+"""docs/hostile.md says of every attack what it gets, and names tests that there are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DOCS = (ROOT / "docs" / "hostile.md").read_text()
+# | attack | outcome |, or | attack | outcome | `path::test` |
+ROW = re.compile(r"^\| (?P<tried>.+?) \| (?P<got>.+?) \|(?: `(?P<where>.+?)` \|)?$", re.MULTILINE)
+
+
+def rows() -> dict[str, str]:
+    return {row["tried"]: row["got"] for row in ROW.finditer(DOCS)}
+
+
+def test_every_attack_of_this_run_has_its_row(request):
+    marks = [item.get_closest_marker("attack") for item in request.session.items]
+    known = rows()
+    attacks = {mark.args[0]: mark.args[1] for mark in marks if mark is not None}
+    assert not {tried: got for tried, got in attacks.items() if known.get(tried) != got}
+
+
+def test_every_row_is_an_attack_of_the_suite_or_names_its_test():
+    sources = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    # As Python joins neighbouring texts.
+    joined = re.sub(r'"\s*f?"', "", sources).replace('\\"', '"')
+    for row in ROW.finditer(DOCS):
+        if row["tried"] == "attack" or set(row["tried"]) == {"-"}:
+            continue
+        if row["where"] is None:
+            assert row["tried"] in joined, row["tried"]
+            continue
+        path, _, name = row["where"].partition("::")
+        assert re.search(rf"^def {re.escape(name)}\(", (ROOT / path).read_text(), re.MULTILINE), row
+    assert len(rows()) > 60
+
+
+def test_the_marker_is_for_this_folder():
+    assert pytest.mark.attack
