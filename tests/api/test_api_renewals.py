@@ -278,8 +278,11 @@ def test_going_back_to_an_engine_finds_its_images_still_there(renewals, run):
         async with renewals.open() as api:
             old = await api.put(b"old image")
             await api.deployed(name="a", env=renewals.env(taken(old, BEFORE)))
+            api.node.renewals.current["python"] = NOW
+            assert (await api.get("/v1/apps/a"))["snapshot"]["outdated"] is True
             await Renewing(api.node).round()  # the upgrade
             assert snapshot_of(api, "a") == taken(api.new, NOW)
+            assert (await api.get("/v1/apps/a"))["snapshot"]["outdated"] is False
             assert renewals.renewed() == ["a"]
         async with renewals.open(runtime=BEFORE) as api:
             await Renewing(api.node).round()  # and back

@@ -45,6 +45,8 @@ def fields(found: dict[str, Any]) -> list[tuple[str, object]]:
     else:
         first, *more = lines(snapshot, found["warmup"])
         pairs += [("snapshot", first), *(("", line) for line in more)]
+        if snapshot["outdated"]:
+            pairs.append(("", "of another engine: plain boots serve until the node has a new one"))
     if snapshot is not None and snapshot["image"]:
         shared = "private to this app" if snapshot["private"] else "shared with equal apps"
         pairs.append(

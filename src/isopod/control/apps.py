@@ -9,6 +9,7 @@ from pathlib import Path
 
 from isopod.control.audit import audited, entry
 from isopod.control.node import Node
+from isopod.control.renewals import is_outdated
 from isopod.control.workers import InstanceStatus, WorkerStatus
 from isopod.errors import AppNotFound, DeployInProgress
 from isopod.model.app import AppVersion
@@ -67,6 +68,7 @@ class SnapshotSummary:
     private: bool
     why: str
     findings: list[FindingSummary]
+    outdated: bool  # of another engine: the app boots plainly until there is a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
         limits={**asdict(spec.limits), "max_instances": spec.scaling.max_instances},
         health_path=spec.health.path,
         dependencies=list(live.build.dependencies),
-        snapshot=_snapshot(live.snapshot) if live.snapshot else None,
+        snapshot=_snapshot(live, live.snapshot, node) if live.snapshot else None,
         warmup=[one.text() for one in spec.startup.warmup],
         isolation=spec.isolation.mode,
         starts=start_times(app.label, workers),
@@ -247,7 +249,7 @@ def start_times(label: AppName, workers: list[WorkerStatus]) -> StartTimes:
     return StartTimes(len(took), p50, p99)
 
 
-def _snapshot(taken: Snapshot) -> SnapshotSummary:
+def _snapshot(version: AppVersion, taken: Snapshot, node: Node) -> SnapshotSummary:
     return SnapshotSummary(
         verdict=taken.verdict,
         image=taken.image,
@@ -257,6 +259,7 @@ def _snapshot(taken: Snapshot) -> SnapshotSummary:
         private=taken.private,
         why=taken.why,
         findings=[FindingSummary(one.kind, one.what, one.place) for one in taken.findings],
+        outdated=is_outdated(version, node.renewals.current, ()),
     )
 
 
