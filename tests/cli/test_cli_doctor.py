@@ -7,13 +7,13 @@ def test_a_secret_that_others_may_read_ends_with_status_1_and_says_what_to_do(cl
     folder = tmp_path / "node"
     folder.mkdir(mode=0o700)
     token = folder / "token"
-    token.write_text("secret\n")
+    token.write_text("hush-hush\n")
     token.chmod(0o644)
     done = cli("doctor", "--data-dir", str(folder), "--cache-dir", str(tmp_path / "cache"))
     assert done.returncode == 1 and done.stderr == ""
     assert f"PROBLEM  token: {token} has mode 644: others may use it" in done.stdout
     assert f"-> chmod 600 {token}" in done.stdout
-    assert "secret" not in done.stdout
+    assert "hush-hush" not in done.stdout
 
 
 def test_the_status_is_that_of_the_gravest_finding(cli, tmp_path):
