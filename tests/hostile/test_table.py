@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DOCS = (ROOT / "docs" / "hostile.md").read_text()
@@ -36,7 +34,3 @@ def test_every_row_is_an_attack_of_the_suite_or_names_its_test():
         path, _, name = row["where"].partition("::")
         assert re.search(rf"^def {re.escape(name)}\(", (ROOT / path).read_text(), re.MULTILINE), row
     assert len(rows()) > 60
-
-
-def test_the_marker_is_for_this_folder():
-    assert pytest.mark.attack

@@ -67,10 +67,11 @@ def run(target: Target, *, seconds: float, seed: str, keep: Path, most_findings:
                 begun, done = _PROGRESS.unpack(progress[:])
                 if what == _NO_START:
                     raise RuntimeError(f"{target.name}: {what}")
-                if what:
-                    result.findings.append(what)
-                    result.kept.append(_keep(target, seed, begun - 1, what, keep))
                 first = max(begun, done)
+                if not what:
+                    break
+                result.findings.append(what)
+                result.kept.append(_keep(target, seed, begun - 1, what, keep))
     result.inputs = first
     result.seconds = time.monotonic() - began
     return result
