@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.nodes import folder, messages, text, until, up
 
+from isopod.control.former import FormerSnapshots
 from isopod.model.ids import Digest
 from isopod.state.database import open_state
 from tools.node import Node
@@ -67,6 +68,26 @@ def test_after_an_upgrade_plain_boots_serve_until_the_snapshots_are_back(data_di
     with up(data_dir) as node:  # nothing is left to do
         assert restores(node, "app")
         assert rebuilt(node) == (0, 0, 0)
+
+
+def test_going_back_to_an_engine_takes_its_images_back_and_builds_nothing(data_dir, app):
+    with up(data_dir) as node:
+        node.cli("deploy", str(app), "--name", "app")
+        image = image_of(node, "app")
+        said = text(node, "app")
+    state, former = open_state(data_dir / "state.db"), FormerSnapshots(data_dir / "former")
+    for tenant, version in state.node.live():  # another engine ran meanwhile, and made its own
+        former.keep(tenant, version)
+        other = replace(version.snapshot, runtime=Digest("0" * 64), image=Digest("1" * 64))
+        assert state.of(tenant).versions.set_snapshot(version, other)
+    state.close()
+    with up(data_dir) as node:
+        until("it is back", lambda: rebuilt(node) == (1, 1, 0))
+        assert "1 taken back from when this engine ran before" in node.said
+        assert "to be rebuilt" not in node.said
+        assert image_of(node, "app") == image
+        node.cli("sleep", "app")
+        assert text(node, "app") == said  # restored: it was not imported again
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "deleted"])
