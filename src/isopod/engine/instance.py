@@ -91,8 +91,8 @@ class Instance:
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
         self.image_bytes = 0  # of the image that it was restored from
         self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
-        self.turn_began_ns = 0  # the thread's clock at the first poll of this turn
-        self.host_ns = 0  # of its turns, thread time of ours around those: the scheduler's
+        self.polled_ns = 0  # the same by the wall clock
+        self.host_ns = 0  # of its turns, time of ours around those: the scheduler's
         self._cpu_origin_ns = 0
         self._last_bytes = 0  # its memory when it was closed
         self.result: Any = None  # where the pending host call's i32 result goes
@@ -189,9 +189,8 @@ class Instance:
         """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
         linkage = self.linkage
         linkage.current = self
+        began_ns = time.monotonic_ns()
         started = time.thread_time_ns()
-        if not self.turn_began_ns:
-            self.turn_began_ns = started
         try:
             self._poll()
         except IsopodError as error:
@@ -203,6 +202,7 @@ class Instance:
             self._finish(failed)
         finally:
             self.cpu_ns += time.thread_time_ns() - started
+            self.polled_ns += time.monotonic_ns() - began_ns
             linkage.current = None
 
     def _poll(self) -> None:

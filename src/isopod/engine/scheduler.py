@@ -22,7 +22,7 @@ from isopod.engine.run_queue import RunQueue
 from isopod.engine.ticker import Ticker
 
 # Host calls that are answered at once go on in the same slice, up to this long.
-_SLICE_S = 0.002
+_SLICE_NS = 2_000_000
 
 
 class Scheduler:
@@ -34,10 +34,10 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
-        # CPU of the loop's thread, of all instances that ever ran: in the guests' slices (what
-        # their `cpu_ns` say too), and in turns as a whole.
+        # CPU of all instances that ever ran: in their slices (their `cpu_ns`); and of ours in
+        # their turns beside that.
         self.guest_ns = 0
-        self.turns_ns = 0
+        self.host_ns = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,35 +69,36 @@ class Scheduler:
         self._scheduled = False
         if self._closed:
             return  # without ticks a guest could not be stopped, and their timer is gone
-        started, before_ns = time.monotonic(), self.turns_ns
+        began_ns = time.monotonic_ns()
+        spent_ns = 0
         try:
             instance = self._queue.pop()
             if instance is not None:
                 instance.queued = False
-                guest_ns = -instance.cpu_ns
-                instance.turn_began_ns = 0
+                before = instance.cpu_ns, instance.polled_ns
                 try:
-                    self._slice(instance, started)
+                    self._slice(instance, began_ns)
                 finally:
-                    self._account(instance, guest_ns + instance.cpu_ns)
+                    spent_ns = self._account(instance, began_ns, *before)
         finally:
             # Host work for the guest is in it too: who floods its log pays for the splitting.
-            self._queue.charge((self.turns_ns - before_ns) / 1e9)
+            self._queue.charge(spent_ns / 1e9)
             # Also after an error of ours: the others must go on.
             if self._queue and not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._run_one)
 
-    def _account(self, instance: Instance, guest_ns: int) -> None:
-        if not instance.turn_began_ns:
-            return  # it was ended before its turn
-        # From its first poll: the 2 us before are not worth another look at the clock.
-        turn_ns = time.thread_time_ns() - instance.turn_began_ns
-        instance.host_ns += turn_ns - guest_ns
+    def _account(self, instance: Instance, began_ns: int, cpu_ns: int, polled_ns: int) -> int:
+        """CPU of a turn: of the guest by the thread's clock, of ours by the wall clock, because
+        nothing of ours waits and another look at the thread's clock costs a system call."""
+        guest_ns = instance.cpu_ns - cpu_ns
+        host_ns = time.monotonic_ns() - began_ns - (instance.polled_ns - polled_ns)
+        instance.host_ns += host_ns
         self.guest_ns += guest_ns
-        self.turns_ns += turn_ns
+        self.host_ns += host_ns
+        return guest_ns + host_ns
 
-    def _slice(self, instance: Instance, started: float) -> None:
+    def _slice(self, instance: Instance, began_ns: int) -> None:
         self._ticker.arm()
         try:
             while instance.state is State.READY:
@@ -105,7 +106,7 @@ class Scheduler:
                 frame = instance.take_frame()
                 if frame is not None:
                     instance.on_call(frame)
-                if time.monotonic() - started > _SLICE_S:
+                if time.monotonic_ns() - began_ns > _SLICE_NS:
                     break
         finally:
             self._ticker.disarm()

@@ -83,7 +83,7 @@ class Gateway:
                         request_id=answer.request_id,
                         outcome=answer.outcome,
                         status=answer.status,
-                        host_ns=steps.cpu_ns,
+                        host_ns=steps.spent_ns,
                         bytes_in=_head_bytes_in(scope) + answer.taken_bytes,
                         bytes_out=answer.sent_bytes,
                     )

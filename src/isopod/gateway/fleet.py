@@ -309,9 +309,10 @@ class Fleet:
         record = now - self._recorded_at >= RECORD_LIVE_EVERY_S
         if record:
             self._recorded_at = now
+        now_ns = time.monotonic_ns()
         for pool in self._all():
             for slot in pool.slots:
-                slot.look(now)
+                slot.look(now_ns)
                 if record:
                     slot.record_live()
 

@@ -8,38 +8,40 @@ from __future__ import annotations
 
 
 class HeldMemory:
-    """Times are in seconds of a clock that does not go back. Each moment is given out once."""
+    """Times are in nanoseconds of a clock that does not go back. Each moment is given out once."""
 
     __slots__ = ("_at", "_bytes", "_idle", "_request", "_serving")
 
-    def __init__(self, now: float) -> None:
-        self._at = now
+    def __init__(self, now_ns: int) -> None:
+        self._at = now_ns
         self._bytes = 0
-        self._idle = 0.0  # byte-seconds
-        self._request = 0.0
+        self._idle = 0  # byte-nanoseconds
+        self._request = 0
         self._serving = False
 
-    def look(self, private_bytes: int, now: float) -> None:
-        spent = self._bytes * (now - self._at)
+    def look(self, private_bytes: int, now_ns: int) -> None:
+        spent = self._bytes * (now_ns - self._at)
         if self._serving:
             self._request += spent
         else:
             self._idle += spent
-        self._at = now
+        self._at = now_ns
         self._bytes = max(0, private_bytes)  # a closed guest's may be less than nothing
 
-    def begin(self, now: float) -> None:
+    def begin(self, now_ns: int) -> None:
         """A request has it from now on."""
-        self.look(self._bytes, now)
+        self._idle += self._bytes * (now_ns - self._at)
+        self._at = now_ns
         self._serving = True
 
-    def end(self, private_bytes: int, now: float) -> int:
+    def end(self, private_bytes: int, now_ns: int) -> int:
         """The request is over: its byte-milliseconds."""
-        self.look(private_bytes, now)
-        held, self._request, self._serving = self._request, 0.0, False
-        return int(held * 1e3)
+        held = self._request + self._bytes * (now_ns - self._at)
+        self._request, self._serving, self._at = 0, False, now_ns
+        self._bytes = max(0, private_bytes)
+        return held // 1_000_000
 
     def take_idle(self) -> int:
         """Byte-milliseconds outside of requests, up to the last look, since this was last asked."""
-        held, self._idle = self._idle, 0.0
-        return int(held * 1e3)
+        held, self._idle = self._idle, 0
+        return held // 1_000_000

@@ -48,7 +48,8 @@ class Slot:
         self.said_memory_error = False
         self.closed = False
         self.stopped_by: IsopodError | None = None  # why it was ended while it served
-        self.held = HeldMemory(self.made_at)
+        self.held = HeldMemory(time.monotonic_ns())
+        self._billed_ns = self._billed_host_ns = 0
         self._counted_cpu_ns = 0
         self._meter = meter
         self._log = log
@@ -71,10 +72,6 @@ class Slot:
     @property
     def cpu_ns(self) -> int:
         return 0 if self._guest is None else self._guest.cpu_ns
-
-    @property
-    def host_ns(self) -> int:
-        return 0 if self._guest is None else self._guest.host_ns
 
     def uncounted_cpu_ns(self) -> int:
         """CPU since the last call, for its tenant's quota."""
@@ -111,7 +108,7 @@ class Slot:
             self.boot_s = time.monotonic() - began
             self.starting = False
             self.used_at = time.monotonic()
-            self._record_start(outcome, steps.cpu_ns)
+            self._record_start(outcome, steps.spent_ns)
 
     async def _boot(self) -> None:
         self._guest, self._remove = await self._make(self.route, self._output)
@@ -141,17 +138,27 @@ class Slot:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.look(time.monotonic())
+            self.look(time.monotonic_ns())
             self.record_live()
             self._discard()
             self.end()
 
     # -- what it uses -----------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
+    def take_unbilled(self) -> tuple[int, int]:
+        """CPU of the guest, and ours in its turns, since this was last asked: whoever asks bills
+        it, so that nothing is left between two requests."""
+        if self._guest is None:
+            return 0, 0
+        cpu_ns, host_ns = self._guest.cpu_ns, self._guest.host_ns
+        taken = cpu_ns - self._billed_ns, host_ns - self._billed_host_ns
+        self._billed_ns, self._billed_host_ns = cpu_ns, host_ns
+        return taken
+
+    def look(self, now_ns: int) -> None:
         """Note how much memory it has. Called about every second."""
         if self._guest is not None and not self.starting:
-            self.held.look(self._guest.private_bytes, now)
+            self.held.look(self._guest.private_bytes, now_ns)
 
     def record_live(self) -> None:
         """Meter the memory that it held outside of requests, up to the last look."""
@@ -160,14 +167,15 @@ class Slot:
             self._record("live", memory_byte_ms=held)
 
     def _record_start(self, outcome: str, host_ns: int) -> None:
+        cpu_ns, turns_host_ns = self.take_unbilled()
         self._record(
             "start",
             outcome=outcome,
-            cpu_ns=self.cpu_ns,
-            host_ns=host_ns + self.host_ns,
+            cpu_ns=cpu_ns,
+            host_ns=host_ns + turns_host_ns,
             wall_ns=int(self.boot_s * 1e9),
         )
-        self.look(time.monotonic())
+        self.look(time.monotonic_ns())
 
     def _record(
         self,

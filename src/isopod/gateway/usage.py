@@ -7,7 +7,8 @@ does after its response. What was refused before is nobody's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 
 from isopod.gateway.slot import Slot
 from isopod.model.route import Route
@@ -19,18 +20,23 @@ _UNIT_NS = 100_000_000
 class RequestUse:
     """One request's use of an instance. Made when it has it; `end` before it gives it back."""
 
-    __slots__ = ("_cpu_ns", "_host_ns", "_memory_byte_ms", "_peak", "_slot", "_wall_ns", "cold")
+    __slots__ = (
+        "_began_ns",
+        "_cpu_ns",
+        "_host_ns",
+        "_memory",
+        "_peak",
+        "_slot",
+        "_wall_ns",
+        "cold",
+    )
 
     def __init__(self, slot: Slot, *, cold: bool) -> None:
         self.cold = cold
         self._slot = slot
-        # Until the end: what they were at the beginning.
-        self._cpu_ns = -slot.cpu_ns
-        self._host_ns = -slot.host_ns
-        self._wall_ns = -time.monotonic_ns()
-        self._memory_byte_ms = 0
-        self._peak = 0
-        slot.held.begin(time.monotonic())
+        self._began_ns = time.monotonic_ns()
+        self._cpu_ns = self._host_ns = self._wall_ns = self._peak = self._memory = 0
+        slot.held.begin(self._began_ns)
 
     @property
     def route(self) -> Route:
@@ -39,11 +45,11 @@ class RequestUse:
     def end(self) -> None:
         """Also when its guest was ended: its CPU is counted all the same."""
         slot = self._slot
-        self._cpu_ns += slot.cpu_ns
-        self._host_ns += slot.host_ns
-        self._wall_ns += time.monotonic_ns()
-        self._memory_byte_ms = slot.held.end(slot.guest.private_bytes, time.monotonic())
+        now_ns = time.monotonic_ns()
+        self._wall_ns = now_ns - self._began_ns
+        self._cpu_ns, self._host_ns = slot.take_unbilled()
         self._peak = slot.guest.peak_memory_bytes
+        self._memory = slot.held.end(slot.guest.private_of(self._peak), now_ns)
 
     def record(
         self,
@@ -56,7 +62,7 @@ class RequestUse:
         bytes_out: int,
     ) -> UsageRecord:
         """After `end`. `host_ns`: of the gateway's own steps."""
-        route = self._slot.route
+        route, slot = self._slot.route, self._slot
         host_ns += self._host_ns
         return UsageRecord(
             kind="request",
@@ -64,7 +70,7 @@ class RequestUse:
             tenant=route.tenant,
             app=route.name,
             version=route.version,
-            instance=self._slot.id,
+            instance=slot.id,
             request_id=request_id,
             outcome=outcome,
             status=status,
@@ -74,13 +80,13 @@ class RequestUse:
             wall_ns=self._wall_ns,
             wait_ns=max(0, self._wall_ns - self._cpu_ns - host_ns),
             peak_memory_bytes=self._peak,
-            memory_byte_ms=self._memory_byte_ms,
+            memory_byte_ms=self._memory,
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             wall_100ms=-(-self._wall_ns // _UNIT_NS),
         )
 
 
-def head_bytes(first_line: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
+def head_bytes(first_line: int, headers: Sequence[tuple[bytes, bytes]]) -> int:
     """A head as HTTP/1.1 writes it, whatever the connection speaks. `first_line`: its length."""
-    return first_line + 4 + sum([len(name) + len(value) + 4 for name, value in headers])
+    return first_line + 4 + 4 * len(headers) + sum(map(len, chain.from_iterable(headers)))

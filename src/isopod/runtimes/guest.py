@@ -80,6 +80,9 @@ class Guest(Protocol):
         """About how much memory it costs: what it shares with its image's other instances is not
         counted."""
 
+    def private_of(self, memory_bytes: int) -> int:
+        """What `private_bytes` is when its linear memory is so large."""
+
     @property
     def client_wait_s(self) -> float:
         """Time this request's guest has waited for its client."""

@@ -257,7 +257,7 @@ def test_a_closed_scheduler_runs_nothing(engine, guest):
     asyncio.run(main())
 
 
-def test_every_moment_of_a_turn_is_the_guests_or_ours(engine, guest):
+def test_what_a_turn_takes_is_the_guests_or_ours(engine, guest):
     async def main() -> None:
         async with Scheduler(engine) as scheduler:
             before_ns = time.thread_time_ns()
@@ -268,10 +268,9 @@ def test_every_moment_of_a_turn_is_the_guests_or_ours(engine, guest):
             await until(lambda: hog.cpu_ns > 0.05 * SECOND_NS and told.frames)
             spent_ns = time.thread_time_ns() - before_ns
             guests = (told.instance, hog)
-            assert scheduler.guest_ns == sum(one.cpu_ns for one in guests)
-            assert scheduler.turns_ns - scheduler.guest_ns == sum(one.host_ns for one in guests)
-            assert 0 < told.instance.host_ns < told.instance.cpu_ns + 5_000_000
-            assert scheduler.turns_ns <= spent_ns
+            assert scheduler.guest_ns == sum(one.cpu_ns for one in guests) <= spent_ns
+            assert scheduler.host_ns == sum(one.host_ns for one in guests)
+            assert 0 < told.instance.host_ns < 0.5 * SECOND_NS
             size, used_ns = told.instance.memory_bytes, told.instance.cpu_ns
             told.instance.close()
             hog.close()

@@ -53,6 +53,9 @@ class ScriptedGuest:
     def peak_memory_bytes(self) -> int:
         return self.memory_bytes
 
+    def private_of(self, memory_bytes: int) -> int:
+        return memory_bytes
+
     async def start(self) -> None:
         if self._boots is not None:
             await self._or_closed(self._boots.wait())

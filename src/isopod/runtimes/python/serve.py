@@ -109,8 +109,11 @@ class PythonGuest:
 
     @property
     def private_bytes(self) -> int:
+        return self.private_of(self._instance.memory_bytes)
+
+    def private_of(self, memory_bytes: int) -> int:
         shared = self._instance.image_bytes
-        return self._instance.memory_bytes - shared + (_RESTORED_BYTES if shared else 0)
+        return memory_bytes - shared + (_RESTORED_BYTES if shared else 0)
 
     @property
     def client_wait_s(self) -> float:
