@@ -99,6 +99,9 @@ class Applied:
     refused: tuple[Refused, ...] = ()
 
 
+_Minute = tuple[str, str, int, int]  # a Key's values: as one, each record would make an object
+
+
 @dataclass(slots=True)
 class _Mark:
     """An epoch as far as it was taken."""
@@ -148,7 +151,7 @@ class Ledger:
         now = self._clock()
         records = taken = again = missing = 0
         refused: list[Refused] = []
-        minutes: dict[Key, Sums] = {}
+        minutes: dict[_Minute, Sums] = {}
         marks: dict[str, _Mark] = {}
         with self._lock, translated(self._path), transaction(self._db):
             for batch in batches:
@@ -174,7 +177,7 @@ class Ledger:
                 _sum_up(minutes, (row for _, row in rows))
                 records += len(rows)
                 taken += 1
-            self._roll_up(minutes)
+            self._roll_up({Key(*minute): sums for minute, sums in minutes.items()})
             for mark in marks.values():
                 self._db.execute(
                     "UPDATE epochs SET applied = ?, missing = missing + ?, refused = refused + ?"
@@ -236,18 +239,17 @@ def _bounded(sums: Sums) -> list[int]:
     return [min(MOST, getattr(sums, name)) for name in _SUMS]
 
 
-def _sum_up(minutes: dict[Key, Sums], rows: Iterable[Row]) -> None:
+def _sum_up(minutes: dict[_Minute, Sums], rows: Iterable[Row]) -> None:
     """Add records to the sums of their minutes."""
     for row in rows:
         (kind, at, tenant, app, version, _, _, outcome, _, cold, cpu, host, wall, wait, peak) = row[
             :15
         ]
         memory, bytes_in, bytes_out, wall_100ms, count = row[15:]
-        start = int(at) // MINUTE * MINUTE
-        key = Key(tenant, app, version, start)
-        sums = minutes.get(key)
+        minute = (tenant, app, version, int(at) // MINUTE * MINUTE)
+        sums = minutes.get(minute)
         if sums is None:
-            sums = minutes[key] = Sums()
+            sums = minutes[minute] = Sums()
         if kind == "request":
             sums.requests += count
             sums.wall_ns += wall

@@ -30,10 +30,10 @@ MOST = 2**60
 
 _KINDS = frozenset({"request", "start", "live"})
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_WORD = re.compile(r"[0-9A-Za-z._-]{0,128}")
+_WORDS = re.compile(r"[0-9A-Za-z._-]{0,128}( [0-9A-Za-z._-]{0,128}){2}")
 _OLDEST = 1_700_000_000.0  # before there was an isopod
 _CLOCK_SKEW_S = 3600.0
-_INT = frozenset({int})
+_INT, _STR = frozenset({int}), frozenset({str})
 _COUNT = len(AMOUNTS)
 _row = attrgetter(*FIELDS)
 
@@ -81,15 +81,13 @@ def _wrong(row: Any, known: set[tuple[str, str]], latest: float) -> str:
         return "no such kind"
     if type(at) not in (float, int) or not math.isfinite(at) or not _OLDEST <= at <= latest:
         return "a time that cannot be"
-    texts = (tenant, app, instance, request_id, outcome)
-    for text in texts:
-        if type(text) is not str:
-            return "a number for a text"
+    if set(map(type, (tenant, app, instance, request_id, outcome))) != _STR:
+        return "a number for a text"
     if (tenant, app) not in known:
         if not (_is_tenant(tenant) and _LABEL.fullmatch(app)):
             return "no name of a tenant or app"
         known.add((tenant, app))
-    if not (_WORD.fullmatch(instance) and _WORD.fullmatch(request_id) and _WORD.fullmatch(outcome)):
+    if not _WORDS.fullmatch(f"{instance} {request_id} {outcome}"):
         return "an id that is none"
     if type(cold) is not bool:
         return "neither true nor false"
