@@ -145,6 +145,19 @@ def test_removed_files_count(arena, folders):
 
 
 @attack(
+    "reading 32 MiB in one call, again and again",
+    "1 MiB comes back: the loop is held for milliseconds (100 MiB at once took 130 to 330 ms)",
+)
+def test_a_long_read_comes_back_short(arena, folders, seen):
+    (folders["app"] / "file").write_bytes(bytes(80 * MIB))
+    got, counts = run(arena, folders, "whole")
+    seen(f"longest wait of the neighbour {got.pause_s * 1e3:.0f} ms")
+    assert 0 < counts.pop("pread") <= MIB
+    assert counts == {"read": 80 * MIB, "calls": 80}
+    assert got.pause_s < 1
+
+
+@attack(
     "a million empty files",
     "each counts with 16 KiB: no space left after 512 of 8 MiB (16,384 of 256 MiB)",
 )

@@ -16,12 +16,14 @@ import wasmtime
 
 from isopod.engine import ffi, traps
 from isopod.engine.ffi import raw
-from isopod.errors import EngineError
+from isopod.errors import EngineError, IsopodError
 
 WASI = "wasi_snapshot_preview1"
 
 # Parameters of wasi_snapshot_preview1 (witx): "i" is an i32, "I" an i64; each returns an errno.
 SIGNATURES = {
+    "fd_read": "iiii",
+    "fd_pread": "iiiIi",
     "fd_write": "iiii",
     "fd_pwrite": "iiiIi",
     "fd_allocate": "iII",
@@ -96,47 +98,53 @@ class Relay:
     def __init__(self, context: Any, handle: Any) -> None:
         self._context = context
         self._handle = handle
-        self._known: dict[str, tuple[Any, Any, Any]] = {}
+        self._known: dict[str, Any] = {}
+        self._trap, self._error = ffi.null_trap(), ffi.null_error()
 
     def call(self, name: str, arguments: Sequence[int]) -> int:
         """The errno. Raises the guest's trap: a pointer outside its memory, for example."""
         known = self._known.get(name)
         if known is None:
             known = self._known[name] = self._find(name)
-        function, values, results = known
+        values, results, prepared = known
         for value, kind, number in zip(values, SIGNATURES[name], arguments, strict=True):
             if kind == "I":
                 value.of.i64 = number
             else:
                 value.of.i32 = number
-        trap, error = ffi.null_trap(), ffi.null_error()
-        future = ffi.call_async(
-            self._context,
-            byref(function),
-            values,
-            len(values),
-            results,
-            1,
-            byref(trap),
-            byref(error),
-        )
-        _finish(future)
-        if error:
-            raise traps.from_error(error)
-        if trap:
-            raise traps.from_trap(trap)
+        _finish(ffi.call_async(*prepared))
+        if self._error or self._trap:
+            raise self._fault()
         return int(results[0].of.i32)
 
-    def _find(self, name: str) -> tuple[Any, Any, Any]:
+    def _fault(self) -> IsopodError:
+        # What is prepared points at these two, and one of them is about to be freed.
+        self._known.clear()
+        error, self._error = self._error, ffi.null_error()
+        trap, self._trap = self._trap, ffi.null_trap()
+        return traps.from_error(error) if error else traps.from_trap(trap)
+
+    def _find(self, name: str) -> Any:
+        """The call's arguments and result, and all that the engine is called with."""
         found = ffi.Extern()
         raw.wasmtime_instance_export_get(
             self._context, byref(self._handle), *ffi.text(name), byref(found)
         )
         signature = SIGNATURES[name]
-        values = (ffi.Val * len(signature))()
+        values, results = (ffi.Val * len(signature))(), (ffi.Val * 1)()
         for value, kind in zip(values, signature, strict=True):
             value.kind = ffi.I64 if kind == "I" else ffi.I32
-        return found.of.func, values, (ffi.Val * 1)()
+        prepared = (
+            self._context,
+            byref(found.of.func),
+            values,
+            len(values),
+            results,
+            1,
+            byref(self._trap),
+            byref(self._error),
+        )
+        return list(values), results, prepared
 
 
 def _finish(future: Any) -> None:

@@ -197,6 +197,18 @@ __attribute__((export_name("deep"))) void deep(void) {
   tell();
 }
 
+static char large[32 << 20];
+
+__attribute__((export_name("whole"))) void whole(void) {
+  long got, total = 0, calls = 0;
+  int fd = open("/app/file", O_RDONLY);
+  for (; (got = read(fd, large, sizeof large)) > 0; calls++) total += got;
+  used += snprintf(said + used, sizeof said - used, "read %ld\ncalls %ld\n", total, calls);
+  got = pread(fd, large, sizeof large, 0);
+  used += snprintf(said + used, sizeof said - used, "pread %ld\n", got);
+  tell();
+}
+
 __attribute__((export_name("list"))) void list(void) {
   DIR *folder = opendir("/tmp");
   int seen = 0;
