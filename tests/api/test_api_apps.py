@@ -51,6 +51,32 @@ def test_a_follower_is_sent_each_new_line_and_the_end_of_the_node(opened, run):
     run(main())
 
 
+def test_a_follower_whose_token_is_revoked_or_whose_app_is_deleted_is_sent_no_more(opened, run):
+    from isopod.control.logs import read_log
+    from isopod.control.tokens import find_principal
+
+    async def main():
+        async with opened() as api:
+            acme = await api.tenant("acme")
+            await acme.deployed(name="hello")
+            now = {"at": api.node.clock()}
+            object.__setattr__(api.node, "clock", lambda: now["at"])
+            made = await api.token("acme", "read")
+            operator = api.with_token("right", **{"x-isopod-tenant": "acme"})
+            for end in (f"/v1/tokens/{made['id']}", "/v1/apps/hello"):
+                token = made["token"] if "tokens" in end else (await api.token("acme"))["token"]
+                who = find_principal(token, asked_for=None, address="", node=api.node)
+                lines = await read_log(who, "hello", since=0, limit=1, follow=True, node=api.node)
+                append(api, "one")
+                assert (await anext(lines))["message"] == "one"
+                waiting = asyncio.ensure_future(anext(lines, None))
+                assert (await operator.http.delete(end)).status_code == 200
+                now["at"] += 6
+                assert await waiting is None
+
+    run(main())
+
+
 def test_a_deleted_app_is_gone_with_its_log_and_its_route(opened, run):
     async def main():
         async with opened() as api:

@@ -1,6 +1,8 @@
 """Tenants as the operator manages them: quota, suspension, end; and the audit log of it all."""
 
 import asyncio
+import hashlib
+import os
 
 from isopod.model.tenant import DEFAULT_TENANT, TenantName
 
@@ -87,8 +89,6 @@ def test_a_suspended_tenant_may_look_and_change_nothing(opened, run):
 
 
 def test_a_suspension_that_comes_while_a_deploy_builds_ends_it(opened, run, tmp_path):
-    import os
-
     gate, builds = tmp_path / "gate", tmp_path / "builds"
     os.mkfifo(gate)
 
@@ -177,6 +177,52 @@ def test_more_storage_than_the_quota_is_refused_and_the_old_version_serves_on(op
             response = await acme.http.post("/v1/apps/one/rollback", json={"version": 2})
             assert error(response) == "quota_exceeded"
             assert api.routes.get("one").digest != live["digest"]
+
+    run(main())
+
+
+def test_uploads_that_are_not_deployed_are_bounded_by_the_storage_too(opened, run):
+    async def main():
+        async with opened() as api:
+            acme = await api.tenant("acme", storage_mib=1)
+            for letter in b"abcd":
+                await acme.put(bytes([letter]) * (1 << 20))
+            more = b"e" * (1 << 20)
+            digest = hashlib.sha256(more).hexdigest()
+            response = await acme.http.put(f"/v1/packages/{digest}", content=more)
+            assert (response.status_code, error(response)) == (403, "quota_exceeded")
+            assert not api.node.blobs.has(digest)
+            assert list(api.node.settings.uploads_dir.iterdir()) == []
+            await acme.deployed(b"a" * (1 << 20), name="one")  # in use now
+            await acme.put(more)
+
+    run(main())
+
+
+def test_a_tenants_builds_leave_a_turn_to_others(opened, run, tmp_path):
+    gate, builds = tmp_path / "gate", tmp_path / "builds"
+    os.mkfifo(gate)
+
+    async def main():
+        async with opened(workers=1) as api:
+            acme, globex = await api.tenant("acme"), await api.tenant("globex")
+            env = {"MODE": "gate", "GATE": str(gate), "BUILDS": str(builds)}
+            packages = [await acme.put(b"%d" % number) for number in range(3)]
+            waiting = [
+                asyncio.create_task(
+                    acme.http.post("/v1/deploys", json={"package": p, "name": f"a{n}", "env": env})
+                )
+                for n, p in enumerate(packages)
+            ]
+            while not builds.exists():
+                await asyncio.sleep(0.01)
+            assert (await globex.deployed(name="shop"))["version"] == 1
+            assert len(builds.read_text().splitlines()) == 1  # of acme's three
+            while waiting:
+                await asyncio.to_thread(gate.write_bytes, b"")
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    assert '"result"' in task.result().text.splitlines()[-1]
 
     run(main())
 

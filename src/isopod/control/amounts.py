@@ -10,13 +10,16 @@ from isopod.model.app import AppVersion
 from isopod.model.ids import Digest
 from isopod.model.principal import Principal
 from isopod.model.tenant import Quota
-from isopod.state.handles import Handles, TenantHandles
+from isopod.state.handles import TenantHandles
+from isopod.state.tenants import Tenants
+
+_TRIES = 4  # packages that fail to build take space until they are swept
 
 
-def check_tenant(who: Principal, t: Handles) -> Quota:
+def check_tenant(who: Principal, tenants: Tenants) -> Quota:
     """The quota of a tenant that may change something. TenantNotFound when it was deleted
     meanwhile, TenantSuspended unless the operator asks."""
-    tenant = t.node.tenants.get(who.tenant)
+    tenant = tenants.get(who.tenant)
     if tenant is None:
         raise TenantNotFound(f"there is no tenant {who.tenant!r}")
     if tenant.suspended and not who.operator:
@@ -46,6 +49,25 @@ def check_storage(
         raise QuotaExceeded(
             f"the tenant's apps would need {used} MiB of storage and may have {quota.storage_mib}",
             details={"quota": "storage_mib", "limit": quota.storage_mib, "used": used},
+        )
+
+
+def check_uploads(
+    quota: Quota, sent: Digest, size: int, *, mine: TenantHandles, blobs: BlobStore
+) -> None:
+    """QuotaExceeded when packages that were sent and not deployed would pass some times of what the
+    tenant may store. They are swept after an hour, and then there is room again."""
+    if not quota.storage_mib:
+        return
+    others = mine.packages.unused() - {sent}
+    used_bytes = size + sum(_size(blobs, digest) for digest in others)
+    limit = _TRIES * quota.storage_mib
+    if used_bytes > limit << 20:
+        used = -(-used_bytes >> 20)
+        raise QuotaExceeded(
+            f"packages that were sent and not deployed would take {used} MiB of {limit}",
+            hint="deploy what was sent, or wait for an hour: what nobody deploys is removed",
+            details={"quota": "storage_mib", "limit": limit, "used": used},
         )
 
 

@@ -108,8 +108,13 @@ async def _deploy(
         anew = built is None
         if anew:
             held.enter_context(node.one_build(made_from.twin))
+            if node.builds.must_wait(who.tenant):
+                yield Step("build", "start", "Other builds are before this one")
             job = await asyncio.to_thread(_job, request, mine, node, runtimes)
-            async with aclosing(node.builder.build(job)) as lines:
+            async with (
+                node.builds.turn(who.tenant),
+                aclosing(node.builder.build(job)) as lines,
+            ):
                 async for line in lines:
                     if isinstance(line, Step):
                         yield line
@@ -203,7 +208,7 @@ async def _publish_known(
 def _note_source(who: Principal, app: App, source: str, node: Node) -> None:
     now = node.clock()
     with node.state.transaction() as t:
-        check_tenant(who, t)
+        check_tenant(who, t.node.tenants)
         mine = t.of(who.tenant)
         mine.apps.save(app.name, source=source, now=now)
         mine.audit.add(
@@ -226,7 +231,7 @@ async def _publish(
     def commit() -> tuple[App, AppVersion, int]:
         now = node.clock()
         with node.state.transaction() as t:
-            quota, mine = check_tenant(who, t), t.of(who.tenant)
+            quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
             before = mine.apps.get(name)
             _check_name(before, request, name)
             if before is None:
@@ -278,7 +283,7 @@ async def make_live(
     def commit() -> int:
         now = node.clock()
         with node.state.transaction() as t:
-            quota, mine = check_tenant(who, t), t.of(who.tenant)
+            quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
             before = mine.apps.get(app.name)
             if before is None or before.label != app.label:
                 raise AppNotFound(f"there is no app {app.name!r}")

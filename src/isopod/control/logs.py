@@ -21,6 +21,7 @@ from isopod.model.principal import Principal
 from isopod.state.apps import App
 
 _POLL_S = 0.2
+_ASK_AGAIN_S = 5.0
 _READ_BYTES = 2**20
 
 
@@ -31,11 +32,11 @@ async def read_log(
     first; with `follow`, then each new line as it comes. AppNotFound, before any line."""
     who.need("read")
     app = await find_app(who, name, node=node)
-    return _read(app, since, limit, follow, node)
+    return _read(who, app, since, limit, follow, node)
 
 
 async def _read(
-    app: App, since: float, limit: int, follow: bool, node: Node
+    who: Principal, app: App, since: float, limit: int, follow: bool, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
     older, current = log_paths(node.settings, app.label)
     tail = Tail(current)
@@ -43,12 +44,27 @@ async def _read(
         # The position is taken with the history, so that nothing falls between the two.
         for line in await asyncio.to_thread(_history, older, tail, since, limit):
             yield {**line, "app": app.name}
+        ask_again_at = node.clock() + _ASK_AGAIN_S
         while follow and not node.stopping.is_set():
             for line in tail.more():
                 yield {**line, "app": app.name}
             await asyncio.sleep(_POLL_S)
+            if node.clock() >= ask_again_at:
+                # A reader of yesterday may have no right any more, or the label be another's.
+                if not await asyncio.to_thread(_may_read, who, app, node):
+                    return
+                ask_again_at = node.clock() + _ASK_AGAIN_S
     finally:
         tail.close()
+
+
+def _may_read(who: Principal, app: App, node: Node) -> bool:
+    mine = node.state.of(who.tenant)
+    there = mine.apps.get(app.name)
+    if there is None or there.created_at != app.created_at:
+        return False
+    token = mine.tokens.get(who.token_id)
+    return who.operator or (token is not None and token.serves(node.clock()))
 
 
 def _history(older: Path, tail: Tail, since: float, limit: int) -> list[dict[str, Any]]:

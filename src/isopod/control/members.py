@@ -42,7 +42,7 @@ async def add_member(who: Principal, name: MemberName, *, node: Node) -> MemberS
     def add() -> MemberSummary:
         now = node.clock()
         with node.state.transaction() as t:
-            check_tenant(who, t)
+            check_tenant(who, t.node.tenants)
             mine = t.of(who.tenant)
             if mine.members.get(name) is not None:
                 raise NameTaken(f"there is a member {name!r} already")

@@ -14,6 +14,7 @@ from isopod.blobs.store import BlobStore
 from isopod.control.builds import Builder
 from isopod.control.renewals import Renewals
 from isopod.control.runtimes import Catalog
+from isopod.control.turns import Turns
 from isopod.control.workers import Workers
 from isopod.errors import BlobCorrupt, BlobMissing, DeployInProgress
 from isopod.model.app import AppVersion
@@ -24,6 +25,8 @@ from isopod.routes import RouteWriter
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
 
+_UPLOADS = 4  # of one tenant at once; each may hold 200 MiB of disk
+_WAITING = 200  # of one tenant; each holds a connection
 _WHOLE_FOR_S = 60.0  # a blob that was hashed is not hashed again for so long
 
 
@@ -38,6 +41,8 @@ class Node:
     workers: Workers
     builder: Builder
     catalog: Catalog
+    builds: Turns
+    uploads: Turns
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
@@ -92,6 +97,15 @@ def open_node(settings: NodeSettings) -> Node:
         workers=Workers(settings.run_dir),
         builder=Builder(settings),
         catalog=Catalog(settings.cache_dir),
+        # One more than a tenant may have: somebody else's build always begins.
+        builds=Turns(
+            at_once=settings.workers + 1,
+            per_tenant=settings.workers,
+            waiting=_WAITING,
+            what="builds",
+        ),
+        # Others' uploads may be as slow as they like: only one's own are waited for.
+        uploads=Turns(at_once=2**20, per_tenant=_UPLOADS, waiting=_WAITING, what="uploads"),
     )
 
 

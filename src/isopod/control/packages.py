@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from isopod.control.amounts import check_tenant, check_uploads
 from isopod.control.audit import audited, entry
 from isopod.control.node import Node, sound
 from isopod.errors import PackageCorrupt, PackageTooLarge, disk_full_is_clear
@@ -29,10 +30,14 @@ async def receive_package(
 ) -> int:
     """Keep the package whose sha256 is `digest`; returns its size.
 
-    PackageCorrupt when the bytes are others, PackageTooLarge past the limit, DiskFull; nothing
-    remains then.
+    PackageCorrupt when the bytes are others, PackageTooLarge past the limit, QuotaExceeded when
+    the tenant has sent too much that it then did not deploy, DiskFull; nothing remains then.
     """
     path = node.settings.uploads_dir / secrets.token_hex(8)
+
+    def may_more(size: int) -> None:
+        quota = check_tenant(who, node.state.node.tenants)
+        check_uploads(quota, digest, size, mine=node.state.of(who.tenant), blobs=node.blobs)
 
     def keep() -> None:
         node.blobs.put_file(path)
@@ -44,12 +49,15 @@ async def receive_package(
 
     async with audited(who, "package.put", digest.short, node=node):
         who.need("deploy")
-        try:
-            with disk_full_is_clear(str(node.settings.uploads_dir)):
-                size = await _write(path, digest, chunks)
-            await asyncio.to_thread(keep)
-        finally:
-            path.unlink(missing_ok=True)
+        async with node.uploads.turn(who.tenant):
+            try:
+                await asyncio.to_thread(may_more, 0)
+                with disk_full_is_clear(str(node.settings.uploads_dir)):
+                    size = await _write(path, digest, chunks)
+                await asyncio.to_thread(may_more, size)
+                await asyncio.to_thread(keep)
+            finally:
+                path.unlink(missing_ok=True)
     return size
 
 

@@ -82,7 +82,7 @@ async def create_token(
         expires_at = None if expires_in_s is None else now + expires_in_s
         made = Token(token_id, who.tenant, member, frozenset(scopes), now, expires_at)
         with node.state.transaction() as t:
-            check_tenant(who, t)
+            check_tenant(who, t.node.tenants)
             mine = t.of(who.tenant)
             if mine.members.get(member) is None:
                 raise MemberNotFound(f"there is no member {member!r}")

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.sqlite import insert
 from isopod.model.ids import Digest
 from isopod.model.tenant import TenantName
 from isopod.state.apps import Connect
-from isopod.state.tables import packages
+from isopod.state.tables import apps, packages, versions
 
 
 class Packages:
@@ -21,6 +21,15 @@ class Packages:
         mine = (packages.c.tenant == self._tenant) & (packages.c.digest == digest)
         with self._reading() as db:
             return db.execute(select(packages.c.digest).where(mine)).one_or_none() is not None
+
+    def unused(self) -> set[Digest]:
+        """Those that no version of the tenant is made from."""
+        sent = select(packages.c.digest).where(packages.c.tenant == self._tenant)
+        used = select(versions.c.package).join(apps, apps.c.name == versions.c.app)
+        with self._reading() as db:
+            digests = set(db.execute(sent).scalars())
+            digests -= set(db.execute(used.where(apps.c.tenant == self._tenant)).scalars())
+        return {Digest(digest) for digest in digests}
 
     def add(self, digest: Digest, *, now: float) -> None:
         row = insert(packages).values(tenant=self._tenant, digest=digest, created_at=now)
