@@ -119,6 +119,7 @@ class Node:
                 process
                 for process in self.children()
                 if "isopod.server.worker_process" in process.command
+                and process.parent == self.process.pid  # each has a child that makes files
             ),
             key=lambda process: process.pid,
         )

@@ -109,7 +109,7 @@ def test_a_damaged_page_of_the_database_is_refused_by_name_and_a_backup_heals(de
 
 
 def test_a_damaged_projection_of_the_routes_is_made_again(deployed):
-    (deployed / "routes.db").write_bytes(os.urandom(10_000))
+    (deployed / "routes" / "routes.db").write_bytes(os.urandom(10_000))
     with up(deployed) as node:
         assert text(node, "app") == "hello"
 

@@ -94,6 +94,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         settings.ledger_path,
         settings.spool_path(1),
         settings.worker_tmp(1) / "secret",
+        settings.trees_dir / "tree" / "app.py",
     ):
         secret.parent.mkdir(parents=True, exist_ok=True)
         secret.write_text("a secret")
@@ -164,7 +165,11 @@ def _stub(name: str) -> str:
 
 
 def _worker(node: Node) -> Process:
-    (found,) = [one for one in node.children() if "strict_worker" in one.command]
+    (found,) = [
+        one
+        for one in node.children()
+        if one.parent == node.process.pid and "strict_worker" in one.command
+    ]
     return found
 
 
@@ -192,6 +197,15 @@ def test_every_thread_of_a_serving_worker_is_shut_in(strict):
         assert _every_thread(worker.pid, field) == {value}, field
 
 
+def test_a_worker_whose_maker_of_files_has_ended_is_replaced(strict):
+    worker, ready = _worker(strict), strict.said.count("is ready again")
+    (maker,) = [one for one in strict.children() if one.parent == worker.pid]
+    os.kill(maker.pid, signal.SIGKILL)
+    until("a new worker", lambda: strict.said.count("is ready again") > ready)
+    assert _worker(strict).pid != worker.pid
+    assert text(strict, "busy")
+
+
 def test_control_has_no_privileges_either(strict):
     (control,) = [one for one in strict.children() if "control_process" in one.command]
     assert _every_thread(control.pid, "NoNewPrivs") == {"1"}
@@ -203,8 +217,9 @@ def test_a_worker_under_load_makes_no_call_that_is_not_listed(strict):
     for cache in (strict.data_dir / "trees", strict.data_dir / "images"):
         for entry in cache.iterdir():
             shutil.rmtree(entry)
+    ready = strict.said.count("is ready again")
     os.kill(_worker(strict).pid, signal.SIGKILL)
-    until("a new worker", lambda: "is ready again" in strict.said)
+    until("a new worker", lambda: strict.said.count("is ready again") > ready)
     before = _worker(strict)
     for _ in range(2):
         assert text(strict, "busy", "/files") == "('x?x', ['y', 'z'], 3)"

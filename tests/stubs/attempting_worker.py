@@ -21,6 +21,7 @@ from isopod.gateway.admin import AdminSocket
 from isopod.sandbox.worker import shut_in
 from isopod.server.children import READY_FD, tell_ready
 from isopod.server.handover import Handover
+from isopod.server.maker import start_maker
 from isopod.server.worker_process import Worker, prepare_folders
 from isopod.settings import child_value
 
@@ -80,8 +81,9 @@ folders = prepare_folders(settings, index)
 admin = AdminSocket.bind(settings.admin_path(index))
 memory = os.memfd_create("program")
 os.write(memory, Path("/bin/true").read_bytes())
+files = start_maker(settings, handed.features, others=(ready, admin.fileno()))
 sandbox = shut_in(folders, features=handed.features)
-worker = Worker(settings, index, admin=admin, sandbox=sandbox)
+worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files)
 sandbox.guard()
 
 own = settings.worker_tmp(index)
@@ -103,6 +105,9 @@ attempts: dict[str, Callable[[], object]] = {
     "remove the state": settings.state_path.unlink,
     "change a blob": lambda: blob.open("r+b"),
     "remove a blob": blob.unlink,
+    "make a tree": (settings.trees_dir / "x").mkdir,
+    "make an image": (settings.images_dir / "x").mkdir,
+    "change an app's tree": lambda: (settings.trees_dir / "tree" / "app.py").write_text("x"),
     "change the routes": lambda: settings.routes_path.open("r+b"),
     "make a file in the cache": lambda: (settings.cache_dir / "modules" / "x").write_text("x"),
     "read /etc/shadow": Path("/etc/shadow").read_bytes,

@@ -25,9 +25,7 @@ from granian.constants import Interfaces
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
-from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
-from isopod.blobs.trees import TreeCache
 from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError
@@ -47,6 +45,7 @@ from isopod.sandbox.worker import Folders, Sandbox, shut_in
 from isopod.server.children import READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
+from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
 from isopod.server.watchdog import BEAT_S
 from isopod.settings import NodeSettings, child_value
 
@@ -66,16 +65,26 @@ _GIL_PATIENCE_S = 0.0005
 
 class Worker:
     def __init__(
-        self, settings: NodeSettings, index: int, *, admin: socket.socket, sandbox: Sandbox
+        self,
+        settings: NodeSettings,
+        index: int,
+        *,
+        admin: socket.socket,
+        sandbox: Sandbox,
+        files: Maker,
     ) -> None:
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
         self._known_routes: dict[str, Route | None] = {}  # until the table changes
         blobs = BlobStore(settings.blobs_dir)
-        self.trees = TreeCache(settings.trees_dir, blobs)
-        self.images = ImageCache(
-            settings.images_dir, blobs, limit_bytes=settings.image_cache_mib << 20
+        self.files = files
+        self.trees = ReadTrees(settings.trees_dir, blobs, maker=files)
+        self.images = ReadImages(
+            settings.images_dir,
+            blobs,
+            limit_bytes=settings.image_cache_mib << 20,
+            maker=files,
         )
         self.runtime = PythonRuntime(settings.cache_dir, precise_clocks=settings.precise_clocks)
         self.tmp_root = settings.worker_tmp(index)
@@ -178,6 +187,9 @@ class Worker:
 
     def _beat(self, ready: int) -> None:
         """Tell the supervisor that the loop turns (see server.watchdog)."""
+        if self.files.is_gone():
+            _log.error("the process that makes files has ended: so does this worker")
+            os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(OSError):  # it does not read just now, or died
             os.write(ready, b".")
         asyncio.get_running_loop().call_later(BEAT_S, self._beat, ready)
@@ -319,10 +331,10 @@ def prepare_folders(settings: NodeSettings, index: int) -> Folders:
     return Folders(
         read=(
             *(settings.cache_dir / "modules", settings.cache_dir / "runtimes"),
-            *(settings.blobs_dir, settings.routes_path.parent),
+            *(settings.blobs_dir, settings.trees_dir, settings.images_dir),
+            settings.routes_path.parent,
         ),
-        # Trees and images are made again from their blobs by whoever misses them.
-        change=(settings.trees_dir, settings.images_dir, settings.logs_dir, spool, quota, tmp),
+        change=(settings.logs_dir, spool, quota, tmp),
     )
 
 
@@ -339,8 +351,9 @@ def main(*, kill_unlisted: bool = False) -> None:
     settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
     folders = prepare_folders(settings, index)
     admin = AdminSocket.bind(settings.admin_path(index))
+    files = start_maker(settings, handed.features, others=(listener, ready, admin.fileno()))
     sandbox = shut_in(folders, features=handed.features)
-    worker = Worker(settings, index, admin=admin, sandbox=sandbox)
+    worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files)
     sandbox.guard(kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))
 
