@@ -3,6 +3,7 @@ every kind of link. The errnos are WASI's: 33 too many open files, 37 name too l
 there, 51 no space left, 54 no folder, 63 not permitted, 8 bad descriptor."""
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_rename_races(arena, folders):
 def test_descriptors_run_out_for_the_attacker_alone(arena, folders):
     _, got = run(arena, folders, "descriptors")
     assert got == {"one more": 33, "opened": MAX_OPEN}
+
+
+@attack(
+    "opening files in many instances, to use up the worker's descriptors",
+    "together an eighth of the worker's; beyond that each instance still has 16",
+)
+def test_many_instances_leave_descriptors_for_others(arena, folders):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, limits[1]))
+    try:
+        opened = []
+        for _ in range(6):
+            instance = arena.instance(arena.c("files"), folders=folders)
+            got = arena.attack(instance, [("_initialize", None), ("descriptors", None)])
+            opened.append(int(b"".join(got.frames).split()[-1]))
+        assert opened == [256, 256, 16, 16, 16, 16]
+        arena.close_guests()
+        _, counts = run(arena, folders, "descriptors")
+        assert counts["opened"] == MAX_OPEN  # given back
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @attack(

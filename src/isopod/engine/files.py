@@ -14,6 +14,7 @@ and a sparse file with its whole size.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from isopod.engine.relay import Relay
 # Errors of wasi_snapshot_preview1.
 EINVAL, EIO, EMFILE, ENAMETOOLONG, ENOSPC, ENOTSUP = 28, 29, 33, 37, 51, 58
 MAX_OPEN = 256  # descriptors beside the preopened folders
+ALWAYS_OPEN = 16  # of them, whatever others hold
 MAX_PATH_BYTES = 4096
 # One read or write: a longer one comes back short, and is continued by whoever wants it whole.
 MAX_PASS_BYTES = 1 << 20
@@ -44,6 +46,22 @@ _CHEAP_S = 0.001
 _FULL = 1 << 62
 
 
+class OpenFiles:
+    """What all guests of a process hold open. One tenant's guests must not use up the process's
+    descriptors: beyond a share of those, a guest gets no more than its first few."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def allows(self, guest: int) -> bool:
+        """Whether a guest that holds `guest` descriptors may have one more."""
+        if guest < ALWAYS_OPEN:
+            return True
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Ours for folders double it.
+        return guest < MAX_OPEN and (most < 0 or self.held < most // 8)
+
+
 class Files:
     """One guest's. `memory` and `relay` are asked for when there is a call, that is, late."""
 
@@ -54,6 +72,7 @@ class Files:
         writable: Sequence[Path],
         limit: int | None,
         clock_step_ns: int,
+        all_open: OpenFiles,
         memory: Callable[[], GuestMemory],
         relay: Callable[[], Relay],
     ) -> None:
@@ -65,6 +84,7 @@ class Files:
         self._clock_step_ns = clock_step_ns
         self._memory = memory
         self._relay = relay
+        self._all_open = all_open
         self._open: set[int] = set()
         self._used = 0  # at most
         self._measure_after = 0.0
@@ -76,6 +96,8 @@ class Files:
 
     def close(self) -> None:
         self._folders.close()
+        self._all_open.held -= len(self._open)
+        self._open.clear()
 
     # -- descriptors ------------------------------------------------------------------------
 
@@ -83,14 +105,14 @@ class Files:
         parent, _lookup, path, path_size, oflags, _base, _inheriting, _flags, out = arguments
         if path_size > MAX_PATH_BYTES:
             return ENAMETOOLONG
-        if len(self._open) >= MAX_OPEN:
+        if not self._all_open.allows(len(self._open)):
             return EMFILE
         if oflags & _CREATE and not self._charge(_ENTRY):
             return ENOSPC
         errno = self._relay().call("path_open", arguments)
         if errno == 0:
             fd = self._number(out, 4)
-            self._open.add(fd)
+            self._opened(fd)
             if oflags & _DIRECTORY:
                 self._folders.opened(fd, parent, self._memory().read(path, path_size))
         return errno
@@ -120,19 +142,30 @@ class Files:
     def _fd_close(self, fd: int) -> int:
         errno = self._relay().call("fd_close", (fd,))
         if errno == 0:
-            self._open.discard(fd)
             self._folders.closed(fd)
+            self._closed(fd)
         return errno
 
     def _fd_renumber(self, fd: int, to: int) -> int:
         errno = self._relay().call("fd_renumber", (fd, to))
         if errno == 0 and fd != to:
             self._folders.renumbered(fd, to)
-            self._open.discard(to)
-            if fd in self._open:
-                self._open.remove(fd)
-                self._open.add(to)
+            was_open = fd in self._open
+            self._closed(fd)
+            self._closed(to)
+            if was_open:
+                self._opened(to)
         return errno
+
+    def _opened(self, fd: int) -> None:
+        if fd not in self._open:
+            self._open.add(fd)
+            self._all_open.held += 1
+
+    def _closed(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            self._all_open.held -= 1
 
     # -- growth -----------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ _RANDOM_SLICE = 1 << 20
 # stands still meanwhile.
 _MAX_ALLOC_POLLS = 16
 _PAGE = 65536
+# To give back so much memory takes the kernel too long for the loop: 20 ms for 256 MiB.
+_LARGE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Instance:
             writable=[preopen.host for preopen in spec.preopens if preopen.writable],
             limit=spec.disk_bytes,
             clock_step_ns=spec.clock_step_ns,
+            all_open=linkage.open_files,
             memory=self._known_memory,
             relay=self._get_relay,
         )
@@ -285,7 +288,10 @@ class Instance:
             # Before the store: the reverse aborts the process.
             ffi.delete_future(self._future)
             self._future = None
-        self._store.close()
+        if self._last_bytes - self.image_bytes > _LARGE_BYTES:
+            self.linkage.close_aside(self._store)
+        else:
+            self._store.close()
         self._relay = None
         self.files.close()
         self._stderr.close()

@@ -11,6 +11,7 @@ could not cross the engine) and never trust a pointer.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ import wasmtime
 from isopod.engine import ffi
 from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.ffi import raw
+from isopod.engine.files import OpenFiles
 from isopod.engine.relay import SIGNATURES, WASI, RelayMaker, function_type
 from isopod.errors import EngineError, GuestProtocolError
 
@@ -45,10 +47,16 @@ class Linkage:
             *(self._define_file_call(name) for name in SIGNATURES),
         ]
         self.relays = RelayMaker(engine)
+        self.open_files = OpenFiles()
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="close-store")
         try:
             self.pre = self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             raise EngineError(f"the module's imports cannot be satisfied: {error}") from error
+
+    def close_aside(self, store: wasmtime.Store) -> None:
+        """Close a store that nothing uses any more, in a thread of ours."""
+        self._aside.submit(store.close)
 
     @classmethod
     def load(cls, compiled: Path, settings: EngineSettings) -> Self:
