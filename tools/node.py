@@ -124,9 +124,8 @@ class Node:
             key=lambda process: process.pid,
         )
 
-    def instances(self) -> list[dict[str, Any]]:
-        """The instances of all workers, each with its worker's number and pid, as the workers
-        themselves say on their admin sockets."""
+    def worker_status(self) -> list[dict[str, Any]]:
+        """What the workers themselves say on their admin sockets."""
         found = []
         for path in sorted((self.data_dir / "run").glob("worker-*.sock")):
             with socket.socket(socket.AF_UNIX) as line:
@@ -134,10 +133,16 @@ class Node:
                 line.connect(str(path))
                 line.sendall(b'{"op": "status"}\n')
                 with line.makefile("r") as reader:
-                    answer = json.loads(reader.readline())
-            extra = {"worker": answer["worker"], "pid": answer["pid"]}
-            found += [{**instance, **extra} for instance in answer["instances"]]
+                    found.append(json.loads(reader.readline()))
         return found
+
+    def instances(self) -> list[dict[str, Any]]:
+        """The instances of all workers, each with its worker's number and pid."""
+        return [
+            {**instance, "worker": answer["worker"], "pid": answer["pid"]}
+            for answer in self.worker_status()
+            for instance in answer["instances"]
+        ]
 
     def stop(self) -> None:
         """Ends the node as a service manager would, and raises `Leftovers` if anything of it
