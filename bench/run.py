@@ -12,7 +12,18 @@ from dataclasses import replace
 from rich.console import Console
 from rich.markup import escape
 
-from bench import burst, cli, cold, density, deploy, figures, isolation, memory, warm
+from bench import (
+    burst,
+    cli,
+    cold,
+    density,
+    deploy,
+    figures,
+    hostile_tenants,
+    isolation,
+    memory,
+    warm,
+)
 from bench.figures import Result
 
 BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
@@ -22,6 +33,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "density": density.run,
     "burst": burst.run,
     "isolation": isolation.run,
+    "hostile_tenants": hostile_tenants.run,
     "deploy": deploy.run,
     "cli": cli.run,
 }

@@ -140,27 +140,16 @@ def test_a_tenants_only_instance_follows_its_requests_from_worker_to_worker(node
     with Caller(node.gateway_port, tenant) as slow:
         waiting = threading.Thread(target=slow.call, args=("/sleep?4000",))
         waiting.start()
-        busy = until(
-            "it serves", lambda: [one for one in node.instances() if busy_with(one, tenant)]
-        )
-        other = other_worker(node, tenant, busy[0]["worker"])
-        if other is not None:
-            assert (other.status, other["X-Isopod-Error"]) == (403, "quota_exceeded")
+        until("it serves", lambda: any(busy_with(one, tenant) for one in node.instances()))
+        # The other worker has no instance, and may have none. The kernel chooses who answers.
+        answers = [get(node, tenant) for _ in range(6)]
+        refused = [answer for answer in answers if answer.status != 200]
+        assert {answer["X-Isopod-Error"] for answer in refused} <= {"quota_exceeded"}
         waiting.join()
 
 
 def busy_with(instance, app: str) -> bool:
     return instance["app"] == app and instance["state"] == "busy"
-
-
-def other_worker(node: Node, app: str, busy: int):
-    """An answer of the worker that has no instance of the app; None where the kernel gave none of
-    some connections to it."""
-    for _ in range(20):
-        answer = get(node, app)
-        if answer.status != 200:
-            return answer
-    return None
 
 
 @pytest.mark.parametrize("tenant", [[]], indirect=True)
