@@ -196,18 +196,28 @@ def test_wrong_tokens_of_one_address_lock_no_other_out(opened, run):
     run(main())
 
 
-def test_a_tenants_changes_are_bounded_and_the_operators_are_not(opened, run):
+def test_a_tenants_requests_are_bounded_and_the_operators_are_not(opened, run, monkeypatch):
+    for what, amount in (("CHANGES", 10), ("REQUESTS", 30)):
+        monkeypatch.setattr(f"isopod.api.attempts._{what}_BURST", amount)
+        monkeypatch.setattr(f"isopod.api.attempts._{what}_PER_S", 0.01)
+
     async def main():
         async with opened() as api:
             acme, globex = await api.tenant("acme"), await api.tenant("globex")
 
-            async def change(caller) -> int:
-                return (await caller.http.post("/v1/apps/none/sleep")).status_code
+            async def ask(caller, times: int) -> list[int]:
+                answers = [await caller.http.get("/v1/whoami") for _ in range(times)]
+                assert all(one.headers["retry-after"] for one in answers if one.is_error)
+                return [one.status_code for one in answers]
 
-            assert {await change(acme) for _ in range(110)} == {404, 429}
-            assert (await acme.http.get("/v1/apps")).status_code == 200
-            assert await change(globex) == 404
-            assert {await change(api) for _ in range(110)} == {404}
+            assert (await ask_changes(acme, 12))[-3:] == [404, 429, 429]
+            assert set(await ask(acme, 18)) == {200}
+            assert await ask(acme, 2) == [429, 429]
+            assert await ask(globex, 1) == [200]
+            assert set(await ask_changes(api, 40)) == {404}
+
+    async def ask_changes(caller, times: int) -> list[int]:
+        return [(await caller.http.post("/v1/apps/none/sleep")).status_code for _ in range(times)]
 
     run(main())
 

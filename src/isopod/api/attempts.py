@@ -1,4 +1,4 @@
-"""How many wrong tokens an address may send, and how many changes a tenant may ask for.
+"""How many wrong tokens an address may send, and how much a tenant may ask for.
 
 All in bounded memory, and nothing is written: what an attacker sends must cost less than that.
 """
@@ -15,6 +15,7 @@ from isopod.model.principal import Principal
 
 _WRONG_BURST, _WRONG_PER_S = 20, 1
 _CHANGES_BURST, _CHANGES_PER_S = 100, 10
+_REQUESTS_BURST, _REQUESTS_PER_S = 300, 30
 _KEYS = 10_000  # a hundred bytes each
 
 
@@ -22,7 +23,7 @@ class Attempts:
     """`clock`: monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
-        def buckets(burst: int, per_s: int) -> Buckets:
+        def buckets(burst: float, per_s: float) -> Buckets:
             return Buckets(burst=burst, per_s=per_s, keys=_KEYS, clock=clock)
 
         # By token as well: whoever floods an address (a proxy's, say) with wrong tokens does not
@@ -30,6 +31,7 @@ class Attempts:
         self._by_token = buckets(_WRONG_BURST, _WRONG_PER_S)
         self._by_address = buckets(_WRONG_BURST, _WRONG_PER_S)
         self._changes = buckets(_CHANGES_BURST, _CHANGES_PER_S)
+        self._requests = buckets(_REQUESTS_BURST, _REQUESTS_PER_S)
 
     def check(self, address: str, token_id: str) -> None:
         """TooManyRequests, before the token is looked at."""
@@ -41,9 +43,13 @@ class Attempts:
         self._by_token.take((network, token_id))
         _refuse_for(self._by_address.take(network), "wrong tokens")
 
-    def change(self, who: Principal) -> None:
-        """Each leaves an entry in the audit log: they are bounded. The operator's are not."""
-        if not who.operator:
+    def asked(self, who: Principal, *, changes: bool) -> None:
+        """Each request may ask every worker, and each change leaves an entry in the audit log: both
+        are bounded. The operator's are not."""
+        if who.operator:
+            return
+        _refuse_for(self._requests.take(who.tenant), "requests")
+        if changes:
             _refuse_for(self._changes.take(who.tenant), "changes")
 
 

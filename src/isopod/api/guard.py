@@ -71,8 +71,7 @@ class Guard:
             _check_origin(headers)
             if scope["path"] not in _OPEN_PATHS:
                 who = await self._principal(scope, headers)
-                if scope["method"] not in _READS:
-                    self._attempts.change(who)
+                self._attempts.asked(who, changes=scope["method"] not in _READS)
                 scope["state"]["principal"] = who
         except IsopodError as error:
             await respond(error, request_id)(scope, receive, send_with_id)
