@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import (
+    billed,
     burst,
     cli,
     cold,
@@ -21,7 +22,9 @@ from bench import (
     figures,
     hostile_tenants,
     isolation,
+    ledger,
     memory,
+    metering,
     warm,
 )
 from bench.figures import Result
@@ -34,6 +37,9 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "burst": burst.run,
     "isolation": isolation.run,
     "hostile_tenants": hostile_tenants.run,
+    "metering": metering.run,
+    "ledger": ledger.run,
+    "billed": billed.run,
     "deploy": deploy.run,
     "cli": cli.run,
 }
