@@ -204,6 +204,11 @@ def _mode(value: Any) -> str:
 def _cordon(value: Any) -> str:
     if value not in ("shared", "tenant"):
         raise ValueError('must be "shared" or "tenant"')
+    if value == "tenant":
+        # Better refused than believed: whoever asks for it relies on it.
+        raise ValueError(
+            'can only be "shared" yet: this version has no workers of one tenant alone'
+        )
     return str(value)
 
 

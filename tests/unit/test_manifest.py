@@ -252,3 +252,9 @@ def test_two_values_of_max_instances_are_refused(first, second):
         "keep one of the two"
     )
     assert caught.value.details["key"] == f"{second}.max_instances"
+
+
+def test_a_cordon_that_would_not_be_kept_is_refused():
+    assert parse('[isolation]\ncordon = "shared"').cordon == "shared"
+    with pytest.raises(ManifestInvalid, match="no workers of one tenant alone"):
+        parse('[isolation]\ncordon = "tenant"')
