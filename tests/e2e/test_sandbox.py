@@ -214,7 +214,8 @@ def test_control_has_no_privileges_either(strict):
 
 def test_a_worker_under_load_makes_no_call_that_is_not_listed(strict):
     # A new worker, which extracts trees and assembles images itself.
-    for cache in (strict.data_dir / "trees", strict.data_dir / "images"):
+    trees = strict.data_dir / "trees"
+    for cache in (trees, strict.data_dir / "images"):
         for entry in cache.iterdir():
             shutil.rmtree(entry)
     ready = strict.said.count("is ready again")
@@ -230,6 +231,7 @@ def test_a_worker_under_load_makes_no_call_that_is_not_listed(strict):
         strict.cli("sleep", "busy")
     strict.cli("deploy", str(strict.data_dir.parent / "busy"), "--name", "again")
     text(strict, "again")
+    assert not list(trees.glob(".*")), "a build left something"
     assert _worker(strict).pid == before.pid, strict.said
     assert "SIGSYS" not in strict.said
 

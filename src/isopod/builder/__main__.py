@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -44,25 +45,25 @@ def main() -> int:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_LIKELY_VICTIM)
     # On the trees' disk, and swept with them should nobody be left to remove it.
-    with tempfile.TemporaryDirectory(prefix=".tmp-builder-", dir=_made(job.trees_dir)) as tmp:
-        refused = new_namespaces()
-        parent = os.getpid()
-        if not (pid := os.fork()):
-            os._exit(_build(job, report, Path(tmp), parent=parent, refused=refused))
-        return _watch(pid, job, report)
+    work = Path(tempfile.mkdtemp(prefix=".tmp-builder-", dir=_made(job.trees_dir)))
+    refused = new_namespaces()
+    parent = os.getpid()
+    if not (pid := os.fork()):
+        os._exit(_build(job, report, work, parent=parent, refused=refused))
+    return _watch(pid, job, report, work)
 
 
-def _build(job: BuildJob, report: Report, tmp: Path, *, parent: int, refused: list[str]) -> int:
+def _build(job: BuildJob, report: Report, work: Path, *, parent: int, refused: list[str]) -> int:
     """In the child."""
     _die_with(parent)
-    tempfile.tempdir = str(tmp)
+    tempfile.tempdir = str(work)
     cache = Path(job.cache_dir)
     sandbox = BuilderSandbox(
         Folders(
             read=(cache / "modules", cache / "runtimes"),
             change=(
                 *(Path(_made(folder)) for folder in (job.blobs_dir, job.trees_dir, job.images_dir)),
-                *(_made(cache / "sites"), tmp),
+                *(_made(cache / "sites"), work),
             ),
             fetch=(_made(cache / "uv"),),
         ),
@@ -87,7 +88,13 @@ def _build(job: BuildJob, report: Report, tmp: Path, *, parent: int, refused: li
         failed = bad if isinstance(bad, IsopodError) else SandboxUnavailable(str(bad).lower())
         report.end({"error": failed.to_wire()})
         return 1
-    return run(job, report=report, find_runtime=runtimes.get, before_guests=before_guests)
+    return run(
+        job,
+        work=work,
+        report=report,
+        find_runtime=runtimes.get,
+        before_guests=before_guests,
+    )
 
 
 def _check(sandbox: BuilderSandbox, job: BuildJob) -> None:
@@ -98,7 +105,7 @@ def _check(sandbox: BuilderSandbox, job: BuildJob) -> None:
         )
 
 
-def _watch(pid: int, job: BuildJob, report: Report) -> int:
+def _watch(pid: int, job: BuildJob, report: Report, work: Path) -> int:
     from isopod.builder.job import took_too_long, took_too_much_memory
     from isopod.builder.watch import watch
 
@@ -109,6 +116,7 @@ def _watch(pid: int, job: BuildJob, report: Report) -> int:
         too_much=lambda: took_too_much_memory(job),
         too_long=lambda: took_too_long(job),
     )
+    shutil.rmtree(work, ignore_errors=True)
     if verdict is not None:
         report.end({"error": verdict.to_wire()})
         return 1

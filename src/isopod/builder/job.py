@@ -46,15 +46,17 @@ def took_too_much_memory(job: BuildJob) -> BuildMemoryExceeded:
 def run(
     job: BuildJob,
     *,
+    work: Path,
     report: Report,
     find_runtime: Callable[[str], Runtime],
     before_guests: Callable[[], None],
 ) -> int:
-    """Build, and say how it ended. Returns the process's exit status. `before_guests` is called
-    when nothing more is fetched, and nothing of the app's has run."""
+    """Build, and say how it ended. Returns the process's exit status. `work` is scratch space,
+    gone before the end is told: then nobody waits for this process any more. `before_guests` is
+    called when nothing more is fetched, and nothing of the app's has run."""
     try:
         with _bounded(job.timeout_s):
-            result = _build(job, report, find_runtime, before_guests)
+            result = _build(job, work, report, find_runtime, before_guests)
     except _TimeIsUp:
         return _failed(report, took_too_long(job))
     except MemoryError:
@@ -75,6 +77,7 @@ def run(
 
 def _build(
     job: BuildJob,
+    work: Path,
     report: Report,
     find_runtime: Callable[[str], Runtime],
     before_guests: Callable[[], None],
@@ -89,6 +92,7 @@ def _build(
             blobs=blobs,
             trees=trees,
             images=images,
+            work=work,
             find_runtime=find_runtime,
             before_guests=before_guests,
         ).run()

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +71,7 @@ class Builds:
         blobs: BlobStore,
         trees: TreeCache,
         images: ImageCache,
+        work: Path,
         find_runtime: Callable[[str], Runtime],
         before_guests: Callable[[], None],
     ) -> None:
@@ -80,6 +80,7 @@ class Builds:
         self._blobs = blobs
         self._trees = trees
         self._images = images
+        self._work = work
         self._find_runtime = find_runtime
         self._before_guests = before_guests
         self._cache_dir = Path(job.cache_dir)
@@ -87,11 +88,12 @@ class Builds:
 
     def run(self) -> Built:
         """Do it all. Leaves blobs and trees only; raises what went wrong."""
-        work = Path(tempfile.mkdtemp(prefix="build-"))
         try:
-            return self._again(work) if self._job.only_snapshot else self._run(work)
+            if self._job.only_snapshot:
+                return self._again(self._work)
+            return self._run(self._work)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(self._work, ignore_errors=True)
 
     def _run(self, work: Path) -> Built:
         job = self._job
