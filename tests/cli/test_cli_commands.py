@@ -193,6 +193,15 @@ def test_url_and_token_from_the_environment_find_a_node(node, cli):
         (("app",), 2, ("NAME",)),
         (("rollback", "a", "b"), 2, ("usage",)),
         (("login", "ftp://x", "--token-stdin"), 2, ("usage",)),
+        (("tenants", "set", "acme"), 2, ("usage", "nothing to set")),
+        (("tenants", "create", "acme", "--quota", "cats"), 2, ("usage", "NAME=NUMBER")),
+        (("tenants", "create", "acme", "--quota", "apps=-1"), 2, ("usage", "NAME=NUMBER")),
+        (
+            ("tokens", "create", "--member", "a", "--scope", "read", "--expires", "soon"),
+            2,
+            ("usage", "30d"),
+        ),
+        (("tokens", "revoke", "ip_0123_secret"), 2, ("usage", "the token itself")),
         (("up", "--workers", "0"), 2, ("workers",)),
         (("up", "--data-dir", "/proc/x"), 3, ("data_dir_unusable", "/proc/x")),
     ],
@@ -209,9 +218,15 @@ def test_a_node_that_is_not_there_is_told(cli):
     said(cli("apps", ISOPOD_URL="http://127.0.0.1:1", ISOPOD_TOKEN="x"), 3, "node_unreachable")
 
 
-@pytest.mark.parametrize("command", ["", "up", "deploy", "logs", "login", "runtimes"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "up", "deploy", "logs", "login", "runtimes", "audit", "tenants", "members", "tokens"),
+        *("tenants create", "tenants set", "members add", "tokens create", "tokens revoke"),
+    ],
+)
 def test_help_shows_an_example(cli, command):
-    shown = cli(*filter(None, [command, "--help"]))
+    shown = cli(*command.split(), "--help")
     assert shown.returncode == 0
     assert "isopod " in shown.stdout
 

@@ -80,8 +80,9 @@ def create(
     data_dir: DataDir = None,
 ) -> None:
     """Make a tenant. Its name is never given again."""
+    amounts = _amounts(quota or [])
     with connect(data_dir) as client:
-        made = client.create_tenant(tenant, quota=_amounts(quota or []), cordon=cordon)
+        made = client.create_tenant(tenant, quota=amounts, cordon=cordon)
     _show(made, as_json=as_json)
     if not as_json:
         output.note(
@@ -113,8 +114,9 @@ def set_tenant(
     """Change a tenant's quota or cordon; what is not named stays."""
     if not quota and cordon is None:
         raise UsageError("nothing to set", hint="e.g. --quota requests_per_s=50")
+    amounts = _amounts(quota or [])
     with connect(data_dir) as client:
-        changed = client.change_tenant(tenant, quota=_amounts(quota or []), cordon=cordon)
+        changed = client.change_tenant(tenant, quota=amounts, cordon=cordon)
     _show(changed, as_json=as_json)
 
 

@@ -141,8 +141,9 @@ def create(
     data_dir: DataDir = None,
 ) -> None:
     """Make a token for a member; it is printed this once."""
+    expires_in_s = _expiry(expires)
     with connect(data_dir, tenant) as client:
-        made = client.create_token(member=member, scopes=scope, expires_in_s=_expiry(expires))
+        made = client.create_token(member=member, scopes=scope, expires_in_s=expires_in_s)
     if as_json:
         output.print_json(made)
         return
