@@ -25,17 +25,21 @@ async def collect_usage(node: Node) -> None:
     """Until it is cancelled. What a last batch brought is then in the ledger or in its spool."""
     collecting: _Collecting | None = None
     said = ""
-    while True:
-        try:
-            if collecting is None:
-                collecting = await asyncio.to_thread(_Collecting, node.settings)
-            await asyncio.to_thread(collecting.run)
-            said = ""
-        except Exception as bad:  # nobody above could do anything, and the next try may do better
-            if str(bad) != said:
-                _log.error("usage stays in the spools: %s", bad)
-            said = str(bad)
-        await asyncio.sleep(EVERY_S)
+    try:
+        while True:
+            try:
+                if collecting is None:
+                    collecting = await asyncio.to_thread(_Collecting, node.settings)
+                await asyncio.to_thread(collecting.run)
+                said = ""
+            except Exception as bad:  # nobody above could act, and the next try may do better
+                if str(bad) != said:
+                    _log.error("usage stays in the spools: %s", bad)
+                said = str(bad)
+            await asyncio.sleep(EVERY_S)
+    finally:
+        if collecting is not None:
+            collecting.close()
 
 
 class _Collecting:
@@ -51,3 +55,7 @@ class _Collecting:
         end = time.monotonic() + _PRUNE_FOR_S
         while self._ledger.prune() and time.monotonic() < end:
             pass
+
+    def close(self) -> None:
+        """After the batch under way."""
+        self._ledger.close()

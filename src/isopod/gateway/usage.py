@@ -7,8 +7,7 @@ does after its response. What was refused before is nobody's.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable
 
 from isopod.gateway.slot import Slot
 from isopod.model.route import Route
@@ -87,6 +86,9 @@ class RequestUse:
         )
 
 
-def head_bytes(first_line: int, headers: Sequence[tuple[bytes, bytes]]) -> int:
+def head_bytes(first_line: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
     """A head as HTTP/1.1 writes it, whatever the connection speaks. `first_line`: its length."""
-    return first_line + 4 + 4 * len(headers) + sum(map(len, chain.from_iterable(headers)))
+    size = first_line + 4
+    for name, value in headers:  # faster than a sum of a generator
+        size += len(name) + len(value) + 4
+    return size
