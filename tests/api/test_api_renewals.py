@@ -109,6 +109,31 @@ def test_an_image_without_values_is_shared_by_apps_with_other_values(renewals, r
     run(main())
 
 
+def test_a_tenant_that_always_deploys_keeps_no_other_from_its_snapshots(renewals, run, monkeypatch):
+    monkeypatch.setattr("isopod.control.renewing._WAIT_AT_MOST_S", 0.1)
+
+    async def main():
+        async with renewals.open() as api:
+            await api.deployed(name="a", env=renewals.env(None))
+            with api.node.one_deploy("acme shop", "it never ends"):
+                await Renewing(api.node).round()
+            assert snapshot_of(api, "a") == taken(api.new, NOW)
+
+    run(main())
+
+
+def test_no_image_is_shared_between_tenants(renewals, run):
+    async def main():
+        async with renewals.open() as api:
+            acme, globex = await api.tenant("acme"), await api.tenant("globex")
+            for caller in (acme, globex):
+                await caller.deployed(name="shop", env=renewals.env(None))
+            await Renewing(api.node).round()
+            assert renewals.renewed() == ["shop", "shop--globex"]
+
+    run(main())
+
+
 def test_a_private_image_is_taken_once_per_value(renewals, run):
     async def main():
         async with renewals.open() as api:

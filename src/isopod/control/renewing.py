@@ -3,8 +3,9 @@
 At the start of control every live version is looked at; later, those that went live with an old
 image, and those whose image a worker could not have. Each new snapshot is one transaction, so a
 kill loses the one that was being made, and the next start goes on. It gives way: no build starts
-while a deploy runs, and a version that was deployed anew meanwhile keeps what it has. What a
-version had under another engine is kept: whoever goes back to that one has its images at once.
+while a deploy runs (for a minute at most), and a version that was deployed anew meanwhile keeps
+what it has. What a version had under another engine is kept: whoever goes back to that one has its
+images at once.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from isopod.model.tenant import TenantName
 _log = logging.getLogger("isopod.snapshots")
 _ASK_WORKERS_S = 3.0
 _QUIET_S = 0.2  # between two looks at whether a deploy runs
+_WAIT_AT_MOST_S = 60.0  # for deploys, before each snapshot
 _SAY_EVERY_S = 10.0
 _AT_ONCE = 200  # apps that get one image in one transaction: a deploy waits for its end
 
@@ -191,8 +193,10 @@ class Renewing:
         return found
 
     async def _quiet(self) -> None:
-        """Until nobody deploys."""
-        while self._node.deploying:  # noqa: ASYNC110  a poll is enough here
+        """Until nobody deploys, or for a while: a tenant that always deploys must not keep the
+        others' apps from having snapshots."""
+        end = time.monotonic() + _WAIT_AT_MOST_S
+        while self._node.deploying and time.monotonic() < end:  # noqa: ASYNC110  a poll will do
             await asyncio.sleep(_QUIET_S)
 
     def _serves(self, version: AppVersion, tenant: TenantName) -> bool:
