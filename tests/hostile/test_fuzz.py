@@ -8,7 +8,7 @@ from tools.fuzz.__main__ import main
 from tools.fuzz.targets import TARGETS
 
 attack = pytest.mark.attack
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 @pytest.mark.parametrize("name", TARGETS)
