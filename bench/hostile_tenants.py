@@ -25,11 +25,11 @@ from tools.node import ROOT, Node
 
 HOSTILE = 20
 KINDS = ("cpu", "memory", "logs", "requests", "body", "connections")
-PHASE_S = 8.0
+PHASE_S = 20.0
 SETTLE_S = 5.0
-PACE_S = 0.05  # between two requests of a connection
+PACE_S = 0.2  # between two requests of a connection; in all well below a twentieth of the node
 CONNECTIONS = 4
-ROUNDS = 1
+ROUNDS = 2
 # A request that ends by its deadline is followed by the next.
 _MANIFEST = "[limits]\ndeadline_ms = 5000\n"
 _LONGEST_S = 30

@@ -173,7 +173,7 @@ def test_a_tenant_that_computes_with_all_its_instances_starves_nobody(node, limi
         until("they compute", lambda: sum(busy_with(i, tenant) for i in node.instances()) >= 6)
         answers = [get(node, limited) for _ in range(30)]
         assert {answer.status for answer in answers} == {200}
-        assert sorted(answer.ms for answer in answers)[15] < 500
+        assert sorted(answer.ms for answer in answers)[15] < 2000
         for thread in threads:
             thread.join()
 

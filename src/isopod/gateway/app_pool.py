@@ -138,6 +138,7 @@ class AppPool:
             starting=len(self.starting),
             live=len(self.starting) + len(self.busy) + len(self.idle),
             runnable=sum(not slot.waiting for slot in self.busy),
+            computed_s=max((slot.request_cpu_ns for slot in self.busy), default=0) / 1e9,
             max_instances=self.route.spec.scaling.max_instances,
         )
         if should_start(view):

@@ -51,6 +51,7 @@ class Slot:
         self.held = HeldMemory(time.monotonic_ns())
         self._billed_ns = self._billed_host_ns = 0
         self._counted_cpu_ns = 0
+        self._began_cpu_ns = 0
         self._meter = meter
         self._log = log
         self._splitters: dict[Stream, LineSplitter] = {}
@@ -72,6 +73,11 @@ class Slot:
     @property
     def cpu_ns(self) -> int:
         return 0 if self._guest is None else self._guest.cpu_ns
+
+    @property
+    def request_cpu_ns(self) -> int:
+        """Since its request began."""
+        return self.cpu_ns - self._began_cpu_ns
 
     def uncounted_cpu_ns(self) -> int:
         """CPU since the last call, for its tenant's quota."""
@@ -120,6 +126,7 @@ class Slot:
     def begin(self, request_id: str) -> None:
         self.request_id = request_id
         self.said_memory_error = False
+        self._began_cpu_ns = self.cpu_ns
         self.requests += 1
 
     def end(self) -> None:
