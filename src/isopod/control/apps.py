@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from isopod.control.audit import audited, entry
 from isopod.control.node import Node
 from isopod.control.renewals import is_outdated
 from isopod.control.workers import InstanceStatus, WorkerStatus
-from isopod.errors import AppNotFound, DeployInProgress
+from isopod.errors import AppNotFound, DeployInProgress, DiskFull
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
 from isopod.model.principal import Principal
@@ -204,7 +205,9 @@ async def sleep_app(who: Principal, name: AppName, *, node: Node) -> int:
         who.need("deploy")
         app = await find_app(who, name, node=node)
         done = entry(who, "app.sleep", name, node.clock())
-        await asyncio.to_thread(node.state.of(who.tenant).audit.add, done)
+        # State does not change, and it gives room back: a full disk is no reason against it.
+        with suppress(DiskFull):
+            await asyncio.to_thread(node.state.of(who.tenant).audit.add, done)
     return await node.workers.sleep(app.label)
 
 
