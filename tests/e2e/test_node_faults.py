@@ -80,10 +80,16 @@ def test_a_killed_worker_loses_its_own_requests_alone_and_is_started_again(data_
 
         def slow() -> str:
             try:
-                return get(node, "kitchen", "/sleep?1.5").text
+                return get(node, "kitchen", "/sleep?4").text
             except (ConnectionError, OSError):
                 return "cut"
 
+        def both_serve() -> bool:
+            list(pool.map(lambda _: get(node, "kitchen"), range(32)))
+            return len({one["pid"] for one in node.instances()}) == 2
+
+        # Whoever is free accepts: a first burst may all go to one.
+        until("both workers serve it", both_serve)
         sleeping = [pool.submit(slow) for _ in range(12)]
         until("both workers at work", lambda: len(busy(node)) == 2 and sum(busy(node).values()) > 9)
         victim = min(before)
