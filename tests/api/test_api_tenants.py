@@ -14,11 +14,11 @@ def error(response) -> str:
 def test_tenants_are_made_listed_changed_and_the_workers_told(opened, run):
     async def main():
         async with opened() as api:
-            body = {"name": "acme", "quota": {"requests_per_s": 50}, "cordon": "tenant"}
+            body = {"name": "acme", "quota": {"requests_per_s": 50}, "cordon": "shared"}
             made = (await api.http.post("/v1/tenants", json=body)).json()
-            assert (made["quota"]["requests_per_s"], made["cordon"]) == (50, "tenant")
+            assert (made["quota"]["requests_per_s"], made["cordon"]) == (50, "shared")
             told = api.routes.tenants()[TenantName("acme")]
-            assert (told.quota.requests_per_s, told.cordon) == (50, "tenant")
+            assert (told.quota.requests_per_s, told.cordon) == (50, "shared")
             change = {"quota": {"apps": 3}}
             await api.http.patch("/v1/tenants/acme", json=change)
             told = api.routes.tenants()[TenantName("acme")]
@@ -46,6 +46,7 @@ def test_wrong_tenants_are_told_what_is_wrong(opened, run):
                 ({"name": "b", "quota": {"apps": -1}}, 400, "usage"),
                 ({"name": "b", "quota": {"apps": "many"}}, 400, "usage"),
                 ({"name": "b", "cordon": "moat"}, 400, "usage"),
+                ({"name": "b", "cordon": "tenant"}, 400, "usage"),
                 ({}, 400, "usage"),
             ):
                 response = await api.http.post("/v1/tenants", json=body)
@@ -58,6 +59,10 @@ def test_wrong_tenants_are_told_what_is_wrong(opened, run):
                 body = {"suspended": True} if method == "PATCH" else None
                 response = await api.http.request(method, path, json=body)
                 assert (response.status_code, error(response)) == (404, "tenant_not_found")
+            response = await api.http.patch("/v1/tenants/acme", json={"cordon": "tenant"})
+            assert error(response) == "usage"  # nothing would keep it
+            assert "no workers of one tenant alone" in response.text
+            assert (await api.get("/v1/tenants/acme"))["cordon"] == "shared"
             response = await api.http.delete("/v1/tenants/default")
             assert error(response) == "usage"
 

@@ -201,6 +201,10 @@ def test_url_and_token_from_the_environment_find_a_node(node, cli):
             2,
             ("usage", "30d"),
         ),
+        (("tenants", "--json", "frob"), 2, ("usage", "frob")),
+        (("usage", "--tenant", "bb", "key"), 2, ("usage", "--tenant", "'key'", "no such option")),
+        (("usage", "--csv", "statement", "--month", "2026-11"), 2, ("usage", "--csv")),
+        (("usage", "--app", "a", "verify", "f", "--key", "k"), 2, ("usage", "--app", "'verify'")),
         (("tokens", "revoke", "ip_0123_secret"), 2, ("usage", "the token itself")),
         (("up", "--workers", "0"), 2, ("workers",)),
         (("up", "--data-dir", "/proc/x"), 3, ("data_dir_unusable", "/proc/x")),
@@ -212,6 +216,52 @@ def test_each_mistake_is_told_with_its_code_and_exit_status(cli, args, status, t
     assert result.stdout == ""
     assert "Traceback" not in shown
     assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("group", "command"),
+    [
+        ("members", ("remove", "alice")),
+        ("members", ("add", "alice")),
+        ("members", ("list",)),
+        ("tokens", ("list",)),
+        ("tokens", ("create", "--member", "a", "--scope", "read")),
+        ("tokens", ("revoke", "0123456789abcdef")),
+        ("tenants", ("list",)),
+        ("tenants", ("show", "acme")),
+        ("tenants", ("create", "acme")),
+        ("tenants", ("delete", "acme", "--yes")),
+        ("runtimes", ("prepare", "python")),
+        ("usage", ("key",)),
+        ("usage", ("statement", "--month", "2026-11")),
+    ],
+)
+def test_a_node_named_before_a_subcommand_is_the_one_that_is_asked(cli, tmp_path, group, command):
+    named, other = str(tmp_path / "named"), str(tmp_path / "other")
+    done = cli(group, "--data-dir", named, *command, ISOPOD_DATA_DIR=other)
+    said(done, 3, "node_not_running", named)
+
+
+def test_a_tenant_named_before_a_subcommand_is_the_one_that_changes(node):
+    for tenant in ("aa", "bb"):
+        assert node.cli("tenants", "create", tenant).returncode == 0
+        for name in ("alice", "bob"):
+            assert node.cli("members", "--tenant", tenant, "add", name).returncode == 0
+    assert node.cli("members", "--tenant", "bb", "remove", "alice").returncode == 0
+    # What stands later wins, as it does for an option that is given twice.
+    assert node.cli("members", "--tenant", "aa", "remove", "bob", "--tenant", "bb").returncode == 0
+    made = node.cli(
+        "tokens", "--json", "--tenant", "aa", "create", "--member=alice", "--scope=read"
+    )
+    token = json.loads(made.stdout)["id"]
+    assert node.cli("tokens", "--tenant", "bb", "revoke", token).returncode == 2
+
+    def listed(noun: str, tenant: str) -> list[dict]:
+        return json.loads(node.cli(noun, "--json", "--tenant", tenant, "list").stdout)
+
+    assert [one["name"] for one in listed("members", "aa")] == ["alice", "bob"]
+    assert listed("members", "bb") == listed("members", "default") == []
+    assert [one["revoked_at"] for one in listed("tokens", "aa")] == [None]
 
 
 def test_a_node_that_is_not_there_is_told(cli):

@@ -145,6 +145,9 @@ def test_a_statement_of_a_month_that_goes_on_says_so(used):
     done = used.cli("usage", "statement", "--month", f"{now:%Y-%m}")
     assert done.returncode == 0 and "is not over" in done.stderr
     assert json.loads(done.stdout)["statement"]["period"]["over"] is False
+    done = used.cli("usage", "--json", "statement", "--month", f"{now:%Y-%m}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["statement"]["period"]["over"] is False
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])

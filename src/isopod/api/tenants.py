@@ -37,7 +37,9 @@ class ChangeBody(BaseModel):
     """What is not named stays as it is."""
 
     quota: dict[str, int] = Field(default_factory=dict, description="0: no bound but the node's")
-    cordon: Cordon | None = Field(None, description="tenant: worker processes of its own")
+    cordon: Cordon | None = Field(
+        None, description='"tenant" is refused: no workers of one tenant alone yet'
+    )
     suspended: bool | None = Field(None, description="its apps answer 403, its tokens only read")
 
     def change(self) -> TenantChange:

@@ -1,6 +1,7 @@
 """`isopod`: the entry, and the one place that turns errors into messages and exit statuses.
 
-0 done; 1 the app's fault; 2 the caller's; 3 the node's; 130 stopped by Ctrl-C.
+0 done; 1 the app's fault, or a check that did not pass (`doctor`, `usage verify`); 2 the caller's;
+3 the node's; 130 stopped by Ctrl-C.
 Every import of weight happens inside the command that needs it, so that each starts quickly.
 """
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from isopod.errors import UsageError
 from isopod.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -22,6 +23,30 @@ InTenant = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The app's name.")]
+
+
+def subcommand_follows(context: typer.Context) -> bool:
+    """For the callback of a group: whether a subcommand does the work. What was given before its
+    name counts for it as if it stood after; UsageError where it has no such option, since a
+    `--tenant` that is dropped would let it act for another tenant."""
+    name = context.invoked_subcommand
+    if name is None:
+        return False
+    group: Any = context.command
+    takes = {parameter.name for parameter in group.get_command(context, name).params}
+    given = {}
+    for parameter in group.params:
+        source = context.get_parameter_source(parameter.name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if parameter.name not in takes:
+            raise UsageError(
+                f"{parameter.opts[0]} stands before {name!r}, which has no such option",
+                hint=f"see `{context.command_path} {name} --help`",
+            )
+        given[parameter.name] = context.params[parameter.name]
+    context.default_map = {**(context.default_map or {}), name: given}
+    return True
 
 
 def connect(data_dir: Path | None, tenant: str | None = None) -> Client:

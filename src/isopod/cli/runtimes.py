@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from isopod.cli import output
-from isopod.cli.options import AsJson, DataDir, connect
+from isopod.cli.options import AsJson, DataDir, connect, subcommand_follows
 
 _group = typer.Typer(no_args_is_help=False, invoke_without_command=True)
 
@@ -23,7 +23,7 @@ def register(cli: typer.Typer) -> None:
 
 @_group.callback()
 def runtimes(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    if context.invoked_subcommand is not None:
+    if subcommand_follows(context):
         return
     with connect(data_dir) as client:
         found = client.runtimes()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from isopod.cli import output
-from isopod.cli.options import AsJson, DataDir, connect
+from isopod.cli.options import AsJson, DataDir, connect, subcommand_follows
 from isopod.errors import UsageError
 
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
@@ -18,7 +18,7 @@ QuotaOption = Annotated[
 ]
 CordonOption = Annotated[
     Literal["shared", "tenant"] | None,
-    typer.Option("--cordon", help="tenant: worker processes of its own."),
+    typer.Option("--cordon", help="shared; workers of its own (tenant) are refused yet."),
 ]
 
 _group = typer.Typer(
@@ -35,13 +35,13 @@ def register(cli: typer.Typer) -> None:
         help="List the tenants of the node, or make, change and end one. For its operator.",
         epilog="Examples:\n\nisopod tenants --json\n\n"
         "isopod tenants create acme --quota requests_per_s=50 --quota memory_mib=2048\n\n"
-        "isopod tenants set acme --quota apps=20 --cordon tenant\n\nisopod tenants suspend acme",
+        "isopod tenants set acme --quota apps=20\n\nisopod tenants suspend acme",
     )
 
 
 @_group.callback()
 def tenants(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    if context.invoked_subcommand is None:
+    if not subcommand_follows(context):
         list_tenants(as_json=as_json, data_dir=data_dir)
 
 
@@ -101,7 +101,7 @@ def show(tenant: Tenant, as_json: AsJson = False, data_dir: DataDir = None) -> N
 @_group.command(
     "set",
     epilog="Examples:\n\nisopod tenants set acme --quota requests_per_s=50\n\n"
-    "isopod tenants set acme --quota apps=0 --cordon tenant",
+    "isopod tenants set acme --quota apps=0 --quota memory_mib=4096",
 )
 def set_tenant(
     tenant: Tenant,

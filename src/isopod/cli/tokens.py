@@ -8,7 +8,7 @@ import typer
 
 from isopod.cli import output
 from isopod.cli.logs import span_s
-from isopod.cli.options import AsJson, DataDir, InTenant, connect
+from isopod.cli.options import AsJson, DataDir, InTenant, connect, subcommand_follows
 from isopod.errors import UsageError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -41,7 +41,7 @@ def members(
     tenant: InTenant = None,
     data_dir: DataDir = None,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if not subcommand_follows(context):
         list_members(as_json=as_json, tenant=tenant, data_dir=data_dir)
 
 
@@ -94,7 +94,7 @@ def tokens(
     tenant: InTenant = None,
     data_dir: DataDir = None,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if not subcommand_follows(context):
         list_tokens(as_json=as_json, tenant=tenant, data_dir=data_dir)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from isopod.cli import output
-from isopod.cli.options import AsJson, DataDir, connect
+from isopod.cli.options import AsJson, DataDir, connect, subcommand_follows
 from isopod.errors import StatementInvalid, UsageError
 
 By = Literal["app", "day", "hour"]
@@ -62,7 +62,7 @@ def bill(
     data_dir: DataDir = None,
 ) -> None:
     """What apps used and cost, beside what the same traffic costs billed by wall-clock time."""
-    if context.invoked_subcommand:
+    if subcommand_follows(context):
         return
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
@@ -83,13 +83,14 @@ def bill(
 def statement(
     month: Annotated[str, typer.Option("--month", metavar="MONTH", help="2026-11, in UTC.")],
     tenant: Tenant = "",
+    as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Print a month's usage, signed with the node's key (Ed25519), as JSON."""
     with connect(data_dir) as client:
         found = client.usage_statement(tenant=tenant, month=month)
     output.print_json(found)
-    if not found["statement"]["period"]["over"]:
+    if not as_json and not found["statement"]["period"]["over"]:
         output.note(f"{month} is not over: the statement is of what was used so far")
 
 

@@ -53,6 +53,12 @@ class TenantChange:
                 raise UsageError(f"there is no quota {name[:80]!r}", hint=f"there are: {known}")
             if not 0 <= value < 2**53:
                 raise UsageError(f"quota {name!r} is below 0 or out of reason")
+        if self.cordon == "tenant":
+            # Better refused than believed: whoever asks for it relies on it.
+            raise UsageError(
+                "cordon can only be 'shared' yet: this version has no workers of one tenant alone",
+                hint="a tenant that must share no process with others needs a node of its own",
+            )
 
 
 async def list_tenants(who: Principal, *, node: Node) -> list[TenantSummary]:

@@ -89,7 +89,7 @@ class Tenant:
     name: TenantName
     created_at: float = 0.0  # seconds since the epoch
     quota: Quota = Quota()
-    cordon: Cordon = "shared"  # "tenant": worker processes of its own
+    cordon: Cordon = "shared"  # "tenant": worker processes of its own; refused yet
     suspended: bool = False  # its apps answer 403, its tokens read only
 
     def to_json(self) -> dict[str, Any]:
