@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from isopod.errors import DiskFull, StateBusy, StateCorrupt
+from isopod.errors import DataDirUnusable, DiskFull, StateBusy, StateCorrupt
 
 _BUSY_MS = 5000
+_SPARE_BYTES = 2**20  # less free space than this explains an I/O error
 
 
 def connect(path: Path, *, mode: Literal["ro", "rw", "rwc"] = "rwc") -> sqlite3.Connection:
@@ -51,15 +53,27 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raises DiskFull, StateBusy or StateCorrupt."""
+    """Raises DiskFull, StateBusy, StateCorrupt where the file is not what it should be, or
+    DataDirUnusable for all that may pass: no file descriptor is left, say."""
     try:
         yield
-    except sqlite3.OperationalError as bad:
-        code = getattr(bad, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            raise DiskFull(f"{path}: {bad}") from bad
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StateBusy(f"{path} is locked by another process") from bad
-        raise StateCorrupt(f"{path}: {bad}") from bad
     except sqlite3.DatabaseError as bad:
-        raise StateCorrupt(f"{path}: {bad}") from bad
+        raise _ours(path, bad) from bad
+
+
+def _ours(path: Path, bad: sqlite3.DatabaseError) -> Exception:
+    code, text = getattr(bad, "sqlite_errorcode", 0) & 0xFF, f"{path}: {bad}"
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _no_space(path)):
+        return DiskFull(text)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StateBusy(f"{path} is locked by another process")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StateCorrupt(text)
+    if code == sqlite3.SQLITE_ERROR and "no such" in str(bad):  # a table or column of ours
+        return StateCorrupt(text)
+    return DataDirUnusable(text)
+
+
+def _no_space(path: Path) -> bool:
+    free = os.statvfs(path.parent)
+    return free.f_bavail * free.f_frsize < _SPARE_BYTES

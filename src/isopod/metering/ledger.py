@@ -19,7 +19,7 @@ from pathlib import Path
 
 from isopod.metering import rollups
 from isopod.metering.database import connect, make_durable, transaction, translated
-from isopod.metering.reading import TENANTS, minutes_kept_from
+from isopod.metering.reading import NOBODY, TENANTS, minutes_kept_from
 from isopod.metering.rollups import DAY, HOUR, MINUTE, MOST, Key, Sums
 from isopod.metering.rows import FIELDS, Refused, Row, decode
 
@@ -41,6 +41,14 @@ CREATE TABLE IF NOT EXISTS records (
     {", ".join(f"{name} NOT NULL" for name in FIELDS)}
 );
 CREATE INDEX IF NOT EXISTS records_of_app ON records (tenant, app);
+CREATE TABLE IF NOT EXISTS faults (
+    day INTEGER NOT NULL,
+    tenant TEXT NOT NULL, -- "" where it is not known whose they were
+    missing INTEGER NOT NULL,
+    refused INTEGER NOT NULL,
+    corrected INTEGER NOT NULL,
+    PRIMARY KEY (day, tenant)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rollups (
     grain INTEGER NOT NULL,
     start INTEGER NOT NULL,
@@ -62,8 +70,15 @@ _UPSERT = f"""
 INSERT INTO rollups VALUES ({", ".join("?" * (5 + len(_SUMS)))})
 ON CONFLICT DO UPDATE SET {_ADD}
 """  # noqa: S608
+_MORE = ", ".join(
+    f"{name} = min({2**53 - 1}, {name} + excluded.{name})"  # a statement holds no larger number
+    for name in ("missing", "refused", "corrected")
+)
+_FAULTS = f"INSERT INTO faults VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_MORE}"  # noqa: S608
 _EPOCH = re.compile(r"[0-9A-Za-z._-]{1,100}")
-_MOST_SEQUENCE = 2**53
+# A million records a second for twelve days, in one epoch. What was skipped is counted, and counts
+# of many epochs are added up: a crafted sequence must not make them overflow.
+_MOST_SEQUENCE = 2**40
 # A client that goes away made no error.
 _NO_ERROR = frozenset({"ok", "client_disconnected"})
 _PRUNED_AT_ONCE = 5000  # a transaction holds everybody else up
@@ -97,6 +112,7 @@ class Applied:
     again: int = 0  # batches that had been taken before
     missing: int = 0
     refused: tuple[Refused, ...] = ()
+    corrected: int = 0  # records that got the ledger's time for one that cannot be
 
 
 _Minute = tuple[str, str, int, int]  # a Key's values: as one, each record would make an object
@@ -153,6 +169,7 @@ class Ledger:
         refused: list[Refused] = []
         minutes: dict[_Minute, Sums] = {}
         marks: dict[str, _Mark] = {}
+        clocks: dict[str, int] = {}  # tenant -> records whose clock was corrected
         with self._lock, translated(self._path), transaction(self._db):
             for batch in batches:
                 if not _is_sound(batch):
@@ -164,9 +181,11 @@ class Ledger:
                 if batch.sequence <= mark.applied:
                     again += 1
                     continue
-                rows, wrong = decode(batch.body, now=now)
+                rows, wrong, corrected = decode(batch.body, now=now)
                 refused += wrong
                 mark.refused += len(wrong)
+                for tenant, count in corrected.items():
+                    clocks[tenant] = clocks.get(tenant, 0) + count
                 mark.missing += batch.sequence - mark.applied - 1
                 missing += batch.sequence - mark.applied - 1
                 # A batch that cannot be read counts as one: the next one's sequence tells the rest.
@@ -184,7 +203,18 @@ class Ledger:
                     " WHERE id = ?",
                     (mark.applied, mark.missing, mark.refused, mark.id),
                 )
-        return Applied(records, taken, again, missing, tuple(refused))
+            self._note(int(now), missing, len(refused), clocks)
+        return Applied(records, taken, again, missing, tuple(refused), sum(clocks.values()))
+
+    def _note(self, now: int, missing: int, refused: int, clocks: dict[str, int]) -> None:
+        """What a period's statements say about the records behind them, by the day it came out."""
+        rows = [(tenant, 0, 0, count) for tenant, count in clocks.items()]
+        if missing or refused:
+            rows.append((NOBODY, missing, refused, 0))
+        self._db.executemany(
+            _FAULTS,
+            [(now - now % DAY, *row) for row in rows],
+        )
 
     def _mark(self, epoch: str) -> _Mark:
         self._db.execute(

@@ -24,6 +24,7 @@ from isopod.model.usage import UsageRecord
 
 By = Literal["app", "day", "hour", "minute"]
 _SUMS = tuple(Sums.__slots__)
+NOBODY = ""  # in place of a tenant: no tenant is called so
 # SELECT DISTINCT would read every row; this one row of each tenant.
 TENANTS = """
 WITH RECURSIVE each (name) AS (
@@ -53,6 +54,15 @@ class LedgerRecord:
     epoch: str
     sequence: int
     record: UsageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Records that are not, or not with their own time, in a period's sums."""
+
+    missing: int = 0  # of the whole node: what never came names no tenant
+    refused: int = 0  # of the whole node: what cannot be read or trusted names none either
+    clock_corrected: int = 0  # of the tenant
 
 
 class LedgerReader:
@@ -129,8 +139,18 @@ class LedgerReader:
     def lost(self) -> int:
         """Records that had a sequence and never came, or were refused: of all tenants."""
         with self._open() as db:
-            found = db.execute("SELECT coalesce(sum(missing + refused), 0) FROM epochs").fetchone()
-        return int(found[0])
+            # In Python: a sum of SQLite's fails where 64 bits do not hold it.
+            return sum(int(one) for (one,) in db.execute("SELECT missing + refused FROM epochs"))
+
+    def faults(self, tenant: TenantName, *, since: int, until: int) -> Faults:
+        """What was found wrong on the days that begin in [since, until)."""
+        query = (
+            "SELECT missing, refused, corrected FROM faults"
+            " WHERE tenant IN (?, ?) AND day >= ? AND day < ?"
+        )
+        with self._open() as db:
+            rows = db.execute(query, (tenant, NOBODY, since, until)).fetchall()
+        return Faults(*(sum(column) for column in zip(*rows, strict=True))) if rows else Faults()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -46,40 +46,57 @@ class Refused:
     reason: str
 
 
+class Decoded(NamedTuple):
+    """A batch's records that are sound, each with its index; what was refused; and how many of the
+    sound ones, by tenant, had a time that cannot be and now have the collector's."""
+
+    sound: list[tuple[int, Row]]
+    refused: list[Refused]
+    corrected: dict[str, int]
+
+
 def encode(records: Iterable[UsageRecord]) -> bytes:
     return orjson.dumps([_row(record) for record in records])
 
 
-def decode(body: bytes, *, now: float) -> tuple[list[tuple[int, Row]], list[Refused]]:
-    """The records that are sound, each with its index, and what was refused. Never raises."""
+def decode(body: bytes, *, now: float) -> Decoded:
+    """Never raises. A clock that was wrong costs a record its time, not its amounts."""
     if len(body) > MAX_BATCH_BYTES:
-        return [], [Refused(-1, f"a batch of {len(body)} bytes")]
+        return _none(f"a batch of {len(body)} bytes")
     try:
         given = orjson.loads(body)
     except ValueError:  # orjson's own, and for depths and numbers that it does not read
-        return [], [Refused(-1, "not JSON")]
+        return _none("not JSON")
     if not isinstance(given, list):
-        return [], [Refused(-1, "not a list")]
+        return _none("not a list")
     sound: list[tuple[int, Row]] = []
     refused: list[Refused] = []
+    corrected: dict[str, int] = {}
     known: set[tuple[str, str]] = set()
     for index, row in enumerate(given):
-        reason = _wrong(row, known, now + _CLOCK_SKEW_S)
+        reason = _wrong(row, known)
         if reason:
             refused.append(Refused(index, reason))
-        else:
-            sound.append((index, tuple(row)))
-    return sound, refused
+            continue
+        if not _OLDEST <= row[1] <= now + _CLOCK_SKEW_S:
+            row[1] = max(now, _OLDEST)
+            corrected[row[2]] = corrected.get(row[2], 0) + 1
+        sound.append((index, tuple(row)))
+    return Decoded(sound, refused, corrected)
 
 
-def _wrong(row: Any, known: set[tuple[str, str]], latest: float) -> str:
+def _none(reason: str) -> Decoded:
+    return Decoded([], [Refused(-1, reason)], {})
+
+
+def _wrong(row: Any, known: set[tuple[str, str]]) -> str:
     """Why a row cannot be a record; "" when it can. `known`: the (tenant, app) seen before."""
     if type(row) is not list or len(row) != len(FIELDS):
         return "not a record"
     kind, at, tenant, app, version, instance, request_id, outcome, status, cold, *amounts = row
     if type(kind) is not str or kind not in _KINDS:
         return "no such kind"
-    if type(at) not in (float, int) or not math.isfinite(at) or not _OLDEST <= at <= latest:
+    if type(at) not in (float, int) or not math.isfinite(at):
         return "a time that cannot be"
     if set(map(type, (tenant, app, instance, request_id, outcome))) != _STR:
         return "a number for a text"

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.errors import StateCorrupt, disk_full_is_clear
+from isopod.errors import DataDirUnusable, StateCorrupt, disk_full_is_clear
 from isopod.metering.database import connect, outlive_process, transaction, translated
 from isopod.metering.rows import encode
 from isopod.model.usage import UsageRecord
 
+NAME, DAMAGED, READ = "spool.db", "damaged.db", "damaged-read.db"
 SCHEMA = (
     "CREATE TABLE batches (epoch TEXT NOT NULL, sequence INTEGER NOT NULL, body BLOB NOT NULL,"
     " sha256 BLOB NOT NULL, PRIMARY KEY (epoch, sequence)) WITHOUT ROWID"
@@ -58,7 +59,8 @@ class Spool:
         return made
 
     def write(self, batch: SpoolBatch) -> None:
-        """Raises DiskFull, StateBusy or StateCorrupt; then write the same batch again."""
+        """Raises DiskFull, StateBusy, StateCorrupt or DataDirUnusable; then write the same batch
+        again."""
         try:
             with translated(self.path):
                 db = self._opened()
@@ -70,6 +72,9 @@ class Spool:
                     )
         except StateCorrupt:
             self._set_aside()
+            raise
+        except DataDirUnusable:
+            self.close()  # a connection that failed so is not trusted; the file is
             raise
 
     def close(self) -> None:
@@ -99,12 +104,24 @@ class Spool:
         return self._db
 
     def _set_aside(self) -> None:
-        """A damaged file is kept for whoever wants to look, one of them, and a new one begins."""
+        """A new file begins, in the same epoch. What was committed to the damaged one lies in its
+        journal too: the collector reads what can be read."""
         self.close()
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.replace(self.path.with_name("damaged.db"))
+        move(self.path, self.path.with_name(DAMAGED))
+
+
+def move(path: Path, to: Path) -> None:
+    """A database with its journal, over what is there: another database's would be taken for
+    this one's. What cannot be moved stays."""
+    for suffix in ("-wal", "-shm", ""):
+        target = Path(f"{to}{suffix}")
+        try:
+            Path(f"{path}{suffix}").replace(target)
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):
+                target.unlink(missing_ok=True)
+        except OSError:
+            continue
 
 
 def checksum(body: bytes) -> bytes:

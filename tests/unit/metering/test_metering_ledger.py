@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from isopod.errors import StateCorrupt
 from isopod.metering.ledger import Batch, Keep
+from isopod.metering.reading import Faults
 from isopod.metering.rows import encode
 from isopod.model.tenant import TenantName
 
@@ -35,6 +36,32 @@ def test_what_never_came_is_counted(books, record):
     books.ledger.apply([batch(1, record(1))])
     assert books.ledger.apply([batch(5, record(5))]).missing == 3
     assert books.reader.lost() == 3
+
+
+def test_a_wrong_clock_is_counted_for_the_tenant_and_its_usage_billed_today(books, record):
+    books.ledger.apply([batch(1, record(1, at=record().at + 1e8), record(2), record(3, at=0.0))])
+    assert books.requests() == 3 and books.reader.lost() == 0
+    days = {"since": int(books.now - 86_400), "until": int(books.now + 86_400)}
+    assert books.reader.faults("default", **days).clock_corrected == 2
+    assert books.reader.faults(ACME, **days) == Faults()
+
+
+def test_a_period_has_the_faults_that_were_found_in_it(books, record):
+    books.ledger.apply([batch(3, record(1, tenant=ACME))])
+    books.now += 10 * 86_400
+    books.ledger.apply([Batch("0-e1", 4, b"garbage")])
+    day = int(books.now) // 86_400 * 86_400
+    first = books.reader.faults("default", since=day - 11 * 86_400, until=day)
+    assert first == Faults(missing=2)
+    assert books.reader.faults("default", since=day, until=day + 86_400) == Faults(refused=1)
+
+
+def test_crafted_sequences_do_not_make_the_count_of_the_lost_fail(books, record):
+    crafted = [batch(2**40 - n, record(n), epoch=f"0-{n}") for n in range(100)]
+    assert books.ledger.apply([*crafted, batch(2**53, record(0), epoch="0-x")]).records == 100
+    assert 99 * 2**40 < books.reader.lost() < 2**63
+    today = books.reader.faults("default", since=0, until=2**40)
+    assert today.missing < 2**53
 
 
 def test_all_batches_are_taken_or_none(books, record):

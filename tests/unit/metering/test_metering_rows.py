@@ -10,8 +10,8 @@ NOW = 1_795_000_000.0
 
 def test_what_was_written_is_read(record):
     records = [record(1), record(2, kind="live", cold=True, app="hello--acme", outcome="app_error")]
-    sound, refused = decode(encode(records), now=NOW)
-    assert refused == []
+    sound, refused, corrected = decode(encode(records), now=NOW)
+    assert refused == [] and corrected == {}
     read = [dict(zip(FIELDS, row, strict=True)) for _, row in sound]
     assert read == [{name: getattr(one, name) for name in FIELDS} for one in records]
 
@@ -19,7 +19,7 @@ def test_what_was_written_is_read(record):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("kind", "gift"), ("kind", 1), ("at", "now"), ("at", NOW + 86_400), ("at", 0.0),
+        ("kind", "gift"), ("kind", 1), ("at", "now"), ("at", None), ("at", True),
         ("tenant", "a--b"), ("tenant", None), ("app", "../x"), ("app", "x" * 64), ("version", -1),
         ("instance", "a b"), ("request_id", "x" * 129), ("request_id", "é"), ("outcome", "\n"),
         ("status", 1.5), ("cold", 1), ("cpu_ns", -1), ("cpu_ns", MOST + 1), ("cpu_ns", True),
@@ -29,15 +29,25 @@ def test_what_was_written_is_read(record):
 def test_a_record_that_no_worker_would_write_is_refused_alone(record, field, value):
     rows = orjson.loads(encode([record(1), record(2), record(3)]))
     rows[1][FIELDS.index(field)] = value
-    sound, refused = decode(orjson.dumps(rows), now=NOW)
+    sound, refused, _ = decode(orjson.dumps(rows), now=NOW)
     assert [index for index, _ in sound] == [0, 2]
     assert [one.index for one in refused] == [1] and refused[0].reason
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[", b"null", b"[" * 5000, b"\xff", b"[1e999]"])
 def test_a_batch_that_is_none_is_refused(body):
-    sound, refused = decode(body, now=NOW)
+    sound, refused, _ = decode(body, now=NOW)
     assert not sound and refused
+
+
+@pytest.mark.parametrize("at", [NOW + 86_400, 0.0, -5, 2**70, 1.6e9])
+def test_a_wrong_clock_costs_a_record_its_time_and_not_its_amounts(record, at):
+    rows = orjson.loads(encode([record(1), record(2, cpu_ns=7)]))
+    rows[1][FIELDS.index("at")] = float(at)
+    sound, refused, corrected = decode(orjson.dumps(rows), now=NOW)
+    assert refused == [] and corrected == {"default": 1}
+    taken = dict(zip(FIELDS, sound[1][1], strict=True))
+    assert (taken["at"], taken["cpu_ns"]) == (NOW, 7)
 
 
 def test_a_batch_that_is_too_large_is_not_parsed():
@@ -57,7 +67,7 @@ def test_nothing_that_json_can_say_raises(value):
         body = orjson.dumps(value)
     except TypeError:  # an integer that orjson does not write
         return
-    sound, refused = decode(body, now=NOW)
+    sound, refused, _ = decode(body, now=NOW)
     if isinstance(value, list):
         assert len(sound) + len(refused) == len(value)
 

@@ -1,12 +1,13 @@
+import resource
 import sqlite3
 import subprocess
 import sys
 
 import pytest
 
-from isopod.errors import DiskFull, StateCorrupt
+from isopod.errors import DataDirUnusable, DiskFull, StateCorrupt
 from isopod.metering.collector import Collector
-from isopod.metering.spool import Spool
+from isopod.metering.spool import Spool, move
 from isopod.model.usage import UsageRecord
 
 
@@ -82,7 +83,80 @@ def test_a_damaged_spool_is_set_aside_and_a_new_one_begun(books, record):
         spool.write(batch)
     spool.write(batch)
     assert collect(books) == 1
-    assert path.with_name("damaged.db").exists()
+    assert path.with_name("damaged-read.db").exists()
+    spool.close()
+
+
+def test_a_passing_error_loses_nothing_that_was_committed(books, record):
+    """No file descriptor is left: SQLite cannot open the file."""
+    spool = spool_of(books)
+    put(spool, record(1), record(2))
+    spool._db.close()  # as a killed worker's: what was committed is in the journal too
+    spool._db = None
+    batch = spool.batch([record(3)])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(DataDirUnusable):
+            spool.write(batch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    spool.write(batch)
+    spool.close()
+    assert not spool.path.with_name("damaged.db").exists()
+    assert collect(books) == 3
+    assert books.request_ids() == ["r1", "r2", "r3"]
+
+
+def damaged_in_the_middle(spool) -> None:
+    """Of many batches; the worker finds out at its next write and sets the file aside."""
+    spool.close()
+    page = 4096
+    with spool.path.open("r+b") as file:
+        pages = spool.path.stat().st_size // page
+        for number in range(pages // 2, pages // 2 + 2):
+            file.seek(number * page)
+            file.write(b"\xff" * page)
+
+
+def test_what_can_be_read_of_a_damaged_spool_is_collected_once(books, record, caplog):
+    spool = spool_of(books)
+    for number in range(200):
+        put(spool, record(number))
+    damaged_in_the_middle(spool)
+    move(spool.path, spool.path.with_name("damaged.db"))  # as `write` does when it finds out
+    put(spool, record(200))
+    found = collect(books)
+    assert 100 < found < 201
+    assert found + books.reader.lost() == 201
+    assert "r0" in books.request_ids() and "r199" in books.request_ids()
+    assert "could be read" in caplog.text and "are lost" in caplog.text
+    assert spool.path.with_name("damaged-read.db").exists()
+    assert not spool.path.with_name("damaged.db").exists()
+    put(spool, record(201))
+    assert collect(books) == 1
+    spool.close()
+
+
+def test_a_spool_is_set_aside_with_its_journal(books, record):
+    spool = spool_of(books)
+    put(spool, record(1))
+    holder = sqlite3.connect(spool.path)  # so that closing leaves the journal where it is
+    holder.execute("SELECT * FROM batches").fetchall()
+    spool._set_aside()
+    assert spool.path.with_name("damaged.db-wal").stat().st_size > 0
+    put(spool, record(2))
+    holder.close()
+    assert collect(books) == 2
+    assert books.request_ids() == ["r1", "r2"] and books.reader.lost() == 0
+    spool.close()
+
+
+def test_a_spool_with_a_worse_clock_is_collected(books, record, caplog):
+    spool = spool_of(books)
+    put(spool, record(1, at=books.now + 1e9), record(2))
+    assert collect(books) == 2
+    assert "clock" in caplog.text and books.requests() == 2
     spool.close()
 
 
