@@ -65,6 +65,8 @@ class NodeSettings:
     memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
     image_cache_mib: int = 8192  # memory images on disk, ready to be mapped
     keep_versions: int = 20  # of each app, to roll back to; its live one stays in any case
+    keep_unused_h: float = 168.0  # a blob that no version needs stays so long: for late restores
+    new_state: bool = False  # start with an empty state.db although there are blobs
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
@@ -92,6 +94,8 @@ class NodeSettings:
         for name in ("drain_s", "build_timeout_s", "stall_s"):
             if not 0 <= getattr(self, name) <= 86_400:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 86400")
+        if not 0 <= self.keep_unused_h <= 87_600:
+            raise SettingInvalid(f"keep_unused_h {self.keep_unused_h!r} is not within 0 to 87600")
         if not 1 <= self.usage_keep_h <= 87_600:
             raise SettingInvalid(f"usage_keep_h {self.usage_keep_h!r} is not within 1 to 87600")
         labels = self.domain.split(".")
@@ -159,6 +163,11 @@ class NodeSettings:
     @property
     def images_dir(self) -> Path:
         return self.data_dir / "images"
+
+    @property
+    def unused_path(self) -> Path:
+        """Since when blobs are unused."""
+        return self.data_dir / "unused.json"
 
     @property
     def former_dir(self) -> Path:

@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from tests.api.test_sweeping import WEEK, later
 
 from isopod.control.renewing import Renewing
 from isopod.control.runtimes import Catalog
@@ -362,12 +363,18 @@ def test_former_images_are_not_swept_while_their_version_is_live(renewals, run):
             old = await api.put(b"old image")
             await api.deployed(name="a", env=renewals.env(taken(old, BEFORE)))
             await Renewing(api.node).round()
-            later = api.node.clock() + 100_000
-            object.__setattr__(api.node, "clock", lambda: later)
-            await sweep(api.node)
+            await api.deployed(b"other", name="b", env=renewals.env(plain("it must")))
+
+            async def swept():
+                later(api.node, WEEK)
+                await sweep(api.node)
+                later(api.node, WEEK)
+                await sweep(api.node)
+
+            await swept()
             assert api.node.blobs.has(Digest(old)) and api.node.blobs.has(Digest(api.new))
             await api.http.delete("/v1/apps/a")
-            await sweep(api.node)
+            await swept()
             assert not api.node.blobs.has(Digest(old))
 
     run(main())

@@ -29,6 +29,7 @@ def test_port_zero_as_an_option_is_not_taken_for_absent(monkeypatch):
         ("ISOPOD_KEEP_VERSIONS", "0"),
         ("ISOPOD_DRAIN_S", "-1"),
         ("ISOPOD_USAGE_KEEP_H", "0"),
+        ("ISOPOD_KEEP_UNUSED_H", "-1"),
         ("ISOPOD_USAGE_MAX_RECORDS", "0"),
         ("ISOPOD_DEBUG", "perhaps"),
         ("ISOPOD_DOMAIN", "a b"),

@@ -23,12 +23,11 @@ from isopod.control.apps import log_paths
 from isopod.control.audit import audited, entry
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
-from isopod.control.node import Node, route_of, sound
+from isopod.control.node import Node, sound
+from isopod.control.switching import follow, hold, make_live, to_the_end
 from isopod.control.twins import blobs_of, find_twin, is_sound
 from isopod.errors import (
-    AppNotFound,
     BuildFailed,
-    IsopodError,
     NameTaken,
     NotFound,
     SnapshotUnsound,
@@ -37,7 +36,6 @@ from isopod.model.app import AppVersion, version_digest
 from isopod.model.build import BuildJob, Step
 from isopod.model.ids import AppName, Digest
 from isopod.model.principal import Principal
-from isopod.model.tenant import TenantName
 from isopod.state.apps import App
 from isopod.state.handles import TenantHandles
 from isopod.state.versions import MadeFrom
@@ -75,20 +73,22 @@ async def _deploy(
     request.check()
     mine = node.state.of(who.tenant)
     # Who did not upload it has not shown that it knows more of the package than its digest.
-    if not (await asyncio.to_thread(mine.packages.has, request.package)) or not node.blobs.has(
-        request.package
+    # Touched: it stays at least until this deploy has ended.
+    if not (
+        await asyncio.to_thread(mine.packages.has, request.package)
+        and node.blobs.touch(request.package, now=node.clock())
     ):
         raise NotFound(
             f"package {request.package.short!r} is not on this node", hint="upload it first"
         )
     with ExitStack() as held:
         if request.name:
-            _hold(held, node, who.tenant, request.name)
+            hold(held, node, who.tenant, request.name)
         elif request.source:
             message = f"a deploy of the folder {_folder(request.source)!r} is under way"
             held.enter_context(node.one_deploy(f"{who.tenant} source {request.source}", message))
         else:
-            # Nobody to be kept apart from, but the sweeper has to see it.
+            # Nobody to be kept apart from, but who renews snapshots has to see it.
             held.enter_context(node.one_deploy(f"{who.tenant} unnamed {id(held)}", ""))
         runtimes = await asyncio.to_thread(node.catalog.digest)
         made_from = request.made_from(runtimes, who.tenant)
@@ -97,8 +97,8 @@ async def _deploy(
         if known is not None:
             app, version = known
             if not request.name:
-                _hold(held, node, who.tenant, app.name)
-            yield await _publish_known(who, app, version, request, node=node)
+                hold(held, node, who.tenant, app.name)
+            yield await _publish_known(who, app, version, request, held=held, node=node)
             return
         built = await asyncio.to_thread(find_twin, request, made_from, mine=mine, node=node)
         if built is None and request.name and made_from.twin in node.building:
@@ -110,7 +110,7 @@ async def _deploy(
             held.enter_context(node.one_build(made_from.twin))
             if node.builds.must_wait(who.tenant):
                 yield Step("build", "start", "Other builds are before this one")
-            job = await asyncio.to_thread(_job, request, mine, node, runtimes)
+            job = await asyncio.to_thread(_job, who, request, node, runtimes)
             async with (
                 node.builds.turn(who.tenant),
                 aclosing(node.builder.build(job)) as lines,
@@ -125,21 +125,19 @@ async def _deploy(
         if request.strict and not is_sound(built.snapshot):
             raise _unsound(built)
         if not request.name:
-            _hold(held, node, who.tenant, built.spec.name)
+            hold(held, node, who.tenant, built.spec.name)
         began = time.monotonic()
         yield Step("publish", "start", "Publishing")
-        # Not cut by a caller that hangs up: from here it is done or it is not.
-        done = await asyncio.shield(
-            _publish(
-                who,
-                built,
-                request,
-                node=node,
-                made_from=made_from,
-                runtimes=runtimes,
-                anew=anew,
-            )
+        work = _publish(
+            who,
+            built,
+            request,
+            node=node,
+            made_from=made_from,
+            runtimes=runtimes,
+            anew=anew,
         )
+        done = await to_the_end(work, held=held)
         text = f"Version {done.version.number} is live" + (", as built before" * (not anew))
         yield Step("publish", "done", text, time.monotonic() - began)
         yield done
@@ -173,9 +171,12 @@ def _unsound(built: Built) -> SnapshotUnsound:
     )
 
 
-def _job(request: DeployRequest, mine: TenantHandles, node: Node, runtimes: str) -> BuildJob:
-    settings = node.settings
+def _job(who: Principal, request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
+    settings, mine = node.settings, node.state.of(who.tenant)
     earlier = mine.builds.of_package(request.package, runtimes)
+    if earlier:  # maybe no version has them: they stay at least until this deploy has ended
+        for tree in (earlier.app_tree, earlier.site_tree):
+            node.blobs.touch(tree, now=node.clock())
     if earlier and not sound(node, earlier.app_tree, earlier.site_tree):
         earlier = None
     return BuildJob(
@@ -190,18 +191,26 @@ def _job(request: DeployRequest, mine: TenantHandles, node: Node, runtimes: str)
         cache_dir=str(settings.cache_dir),
         timeout_s=settings.build_timeout_s,
         reuse=earlier.to_json() if earlier else None,
+        tenant=who.tenant,
     )
 
 
 async def _publish_known(
-    who: Principal, app: App, known: AppVersion, request: DeployRequest, *, node: Node
+    who: Principal,
+    app: App,
+    known: AppVersion,
+    request: DeployRequest,
+    *,
+    held: ExitStack,
+    node: Node,
 ) -> Deployed:
     _check_name(app, request, app.name)
     if app.live_version == known.number:
         if app.source != request.source:
             await asyncio.to_thread(_note_source, who, app, request.source, node)
         return Deployed(app, known, unchanged=True, built=False)
-    await asyncio.shield(make_live(who, "app.deploy", app, known, source=request.source, node=node))
+    work = make_live(who, "app.deploy", app, known, source=request.source, node=node)
+    await to_the_end(work, held=held)
     return Deployed(app, known, unchanged=False, built=False)
 
 
@@ -257,6 +266,9 @@ async def _publish(
                 mine.versions.replace_build(version, made_from=made_from)
             else:
                 mine.versions.add(version, made_from=made_from)
+            # In here nobody removes a blob: what is there now stays, the version needs it.
+            for needed in (version.package, build.app_tree, build.site_tree):
+                node.blobs.size(needed)
             mine.apps.set_live(name, version.number)
             mine.audit.add(entry(who, "app.deploy", name, now, details={"version": version.number}))
         if before is None:  # what an app of that label wrote once is not this one's
@@ -265,71 +277,8 @@ async def _publish(
         return app, version, before.live_version if before else 0
 
     app, version, before = await asyncio.to_thread(commit)
-    await _follow(who.tenant, app, version, before=before, node=node)
+    await follow(who.tenant, app, version, before=before, node=node)
     return Deployed(app, version, unchanged=before == version.number, built=anew)
-
-
-async def make_live(
-    who: Principal,
-    action: str,
-    app: App,
-    version: AppVersion,
-    *,
-    source: str | None,
-    node: Node,
-) -> None:
-    """Let an existing version serve. `source` None: leave where the app came from."""
-
-    def commit() -> int:
-        now = node.clock()
-        with node.state.transaction() as t:
-            quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
-            before = mine.apps.get(app.name)
-            if before is None or before.label != app.label:
-                raise AppNotFound(f"there is no app {app.name!r}")
-            check_storage(quota, version, mine=mine, blobs=node.blobs)
-            if source is not None:
-                mine.apps.save(app.name, source=source, now=now)
-            mine.apps.set_live(app.name, version.number)
-            mine.audit.add(entry(who, action, app.name, now, details={"version": version.number}))
-        return before.live_version
-
-    before = await asyncio.to_thread(commit)
-    await _follow(who.tenant, app, version, before=before, node=node)
-
-
-async def _follow(
-    tenant: TenantName, app: App, version: AppVersion, *, before: int, node: Node
-) -> None:
-    """Routes and workers follow state; when routes cannot, state goes back."""
-    try:
-        await asyncio.to_thread(_put_route, version, tenant, node)
-    except IsopodError:
-        await asyncio.to_thread(_take_back, tenant, app, before, node)
-        raise
-    await node.workers.refresh(version.app)
-    node.renewals.look_at(version, tenant)
-
-
-def _put_route(version: AppVersion, tenant: TenantName, node: Node) -> None:
-    with node.publishing:
-        # Read again: it may have got a new snapshot since, or be gone with its tenant.
-        now = node.state.of(tenant).versions.get(version.app, version.number)
-        if now is not None:
-            node.routes.put(route_of(now, tenant))
-
-
-def _take_back(tenant: TenantName, app: App, before: int, node: Node) -> None:
-    mine = node.state.of(tenant)
-    if before:
-        mine.apps.set_live(app.name, before)
-    else:
-        mine.apps.delete(app.name, now=node.clock())
-
-
-def _hold(held: ExitStack, node: Node, tenant: TenantName, name: AppName) -> None:
-    message = f"another deploy of app {name!r} is under way"
-    held.enter_context(node.one_deploy(f"{tenant} {name}", message))
 
 
 def _check_name(app: App | None, request: DeployRequest, name: AppName) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from isopod.blobs.store import BlobStore
 from isopod.control.builds import Builder
+from isopod.control.refusals import Refusals
 from isopod.control.renewals import Renewals
 from isopod.control.runtimes import Catalog
-from isopod.control.turns import Turns
+from isopod.control.turns import Seats, Turns
 from isopod.control.workers import Workers
-from isopod.errors import BlobCorrupt, BlobMissing, DeployInProgress
+from isopod.errors import BlobCorrupt, BlobMissing, DataDirUnusable, DeployInProgress
 from isopod.model.app import AppVersion
 from isopod.model.ids import Digest
 from isopod.model.route import Route
@@ -26,6 +27,7 @@ from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
 
 _UPLOADS = 4  # of one tenant at once; each may hold 200 MiB of disk
+_FOLLOWERS = 16  # of one tenant; each polls a file, and holds a connection
 _WAITING = 200  # of one tenant; each holds a connection
 _WHOLE_FOR_S = 60.0  # a blob that was hashed is not hashed again for so long
 
@@ -43,11 +45,13 @@ class Node:
     catalog: Catalog
     builds: Turns
     uploads: Turns
+    followers: Seats
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
     whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
     renewals: Renewals = field(default_factory=Renewals)
+    refusals: Refusals = field(default_factory=Refusals)
     # Held by who brings a live version from state to the routes: the later state is written later.
     publishing: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)  # endless answers end
@@ -78,6 +82,7 @@ class Node:
 def open_node(settings: NodeSettings) -> Node:
     """Open (and so check and migrate) everything under the data directory, and tidy it.
 
+    DataDirUnusable when there are blobs and no state: that is a restore that is not finished.
     Half uploads of an earlier control process are removed, and routes.db is made equal to
     state: after a crash nothing half remains.
     """
@@ -85,6 +90,7 @@ def open_node(settings: NodeSettings) -> Node:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(settings.uploads_dir, ignore_errors=True)
     settings.uploads_dir.mkdir(mode=0o700)
+    _refuse_lost_state(settings)
     state = open_state(settings.state_path)
     routes = RouteWriter(settings.routes_path)
     live = (route_of(version, tenant) for tenant, version in state.node.live())
@@ -106,7 +112,22 @@ def open_node(settings: NodeSettings) -> Node:
         ),
         # Others' uploads may be as slow as they like: only one's own are waited for.
         uploads=Turns(at_once=2**20, per_tenant=_UPLOADS, waiting=_WAITING, what="uploads"),
+        followers=Seats(at_once=16 * _FOLLOWERS, per_key=_FOLLOWERS, what="followed logs"),
     )
+
+
+def _refuse_lost_state(settings: NodeSettings) -> None:
+    """An empty state would serve nothing and answer as if all were well."""
+    path = settings.state_path
+    log = path.with_name(f"{path.name}-wal")
+    written = any(one.exists() and one.stat().st_size for one in (path, log))
+    if (path.exists() and written) or settings.new_state:
+        return
+    if any(BlobStore(settings.blobs_dir).digests()):
+        raise DataDirUnusable(
+            f"{str(settings.blobs_dir)!r} holds blobs, and {str(path)!r} is missing or empty",
+            hint="restore state.db from a backup; ISOPOD_NEW_STATE=true starts without any app",
+        )
 
 
 def sound(node: Node, *digests: Digest) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 from isopod.control.apps import find_app
 from isopod.control.audit import audited
-from isopod.control.deploys import make_live
 from isopod.control.node import Node
+from isopod.control.switching import hold, make_live, to_the_end
 from isopod.errors import VersionNotFound
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
@@ -20,14 +21,17 @@ async def rollback(
 ) -> tuple[App, AppVersion]:
     """Make version `number` live, or the one before the live one.
 
-    AppNotFound, VersionNotFound; BlobMissing or BlobCorrupt when what it needs is damaged, and
-    then the live version stays.
+    AppNotFound, VersionNotFound, DeployInProgress; BlobMissing or BlobCorrupt when what it needs is
+    damaged, and then the live version stays.
     """
     async with audited(who, "app.rollback", name, node=node):
         who.need("deploy")
-        app = await find_app(who, name, node=node)
-        version = await asyncio.to_thread(_choose, who, app, number, node)
-        await asyncio.shield(make_live(who, "app.rollback", app, version, source=None, node=node))
+        with ExitStack() as held:
+            hold(held, node, who.tenant, name)
+            app = await find_app(who, name, node=node)
+            version = await asyncio.to_thread(_choose, who, app, number, node)
+            work = make_live(who, "app.rollback", app, version, source=None, node=node)
+            await to_the_end(work, held=held)
     return app, version
 
 

@@ -43,7 +43,7 @@ class NodeHandles:
         self.tenants = Tenants(reading, writing)
         self.tokens = AnyToken(reading, writing)
         self.audit = Audit(None, reading, writing)
-        self.storage = Storage(reading, writing)
+        self.storage = Storage(reading, writing, path)
 
     def live(self) -> list[tuple[TenantName, AppVersion]]:
         """The live version of every app, by label."""

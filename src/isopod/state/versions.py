@@ -151,6 +151,19 @@ def live_of_node(reading: Connect, path: Path) -> list[tuple[TenantName, AppVers
     return [(TenantName(tenant), _checked(row, path)) for *row, tenant in rows]
 
 
+def blobs_of_node(reading: Connect, path: Path) -> set[Digest]:
+    """Packages, trees and images of every version of every tenant. Each row is checked: a damaged
+    one must not make a blob look unused."""
+    found: set[Digest] = set()
+    with reading() as db:
+        for row in db.execute(select(versions)):
+            values = _intact(row, path)
+            found.update(Digest(values[name]) for name in ("package", "app_tree", "site_tree"))
+            if values["snapshot"] and (image := _snapshot(values["snapshot"]).image):
+                found.add(image)
+    return found
+
+
 _LIVE = (
     select(versions)
     .join(apps, (apps.c.name == versions.c.app) & (apps.c.live_version == versions.c.number))
@@ -158,7 +171,8 @@ _LIVE = (
 )
 
 
-def _checked(row: Iterable[object], path: Path) -> AppVersion:
+def _intact(row: Iterable[object], path: Path) -> dict[str, Any]:
+    """The columns by name. StateCorrupt unless they match their checksum."""
     values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
     if values.pop("sha256") != _sha256(values):
         raise StateCorrupt(
@@ -166,6 +180,11 @@ def _checked(row: Iterable[object], path: Path) -> AppVersion:
             "does not match its checksum",
             details={"file": str(path), "app": values["app"]},
         )
+    return values
+
+
+def _checked(row: Iterable[object], path: Path) -> AppVersion:
+    values = _intact(row, path)
     return AppVersion(
         app=AppName(values["app"]),
         number=int(values["number"]),
