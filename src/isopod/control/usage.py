@@ -15,7 +15,7 @@ from isopod.errors import AppNotFound, IsopodError, TenantNotFound, UsageError
 from isopod.metering.bill import GRAIN_S, Bill, By, Used, make_bill
 from isopod.metering.period import parse_month, parse_period
 from isopod.metering.reading import LedgerReader, minutes_kept_from
-from isopod.metering.rollups import DAY, HOUR, MINUTE, Sums
+from isopod.metering.rollups import DAY, HOUR, HOURS_KEPT, Sums, finest, hours_kept_from
 from isopod.metering.signing import SigningKey
 from isopod.metering.statement import make_statement
 from isopod.metering.storage import EVERY_S, StorageLedger
@@ -32,7 +32,8 @@ async def read_usage(
     who: Principal, *, tenant: str, app: str, since: str, until: str, by: By, node: Node
 ) -> Bill:
     """`tenant` "" is the caller's own. The period is widened to what is kept: whole days or hours
-    by "day" and "hour", else whole minutes (whole hours where minutes are no longer kept).
+    by "day" and "hour", else whole minutes (whole hours where minutes are no longer kept, whole
+    days where hours are not).
 
     Forbidden, TenantNotFound, AppNotFound, UsageError.
     """
@@ -40,7 +41,11 @@ async def read_usage(
     now = node.clock()
     period = parse_period(since, until, now=now)
     name = AppName.parse(app) if app else None
-    start, end = _widened(period, by, minutes_kept_from(now, _keep_s(node)))
+    start, end = _widened(period, by, minutes_kept_from(now, _keep_s(node)), hours_kept_from(now))
+    if by == "hour" and start < hours_kept_from(now):
+        raise UsageError(
+            f"hours are kept for {HOURS_KEPT} days", hint="ask by day, or for a later time"
+        )
     if by == "hour" and (end - start) // HOUR > _MOST_HOURS:
         raise UsageError(
             f"the period has more than {_MOST_HOURS:,} hours", hint="ask by day, or for less"
@@ -138,17 +143,23 @@ def _used(
             for one in ledger.totals(tenant, app=label, since=start, until=end, by=by):
                 name = _short(one.app, tenant) if by == "app" else ""
                 found.append(Used(tenant, name, one.start, one.sums))
-    for stored in _storage(node).stored(tenant, since=start - start % HOUR, until=end):
-        name = _short(stored.app, tenant)
-        if app in (None, name):
-            name = name if by == "app" else ""
-            found.append(Used(tenant, name, stored.hour, Sums(), stored.byte_s))
+    for stored in _storage(node).stored(
+        tenant,
+        since=start,
+        until=end,
+        now=node.clock(),
+        by=by,
+        labels=[label for label in labels if label],
+    ):
+        found.append(Used(tenant, _short(stored.app, tenant), stored.start, Sums(), stored.byte_s))
     return found
 
 
-def _widened(period: tuple[int, int], by: By, minutes_from: int) -> tuple[int, int]:
+def _widened(
+    period: tuple[int, int], by: By, minutes_from: int, hours_from: int
+) -> tuple[int, int]:
     def grain(at: int) -> int:
-        return GRAIN_S.get(by, MINUTE if at >= minutes_from else HOUR)
+        return GRAIN_S.get(by) or finest(at, minutes_from=minutes_from, hours_from=hours_from)
 
     start, end = period
     return start - start % grain(start), end + -end % grain(end)

@@ -5,7 +5,8 @@ is one worker's spool since it was last opened, and its batches come in order: s
 sequence that was taken tells whether a batch was. The batch, that number and the roll-ups are one
 transaction: whoever is killed wherever applies the same batch again, and nothing changes.
 
-Single records and minutes are kept for a while (`Keep`), hours and days for ever. `reading` reads.
+Single records and minutes are kept for a while (`Keep`), hours for longer, days for ever. `reading`
+reads.
 """
 
 from __future__ import annotations
@@ -247,10 +248,14 @@ class Ledger:
                 " OR id <= (SELECT max(id) FROM records) - ?)",
                 (_PRUNED_AT_ONCE, now - keep.keep_s, keep.max_records),
             ).rowcount
-            gone += self._db.execute(
-                f"DELETE FROM rollups WHERE grain = ? AND start < ? AND tenant IN ({TENANTS})",  # noqa: S608
+            for grain, kept_from in (
                 (MINUTE, minutes_kept_from(now, keep.keep_s)),
-            ).rowcount
+                (HOUR, rollups.hours_kept_from(now)),
+            ):
+                gone += self._db.execute(
+                    f"DELETE FROM rollups WHERE grain = ? AND start < ? AND tenant IN ({TENANTS})",  # noqa: S608
+                    (grain, kept_from),
+                ).rowcount
             return gone
 
 

@@ -24,6 +24,13 @@ from isopod.model.usage import UsageRecord
 
 By = Literal["app", "day", "hour", "minute"]
 _SUMS = tuple(Sums.__slots__)
+# In two halves: SQLite's sum() fails where 64 bits do not hold it.
+_ADDED = ", ".join(
+    f"max({name})"
+    if name == "peak_memory_bytes"
+    else f"sum({name} >> 32), sum({name} & 0xffffffff)"
+    for name in _SUMS
+)
 NOBODY = ""  # in place of a tenant: no tenant is called so
 # SELECT DISTINCT would read every row; this one row of each tenant.
 TENANTS = """
@@ -81,28 +88,38 @@ class LedgerReader:
     ) -> list[UsageTotal]:
         """What a tenant (or one app of it, by its label) used in [since, until), sorted by app or
         by start. The interval is widened to whole minutes (to hours where no minutes are kept any
-        more), by "hour" and "day" to those. Minutes without usage have no row."""
+        more, and to days where no hours are), by "hour" and "day" to those. Minutes without usage
+        have no row."""
         if by == "app":
-            minutes_from = minutes_kept_from(self._clock(), self._keep_s)
-            wanted = rollups.spans(since, until, minutes_from=minutes_from)
+            now = self._clock()
+            wanted = rollups.spans(
+                since,
+                until,
+                minutes_from=minutes_kept_from(now, self._keep_s),
+                hours_from=rollups.hours_kept_from(now),
+            )
         else:
             grain = {"minute": MINUTE, "hour": HOUR, "day": DAY}[by]
             wanted = [rollups.widened(since, until, grain)]
         found: dict[tuple[str, int], Sums] = {}
-        for row in self._rollups(tenant, app, wanted):
+        for row in self._rollups(tenant, app, wanted, by):
             key = (str(row[0]), 0) if by == "app" else (app or "", int(row[1]))
-            sums = Sums(*map(int, row[2:]))
+            sums = _whole(row[2:])
             if key in found:
                 found[key].add(sums)
             else:
                 found[key] = sums
         return [UsageTotal(*key, sums) for key, sums in sorted(found.items())]
 
-    def _rollups(self, tenant: TenantName, app: str | None, wanted: list[Span]) -> list[Row]:
-        # Added up by the caller: SQLite's sum() fails where 64 bits do not hold it.
+    def _rollups(
+        self, tenant: TenantName, app: str | None, wanted: list[Span], by: By
+    ) -> list[Row]:
+        """A row for each app or start of each span."""
         query = (
-            f"SELECT app, start, {', '.join(_SUMS)} FROM rollups WHERE tenant = ?"  # noqa: S608
-            " AND grain = ? AND start >= ? AND start < ?" + (" AND app = ?" if app else "")
+            f"SELECT app, start, {_ADDED} FROM rollups WHERE tenant = ?"  # noqa: S608
+            " AND grain = ? AND start >= ? AND start < ?"
+            + (" AND app = ?" if app else "")
+            + f" GROUP BY {'app' if by == 'app' else 'start'}"
         )
         only = (app,) if app else ()
         with self._open() as db:
@@ -162,6 +179,13 @@ class LedgerReader:
 def minutes_kept_from(now: float, keep_s: float) -> int:
     """The first minute that is kept. On an hour: where no minutes are kept, hours answer."""
     return rollups.widened(now - keep_s, now, HOUR).since
+
+
+def _whole(added: Sequence[int]) -> Sums:
+    """Of `_ADDED`. The peak is its last column, as it is of Sums."""
+    halves = iter(added[:-1])
+    values = [(high << 32) + low for high, low in zip(halves, halves, strict=True)]
+    return Sums(*values, added[-1])
 
 
 def _apps(db: sqlite3.Connection, tenant: TenantName) -> list[str]:

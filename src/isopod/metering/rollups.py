@@ -1,7 +1,7 @@
 """Sums of usage by minute, hour and day (UTC), which outlive the records they were made of.
 
 Pure: the ledger keeps them, in the transaction that keeps the records. Minutes are kept as long as
-the node's settings say, hours and days for ever.
+the node's settings say, hours for `HOURS_KEPT`, days for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400  # grains, in seconds
 GRAINS = (MINUTE, HOUR, DAY)
+HOURS_KEPT = 400  # days: a year, and time to dispute its last bill
 # SQLite adds in 64 bits. What would be more stays there: a sum must not become a rounded number.
 MOST = 2**63 - 1
 
@@ -78,12 +79,18 @@ def coarser(sums: Iterable[tuple[Key, Sums]], grain: int) -> dict[Key, Sums]:
     return found
 
 
-def spans(since: float, until: float, *, minutes_from: float = 0.0) -> list[Span]:
+def spans(
+    since: float, until: float, *, minutes_from: float = 0.0, hours_from: float = 0.0
+) -> list[Span]:
     """The fewest rows that make up [since, until), each moment once: minutes at the edges, hours,
     and days between. The interval is widened to whole minutes; where minutes are no longer kept
-    (before `minutes_from`), to whole hours."""
-    begin = _floor(since, MINUTE if since >= minutes_from else HOUR)
-    end = _ceil(until, MINUTE if until >= minutes_from else HOUR)
+    (before `minutes_from`), to whole hours; before `hours_from` to whole days."""
+
+    def grain(at: float) -> int:
+        return finest(at, minutes_from=minutes_from, hours_from=hours_from)
+
+    begin = _floor(since, grain(since))
+    end = _ceil(until, grain(until))
     return list(_spans(begin, end, 2)) if begin < end else []
 
 
@@ -98,6 +105,16 @@ def _spans(begin: int, end: int, level: int) -> Iterator[Span]:
             yield from _spans(last, end, level - 1)
     else:
         yield from _spans(begin, end, level - 1)
+
+
+def finest(at: float, *, minutes_from: float, hours_from: float) -> int:
+    """The grain that is kept of a moment."""
+    return MINUTE if at >= minutes_from else HOUR if at >= hours_from else DAY
+
+
+def hours_kept_from(now: float) -> int:
+    """The first hour that is kept, on a day: where no hours are kept, days answer."""
+    return max(0, _floor(now, DAY) - HOURS_KEPT * DAY)
 
 
 def widened(since: float, until: float, grain: int) -> Span:

@@ -161,6 +161,32 @@ def test_old_records_and_minutes_go_and_hours_stay(books, record):
     assert half == 1 and books.requests(tenant=ACME) == 1
 
 
+def test_hours_go_after_more_than_a_year_and_days_stay(books, record):
+    books.ledger.apply([batch(1, record(1)), batch(2, record(2, tenant=ACME, app="a"))])
+    books.now += 399 * 86_400
+    books.ledger.apply([batch(3, record(3, at=books.now))])
+    while books.ledger.prune():
+        pass
+    assert books.requests("hour", until=books.now + 1) == 2
+    books.now += 2 * 86_400
+    assert books.ledger.prune() == 2
+    assert books.requests("hour", until=books.now) == 1
+    assert books.requests("day", until=books.now) == 2
+    # Where its hours are gone, an interval is of whole days.
+    assert books.requests(since=record().at + 7200, until=record().at + 7201) == 1
+    assert books.requests(tenant=ACME) == 1
+
+
+def test_sums_that_64_bits_do_not_hold_are_added_up_exactly(books, record):
+    amounts = {"memory_byte_ms": 2**60, "cpu_ns": 2**59 + 1}
+    for day in range(20):
+        at = record().at - day * 86_400
+        books.ledger.apply([batch(day + 1, record(day, at=at, peak_memory_bytes=day, **amounts))])
+    (found,) = books.reader.totals("default", by="app", since=record().at - 1e7, until=books.now)
+    assert found.sums.memory_byte_ms == 20 * 2**60
+    assert found.sums.cpu_ns == 20 * (2**59 + 1) and found.sums.peak_memory_bytes == 19
+
+
 def test_no_more_records_are_kept_than_the_node_says(books, record):
     books.ledger.close()
     books.keep = Keep(max_records=3)

@@ -33,6 +33,14 @@ def test_whole_days_need_no_hours():
     assert [(s.grain, s.since, s.until) for s in spans(60, 180)] == [(MINUTE, 60, 180)]
 
 
+def test_where_no_hours_are_kept_whole_days_answer():
+    found = spans(DAY + 60, 5 * DAY + 60, minutes_from=4 * DAY, hours_from=3 * DAY)
+    assert [(s.grain, s.since, s.until) for s in found] == [
+        (DAY, DAY, 5 * DAY),
+        (MINUTE, 5 * DAY, 5 * DAY + 60),
+    ]
+
+
 def test_an_interval_is_widened_to_what_it_touches():
     assert widened(HOUR + 1, HOUR + 2, HOUR).since == HOUR
     assert widened(HOUR + 1, 2 * HOUR, HOUR).until == 2 * HOUR
