@@ -15,6 +15,7 @@ from isopod.control import sweeping
 from isopod.control.sweeping import sweep, sweep_regularly
 from isopod.control.unused import Unused
 from isopod.errors import DataDirUnusable, StateCorrupt
+from isopod.model.app import Build
 from isopod.model.ids import Digest
 from isopod.model.tenant import DEFAULT_TENANT
 
@@ -279,6 +280,22 @@ def test_a_package_that_a_deploy_relies_on_stays_until_it_has_ended(opened, run,
             writer.close()
             assert '"result"' in (await deploying).text
             assert api.node.blobs.has(digest)
+
+    run(main())
+
+
+def test_the_trees_of_an_earlier_build_that_a_deploy_uses_are_young_again(opened, run):
+    async def main():
+        async with opened() as api:
+            package, tree = Digest(await api.put(b"package")), Digest(await api.put(b"tree"))
+            later(api.node, 2 * WEEK)
+            now = api.node.clock()
+            mine, runtimes = api.node.state.of(DEFAULT_TENANT), api.node.catalog.digest()
+            mine.builds.save(
+                Build(Digest("e" * 64), tree, tree, ()), package=package, runtimes=runtimes, now=now
+            )
+            await api.deployed(b"package")
+            assert api.node.blobs.path(tree).stat().st_mtime == pytest.approx(now, abs=1)
 
     run(main())
 
