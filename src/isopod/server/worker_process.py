@@ -26,6 +26,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from isopod.blobs.store import BlobStore
+from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError
@@ -40,12 +41,14 @@ from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
 from isopod.model.route import Route
 from isopod.routes import RouteTable
-from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.runtimes import known
+from isopod.runtimes.base import InWorker
 from isopod.sandbox.worker import Folders, Sandbox, shut_in
 from isopod.server.children import READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
+from isopod.server.runtimes import WorkerRuntimes
 from isopod.server.watchdog import BEAT_S
 from isopod.settings import NodeSettings, child_value
 
@@ -86,7 +89,16 @@ class Worker:
             limit_bytes=settings.image_cache_mib << 20,
             maker=files,
         )
-        self.runtime = PythonRuntime(settings.cache_dir, precise_clocks=settings.precise_clocks)
+        self.engine = make_engine(EngineSettings())
+        self.runtimes = WorkerRuntimes.load(
+            known(),
+            InWorker(
+                engine=self.engine,
+                cache_dir=settings.cache_dir,
+                trees=self.trees,
+                precise_clocks=settings.precise_clocks,
+            ),
+        )
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
@@ -100,10 +112,10 @@ class Worker:
     async def run(self, listener: int, ready: int) -> None:
         settings = self.settings
         meter = Meter(Spool(settings.spool_path(self.index)))
-        async with Scheduler(self.runtime.linkage.engine) as self.scheduler:
+        async with Scheduler(self.engine) as self.scheduler:
             scheduler = self.scheduler
             maker = self.maker = GuestMaker(
-                runtime=self.runtime,
+                runtimes=self.runtimes.guests,
                 scheduler=scheduler,
                 trees=self.trees,
                 images=self.images,
