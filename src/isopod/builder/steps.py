@@ -205,6 +205,8 @@ class Builds:
 
 def describe(snapshot: Snapshot) -> str:
     """A snapshot's verdict in one line."""
+    if snapshot.verdict == "unneeded":
+        return snapshot.why
     if not snapshot.image:
         return f"plain boot: {snapshot.why}"
     shared = "private" if snapshot.private else "shared"

@@ -34,6 +34,7 @@ from isopod.gateway.admin import AdminSocket
 from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway
 from isopod.gateway.connections import ConnectionWatch
+from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.quota import Quotas, Today
@@ -99,6 +100,7 @@ class Worker:
                 precise_clocks=settings.precise_clocks,
             ),
         )
+        self._preparing: set[asyncio.Task[None]] = set()
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
@@ -121,6 +123,7 @@ class Worker:
                 images=self.images,
                 tmp_root=self.tmp_root,
             )
+            self.direct = DirectApps(self.runtimes.direct)
             self.fleet = Fleet(
                 make=maker,
                 logs_dir=settings.logs_dir,
@@ -136,6 +139,7 @@ class Worker:
             self._follow_tenants()
             gateway = Gateway(
                 fleet=self.fleet,
+                direct=self.direct,
                 admission=self.admission,
                 find_route=self._find_route,
                 domain=settings.domain,
@@ -251,9 +255,11 @@ class Worker:
         self._follow_tenants()
         self._known_routes.clear()
         self.fleet.forget({name: self.routes.get(name) for name in self.fleet.names})
+        self.direct.forget(self._find_route)
         self.maker.keep_images(self.fleet.images())
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        fleet = self.fleet.status()
         return {
             "pid": os.getpid(),
             "worker": self.index,
@@ -265,7 +271,8 @@ class Worker:
             "sandbox": self.sandbox.to_json(),
             # Since the start: see docs/metering.md.
             "guest_cpu_ns": self.scheduler.guest_ns,
-            **self.fleet.status(),
+            **fleet,
+            "apps": {**fleet["apps"], **self.direct.status()},
         }
 
     def _refresh(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -273,8 +280,22 @@ class Worker:
         self._apply_routes()
         route = self._find_route(str(request.get("app", "")))
         if route is not None:
-            self.maker.make_ready(route)
+            self._make_ready(route)
         return {"revision": self.routes.revision()}
+
+    def _make_ready(self, route: Route) -> None:
+        direct = self.direct.of(route)
+        if direct is None:
+            self.maker.make_ready(route)
+            return
+
+        async def ready() -> None:
+            with contextlib.suppress(IsopodError):  # its first request tells
+                await direct.make_ready(route)
+
+        task = asyncio.get_running_loop().create_task(ready())
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
 
     def _failed_images(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"images": self.maker.take_failed_images()}
