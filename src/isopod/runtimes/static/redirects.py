@@ -80,7 +80,8 @@ def _words(line: str) -> list[str]:
 def _rule(words: list[str]) -> Rule:
     if len(words) < 2:
         raise ValueError(f"needs where it leads: {words[0]} /elsewhere 301")
-    if len(words) > 3 or "=" in words[1]:
+    is_target = words[1].startswith("/") or "://" in words[1]
+    if len(words) > 3 or (not is_target and "=" in words[1]):
         raise ValueError(
             "conditions and query parameters are not supported: FROM TO [STATUS] is all"
         )

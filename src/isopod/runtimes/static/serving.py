@@ -129,7 +129,9 @@ class StaticSites:
                     data = data[part.first : part.end]
                 body.append(data)
         except OSError as error:
-            await self._lost(digest)
+            # Somebody changed its files: the next request has them made again from the blob.
+            self._forget(digest)
+            self._trees.doubt(digest)
             raise BlobMissing(f"tree {digest!r} is not whole: {error.strerror}") from error
         return DirectResponse(planned.status, planned.headers, b"".join(body), size=planned.size)
 
@@ -153,12 +155,6 @@ class StaticSites:
         self._kept_bytes += len(data)
         while self._kept_bytes > _MAX_KEPT:
             self._kept_bytes -= len(self._kept.popitem(last=False)[1])
-
-    async def _lost(self, digest: Digest) -> None:
-        """Somebody removed its files: the next request has them made again from the blob."""
-        self._forget(digest)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._trees.delete, digest)
 
 
 def _path(tree: Path, part: Slice) -> Path:
