@@ -17,7 +17,7 @@ export PYTHON
 
 .PHONY: demo test check unit e2e fuzz bench setup setup-bench lock clean help
 
-demo: setup ## start a node, deploy the four examples, call them, stop and clean up
+demo: setup ## start a node, deploy the examples, call them, stop and clean up
 	@$(BIN)/python -m tools.demo $(ARGS)
 
 test: check unit e2e ## everything that must pass before a commit

@@ -14,6 +14,7 @@ _HOME = "index.html"
 _NOT_FOUND = "404.html"
 _MAX_PATH = 8192
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNRESERVED = "-._~!$&'()*+,;=:@/"
 
 
@@ -46,7 +47,7 @@ def decode(path: str) -> str:
             path = unquote_to_bytes(path.encode("latin-1")).decode()
         except UnicodeDecodeError:
             raise BadRequest("the request's path is not UTF-8") from None
-    if any(letter < " " or letter == "\x7f" for letter in path):
+    if _CONTROL.search(path):
         raise BadRequest("the request's path holds a control character")
     if "/." in path and any(part in (".", "..") for part in path.split("/")):
         raise BadRequest("the request's path leads out of the site")
