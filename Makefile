@@ -17,7 +17,7 @@ export PYTHON
 
 .PHONY: demo test check unit e2e fuzz bench setup setup-bench lock clean help
 
-demo: setup ## start a node, deploy the four examples, call them, stop and clean up
+demo: setup ## start a node, deploy the examples, call them, stop and clean up
 	@$(BIN)/python -m tools.demo $(ARGS)
 
 test: check unit e2e ## everything that must pass before a commit
@@ -44,7 +44,7 @@ setup: ## make or refresh .venv (quick when nothing changed)
 	@tools/setup.sh requirements-dev.lock
 
 setup-bench:
-	@tools/debian.sh bubblewrap crun
+	@tools/debian.sh bubblewrap crun nginx-light
 	@tools/setup.sh requirements-bench.lock
 
 lock: setup ## resolve the lock files again (add ARGS=--upgrade for newer versions)

@@ -25,6 +25,7 @@ from bench import (
     ledger,
     memory,
     metering,
+    static,
     warm,
 )
 from bench.figures import Result
@@ -32,6 +33,7 @@ from bench.figures import Result
 BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "memory": memory.run,
     "warm": warm.run,
+    "static": static.run,
     "cold": cold.run,
     "density": density.run,
     "burst": burst.run,

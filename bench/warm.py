@@ -34,13 +34,16 @@ class Series:
     pids: list[int]
     connections: int
     keep_alive: bool
+    path: str = "/"
     cpu_us: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
 
     def round(self, requests: int) -> Load:
         before = processes.cpu_s(self.pids)
-        load = generate(Job(self.port, self.hostname, requests, self.connections, self.keep_alive))
+        load = generate(
+            Job(self.port, self.hostname, requests, self.connections, self.keep_alive, self.path)
+        )
         if load.errors:
             raise RuntimeError(f"{self.name}: wrong answers: {load.errors}")
         self.cpu_us.append((processes.cpu_s(self.pids) - before) / requests * 1e6)

@@ -16,6 +16,7 @@ if [[ $(id -u) != 0 ]]; then
 fi
 echo "setup: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+export RUNLEVEL=1 # what is installed here shall not start to serve
 if ! command -v apt-get >/dev/null ||
     ! { "${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=60 install -y --no-install-recommends "${missing[@]}" ||
         { "${as_root[@]}" apt-get -qq update &&

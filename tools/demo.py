@@ -1,4 +1,4 @@
-"""`make demo`: a node of its own, the four examples deployed by the real command and called over
+"""`make demo`: a node of its own, the examples deployed by the real command and called over
 HTTP, a table of what they answered and how fast; then everything is stopped and removed.
 
 Ends with status 0 only when every answer was right and nothing is left behind.
@@ -91,6 +91,20 @@ def call_bare(app: Caller) -> str:
     return f"echo ok, stream in {len(pieces)} pieces"
 
 
+def call_static(app: Caller) -> str:
+    page = app.call()
+    expect(page.status == 200 and "a static site" in page.text, "the page", page)
+    known = app.call("/", If_None_Match=page["ETag"])
+    expect(known.status == 304, "the page that is known", known)
+    part = app.call("/docs/", Range="bytes=0-14")
+    expect(part.status == 206 and part.text == "<!doctype html>", "a part", part)
+    old = app.call("/old/page")
+    expect(old.status == 301 and old["Location"] == "/docs/", "the redirect", old)
+    missing = app.call("/nowhere")
+    expect(missing.status == 404 and "nothing at this" in missing.text, "its own 404", missing)
+    return "page, part, redirect, 404"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the table says of one app."""
@@ -108,6 +122,7 @@ CALLS: dict[str, Callable[[Caller], str]] = {
     "flask-forms": call_forms,
     "pandas-report": call_report,
     "bare-wsgi": call_bare,
+    "static-site": call_static,
 }
 
 

@@ -3,7 +3,7 @@
 [app] name, runtime, entrypoint, debug; [scaling] max_instances, idle_s, queue; [limits] memory_mib,
 deadline_ms, cpu_ms_per_request, max_instances, max_request_mib, max_response_mib, log_kib_per_s,
 disk_mib; [health] path; [startup] snapshot, warmup, before_snapshot, after_restore; [isolation]
-mode, cordon; [env] KEY = "value". Anything else is refused, with the file, the
+mode, cordon; [static] root, spa; [env] KEY = "value". Anything else is refused, with the file, the
 key and the line: a misspelt limit that is ignored would be found out too late.
 """
 
@@ -74,6 +74,8 @@ class Manifest:
     isolation: IsolationMode | None = None
     cordon: Cordon | None = None
     debug: bool | None = None
+    static_root: str | None = None
+    static_spa: bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
     def to_spec(
@@ -181,6 +183,13 @@ def _path(value: Any) -> str:
     if not re.fullmatch(r"/[!-~]*", text) or "#" in text or len(text) > 2000:
         raise ValueError('must be a path of printable ASCII that starts with "/"')
     return text
+
+
+def _folder(value: Any) -> str:
+    parts = [part for part in _text(value).split("/") if part not in ("", ".")]
+    if value.startswith("/") or ".." in parts or "\\" in value:
+        raise ValueError('must be a folder of the app, such as "dist"')
+    return "/".join(parts) or "."
 
 
 def _true_or_false(value: Any) -> bool:
@@ -318,6 +327,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
         "after_restore": ("after_restore", _hook),
     },
     "isolation": {"mode": ("isolation", _mode), "cordon": ("cordon", _cordon)},
+    "static": {"root": ("static_root", _folder), "spa": ("static_spa", _true_or_false)},
 }
 
 

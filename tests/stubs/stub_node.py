@@ -14,7 +14,7 @@ supervisor.up = lambda settings, report: real_up(
     report=report,
     worker_module="stub_worker",
     control_module="stub_control",
-    runtimes=(),
+    runtimes=tuple,
 )
 assert Path and typer and up
 sys.exit(main.run(["up", *sys.argv[1:]]))

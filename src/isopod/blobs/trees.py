@@ -73,6 +73,10 @@ class TreeCache:
         self._verified.add(digest)
         return path
 
+    def doubt(self, digest: Digest) -> None:
+        """Verify it again at its next use: somebody saw that it is not whole."""
+        self._verified.discard(digest)
+
     def delete(self, digest: Digest) -> None:
         """Remove the extracted copy only; deleting what is not there is no error."""
         self._verified.discard(digest)

@@ -92,7 +92,7 @@ def _build(job: BuildJob, report: Report, work: Path, *, parent: int, refused: l
         job,
         work=work,
         report=report,
-        find_runtime=runtimes.get,
+        runtimes=runtimes.known(),
         before_guests=before_guests,
     )
 

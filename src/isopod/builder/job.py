@@ -22,7 +22,7 @@ from isopod.errors import (
     disk_full_is_clear,
 )
 from isopod.model.build import BuildJob
-from isopod.runtimes.base import Runtime
+from isopod.runtimes.registry import Registry
 
 
 class _TimeIsUp(KeyboardInterrupt):
@@ -48,7 +48,7 @@ def run(
     *,
     work: Path,
     report: Report,
-    find_runtime: Callable[[str], Runtime],
+    runtimes: Registry,
     before_guests: Callable[[], None],
 ) -> int:
     """Build, and say how it ended. Returns the process's exit status. `work` is scratch space,
@@ -56,7 +56,7 @@ def run(
     called when nothing more is fetched, and nothing of the app's has run."""
     try:
         with _bounded(job.timeout_s):
-            result = _build(job, work, report, find_runtime, before_guests)
+            result = _build(job, work, report, runtimes, before_guests)
     except _TimeIsUp:
         return _failed(report, took_too_long(job))
     except MemoryError:
@@ -79,7 +79,7 @@ def _build(
     job: BuildJob,
     work: Path,
     report: Report,
-    find_runtime: Callable[[str], Runtime],
+    runtimes: Registry,
     before_guests: Callable[[], None],
 ) -> dict[str, Any]:
     with disk_full_is_clear(job.trees_dir):
@@ -93,7 +93,7 @@ def _build(
             trees=trees,
             images=images,
             work=work,
-            find_runtime=find_runtime,
+            runtimes=runtimes,
             before_guests=before_guests,
         ).run()
     return {

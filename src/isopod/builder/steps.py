@@ -16,7 +16,6 @@ from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.report import Report
 from isopod.builder.sites import SiteCache, site_key
-from isopod.errors import AppSyntaxError
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
@@ -26,9 +25,9 @@ from isopod.package.unpack import unpack
 from isopod.runtimes.base import Runtime
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
+from isopod.runtimes.registry import Registry
 
 BUILDER_FORMAT = 1  # raise it when equal inputs shall be built anew
-DEFAULT_RUNTIME = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Builds:
         trees: TreeCache,
         images: ImageCache,
         work: Path,
-        find_runtime: Callable[[str], Runtime],
+        runtimes: Registry,
         before_guests: Callable[[], None],
     ) -> None:
         self._job = job
@@ -81,7 +80,7 @@ class Builds:
         self._trees = trees
         self._images = images
         self._work = work
-        self._find_runtime = find_runtime
+        self._runtimes = runtimes
         self._before_guests = before_guests
         self._cache_dir = Path(job.cache_dir)
         self._sites = SiteCache(self._cache_dir / "sites", blobs)
@@ -104,7 +103,7 @@ class Builds:
             step.text = f"{files:,} file{'' if files == 1 else 's'}"
         with self._report.step("detect", "Finding the app") as step:
             manifest = manifests.load(app)
-            runtime = self._find_runtime(manifest.runtime or DEFAULT_RUNTIME)
+            runtime = self._runtimes.choose(app, manifest)
             spec = manifest.to_spec(
                 name=choose_name(job.app_name, manifest, job.folder_name),
                 runtime=runtime.name,
@@ -113,7 +112,7 @@ class Builds:
             )
             step.text = f"{spec.entrypoint} ({runtime.name})"
         key = build_key(package, runtime.digest())
-        build = self._earlier(key) or self._make(key, runtime, app, work)
+        build = self._earlier(key) or self._make(key, runtime, app, manifest, work)
         self._before_guests()
         self._start(runtime, spec, build, work)
         return Built(spec, build, self._snapshot(runtime, spec, build, work))
@@ -124,7 +123,7 @@ class Builds:
         spec, build = AppSpec.from_json(given["spec"]), Build.from_json(given["build"])
         self._trees.ensure(build.app_tree)
         self._trees.ensure(build.site_tree)
-        runtime = self._find_runtime(spec.runtime)  # loads the engine's library, while it can
+        runtime = self._runtimes.get(spec.runtime)  # loads the engine's library, while it can
         self._before_guests()
         return Built(spec, build, self._snapshot(runtime, spec, build, work))
 
@@ -141,7 +140,9 @@ class Builds:
                 pass
         return build
 
-    def _make(self, key: Digest, runtime: Runtime, app: Path, work: Path) -> Build:
+    def _make(
+        self, key: Digest, runtime: Runtime, app: Path, manifest: Manifest, work: Path
+    ) -> Build:
         site = work / "site"
         with self._report.step("dependencies", "Installing dependencies") as step:
             installed = runtime.install_dependencies(self._cache_dir, app, site)
@@ -149,12 +150,11 @@ class Builds:
         self._before_guests()
         with self._report.step("compile", "Compiling") as step:
             # The app first: its mistakes are the likely ones.
-            failed = runtime.compile_tree(self._cache_dir, app)
-            if failed:
-                raise _does_not_compile(failed)
+            step.text = runtime.compile_app(self._cache_dir, app, manifest)
             app_tree = self._trees.make(app)
             site_tree, again = self._site_tree(runtime, installed, site)
-            step.text = "The app" if again else "The app and its dependencies"
+            if installed.distributions and not again:
+                step.text += " and its dependencies"
         return Build(key, app_tree, site_tree, installed.distributions)
 
     def _site_tree(self, runtime: Runtime, installed: Installed, site: Path) -> tuple[Digest, bool]:
@@ -163,8 +163,7 @@ class Builds:
         found = self._sites.find(key)
         if found is not None:
             return found, True
-        # Packages carry files for other versions of Python: that these fail harms nobody.
-        runtime.compile_tree(self._cache_dir, site)
+        runtime.compile_site(self._cache_dir, site)
         tree = self._trees.make(site)
         self._sites.keep(key, tree)
         return tree, False
@@ -206,24 +205,9 @@ class Builds:
 
 def describe(snapshot: Snapshot) -> str:
     """A snapshot's verdict in one line."""
+    if snapshot.verdict == "unneeded":
+        return snapshot.why
     if not snapshot.image:
         return f"plain boot: {snapshot.why}"
     shared = "private" if snapshot.private else "shared"
     return f"{snapshot.verdict}, {shared}, {snapshot.blob_bytes / 2**20:.1f} MiB"
-
-
-def _does_not_compile(failed: list[tuple[str, str]]) -> AppSyntaxError:
-    path, message = failed[0]
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    line = re.search(r"\bline (\d+)", message)
-    return AppSyntaxError(
-        f"{path}: {message}{more}",
-        hint="fix it, or list the file in .isopodignore if the app does not need it",
-        details={
-            "file": path,
-            "line": int(line[1]) if line else 0,
-            "text": message,
-            "files": [{"file": name, "text": text} for name, text in failed],
-            "traceback": "\n".join(f"{name}: {text}" for name, text in failed),
-        },
-    )

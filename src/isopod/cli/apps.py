@@ -38,7 +38,7 @@ def list_apps(as_json: AsJson = False, tenant: InTenant = None, data_dir: DataDi
                 app["url"],
                 app["version"],
                 app["runtime"],
-                app["instances"] or "asleep",
+                app["instances"] or ("asleep" if app["needs_instances"] else "-"),
                 app["requests"],
                 output.ago(app["deployed_at"]),
             )

@@ -19,6 +19,7 @@ from isopod.cli import (
     audit,
     deploy,
     doctor,
+    init,
     login,
     logs,
     output,
@@ -73,6 +74,7 @@ def version(
 
 for noun in (
     up,
+    init,
     deploy,
     apps,
     logs,

@@ -12,6 +12,8 @@ def lines(snapshot: dict[str, Any], warmup: list[str]) -> list[str]:
     """The verdict with its sizes or its reason, then each finding that it does not name."""
     findings = [Finding(**finding).text() for finding in snapshot["findings"]]
     why = snapshot["why"]
+    if snapshot["verdict"] == "unneeded":
+        return [why]
     if snapshot["verdict"] == "plain":
         if len(findings) == 1 and not why:
             return [f"plain boot: {findings[0]}"]
@@ -39,6 +41,8 @@ def note(snapshot: dict[str, Any] | None, warmup: list[str]) -> None:
 def fields(found: dict[str, Any]) -> list[tuple[str, object]]:
     """For `isopod app`: what there is to say of an app's snapshot and its starts."""
     snapshot, starts = found["snapshot"], found["starts"]
+    if snapshot is not None and snapshot["verdict"] == "unneeded":
+        return [("instances", f"none: {snapshot['why']}")]
     pairs: list[tuple[str, object]] = []
     if snapshot is None:
         pairs.append(("snapshot", "none yet: the node makes one in the background"))

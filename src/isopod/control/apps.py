@@ -35,6 +35,7 @@ class AppSummary:
     created_at: float
     deployed_at: float  # when the live version was made
     source: str
+    needs_instances: bool  # false: the gateway answers its requests itself
     instances: int
     requests: int  # since the workers started
     cold_starts: int
@@ -61,8 +62,8 @@ class FindingSummary:
 class SnapshotSummary:
     """As `isopod.model.snapshot.Snapshot`; sizes in bytes."""
 
-    verdict: str  # "sound", "unwarmed" or "plain"
-    image: str  # digest; "" when the verdict is plain
+    verdict: str  # "sound", "unwarmed", "plain" or "unneeded"
+    image: str  # digest; "" when the verdict is plain or unneeded
     size: int
     own_bytes: int
     blob_bytes: int
@@ -233,6 +234,7 @@ def summary(
         created_at=app.created_at,
         deployed_at=live.created_at,
         source=app.source,
+        needs_instances=live.snapshot is None or live.snapshot.verdict != "unneeded",
         instances=sum(i.app == app.label for worker in workers for i in worker.instances),
         requests=total("requests"),
         cold_starts=total("cold_starts"),

@@ -26,11 +26,11 @@ class RuntimeStatus:
 
 def installed(cache_dir: Path) -> list[RuntimeStatus]:
     """Every runtime this isopod knows."""
-    from isopod import runtimes  # here: it loads the engine, which most requests do not need
+    from isopod import runtimes  # here: they load the engine, which most requests do not need
 
     found = []
-    for name in runtimes.names():
-        info = runtimes.get(name).info(cache_dir)
+    for runtime in runtimes.known():
+        info = runtime.info(cache_dir)
         found.append(
             RuntimeStatus(
                 name=info.name,
@@ -48,7 +48,7 @@ def image_digest(name: str) -> Digest:
     """What the memory images of runtime `name` belong to now. RuntimeNotFound."""
     from isopod import runtimes
 
-    return runtimes.get(name).image_digest()
+    return runtimes.known().get(name).image_digest()
 
 
 class Catalog:

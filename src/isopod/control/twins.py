@@ -41,7 +41,7 @@ def find_twin(
 
 def is_sound(snapshot: Snapshot | None) -> bool:
     """What `strict` asks for."""
-    return snapshot is not None and snapshot.verdict == "sound"
+    return snapshot is not None and snapshot.verdict in ("sound", "unneeded")
 
 
 def blobs_of(version: AppVersion) -> list[Digest]:

@@ -14,6 +14,7 @@ import wasmtime
 from isopod.engine.ffi import raw
 
 MIB = 1 << 20
+Engine = wasmtime.Engine  # for those who hand one on
 
 
 @dataclass(frozen=True, slots=True)

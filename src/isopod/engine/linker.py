@@ -59,10 +59,13 @@ class Linkage:
         self._aside.submit(store.close)
 
     @classmethod
-    def load(cls, compiled: Path, settings: EngineSettings) -> Self:
+    def load(
+        cls, compiled: Path, settings: EngineSettings, engine: wasmtime.Engine | None = None
+    ) -> Self:
         """Map a module of our own cache (10 ms for CPython's 290 MB). Never a tenant's file:
-        this runs whatever machine code it holds."""
-        engine = make_engine(settings)
+        this runs whatever machine code it holds. `engine`: one of those settings, that other
+        modules are in too."""
+        engine = engine or make_engine(settings)
         try:
             return cls(engine, wasmtime.Module.deserialize_file(engine, str(compiled)))
         except wasmtime.WasmtimeError as error:

@@ -20,6 +20,7 @@ from isopod.errors import (
 )
 from isopod.gateway.admission import Admission
 from isopod.gateway.body import RequestBody
+from isopod.gateway.direct import DirectApps, DirectUse
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.headers import Incoming, port_of, read_incoming
 from isopod.gateway.invoke import Invocation
@@ -31,6 +32,7 @@ from isopod.gateway.timing import Timing, no_guest
 from isopod.gateway.usage import RequestUse, head_bytes
 from isopod.metering.meter import Record
 from isopod.model.route import Route
+from isopod.runtimes.direct import DirectRequest
 from isopod.runtimes.guest import GuestRequest
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Gateway:
         self,
         *,
         fleet: Fleet,
+        direct: DirectApps,
         admission: Admission,
         find_route: FindRoute,
         domain: str,
@@ -60,6 +63,7 @@ class Gateway:
         self.in_flight = 0
         self.draining = False
         self._fleet = fleet
+        self._direct = direct
         self._admission = admission
         self._find_route = find_route
         self._domain = domain
@@ -128,10 +132,17 @@ class Gateway:
         if incoming.upgrade:
             raise WebSocketUnsupported("WebSockets are not supported yet")
         route = self._route(incoming.host)
-        request = self._request(scope, incoming, client)
+        direct = self._direct.of(route)
         self._admission.enter(route)
         try:
-            await self._invoke(route, request, incoming, receive, answer)
+            if direct is None:
+                request = self._request(scope, incoming, client)
+                await self._invoke(route, request, incoming, receive, answer)
+            else:
+                answer.use = DirectUse(route)
+                asked = _direct_request(scope)
+                identity = incoming.request_id
+                await self._direct.answer(direct, route, asked, identity, answer.send)
         finally:
             self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=answer.sent_bytes)
 
@@ -185,12 +196,11 @@ class Gateway:
         return route
 
     def _request(self, scope: Scope, incoming: Incoming, client: str) -> GuestRequest:
-        raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
         version = scope.get("http_version", "1.1")
         scheme = scope.get("scheme", "http")
         return GuestRequest(
             method=scope["method"],
-            path=raw_path.partition(b"?")[0].decode("latin-1"),
+            path=_raw_path(scope),
             query=scope["query_string"].decode("latin-1"),
             protocol=f"HTTP/{version}",
             scheme=scheme,
@@ -223,7 +233,7 @@ class _Answer:
         self.accept = ""
         self.status = 0
         self.outcome = "ended"  # by us (the worker stops), until it ends by itself
-        self.use: RequestUse | None = None  # once it had an instance
+        self.use: RequestUse | DirectUse | None = None  # once it had an instance, or needs none
         self.taken_bytes = 0  # of the request's body
         self.sent_bytes = 0  # of the response, head and body
         self.cpu_ns = 0  # that its guest used
@@ -257,6 +267,18 @@ class _Answer:
     def abort(self) -> None:
         """Cut the response: the client must not take a part for the whole."""
         raise ResponseCut(self.request_id)
+
+
+def _direct_request(scope: Scope) -> DirectRequest:
+    headers = [*scope["headers"]]
+    return DirectRequest(
+        scope["method"], _raw_path(scope), scope["query_string"].decode("latin-1"), headers
+    )
+
+
+def _raw_path(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw.partition(b"?")[0].decode("latin-1")
 
 
 def _head_bytes_in(scope: Scope) -> int:

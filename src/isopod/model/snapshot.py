@@ -9,8 +9,8 @@ from typing import Any, Literal
 from isopod.model.ids import Digest
 
 # sound: booted and warmed. unwarmed: booted only, because the warm-up left something that must not
-# be shared. plain: no image, each start boots the app.
-Verdict = Literal["sound", "unwarmed", "plain"]
+# be shared. plain: no image, each start boots the app. unneeded: it has no starts.
+Verdict = Literal["sound", "unwarmed", "plain", "unneeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`image` is the blob's digest, "" when the verdict is plain. Sizes in bytes."""
+    """`image` is the blob's digest, "" when the verdict is plain or unneeded. Sizes in bytes."""
 
     verdict: Verdict
     image: Digest
@@ -58,8 +58,17 @@ class Snapshot:
 
 def plain(why: str, findings: tuple[Finding, ...] = ()) -> Snapshot:
     """No image, and why."""
+    return _without_image("plain", why, findings)
+
+
+def unneeded(why: str) -> Snapshot:
+    """No instance ever starts, and why."""
+    return _without_image("unneeded", why, ())
+
+
+def _without_image(verdict: Verdict, why: str, findings: tuple[Finding, ...]) -> Snapshot:
     return Snapshot(
-        verdict="plain",
+        verdict=verdict,
         image=Digest(""),
         runtime=Digest(""),
         size=0,

@@ -1,22 +1,84 @@
-"""What a language runtime offers to the rest of isopod. A runtime for a tenant's own language is
-one folder that fulfils this."""
+"""What a language runtime offers to the rest of isopod. A runtime is one package below
+`isopod.runtimes`, or another distribution's entry point, that fulfils this."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from isopod.blobs.images import ImageCache
+from isopod.blobs.trees import TreeCache
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
 from isopod.model.snapshot import Snapshot
+from isopod.runtimes.direct import Direct
+from isopod.runtimes.guest import Guest, OutputSink
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
 
+if TYPE_CHECKING:  # whoever only lists runtimes does not load the engine
+    from isopod.engine.config import Engine
+    from isopod.engine.image import Image
+    from isopod.engine.scheduler import Scheduler
+
 Progress = Callable[[float, str], None]
+
+
+class Claim(IntEnum):
+    """Whether a folder holds an app of this runtime."""
+
+    NO = 0
+    MAYBE = 1  # it would serve it if nobody is surer, or can say what is wrong with it
+    SURE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOrder:
+    """One guest, as a worker wants it. `image`: to start from it, and call `after_restore`
+    ("module:function"). `share`: whose part of the CPU it runs on."""
+
+    scheduler: Scheduler
+    app_tree: Path
+    site_tree: Path
+    tmp: Path
+    entrypoint: str
+    env: Mapping[str, str]
+    memory_mib: int
+    disk_mib: int
+    output: OutputSink
+    image: Image | None
+    after_restore: str
+    share: str
+
+
+class Guests(Protocol):
+    """A runtime in a worker that makes guests."""
+
+    @property
+    def image_digest(self) -> Digest:
+        """What its memory images belong to; one of another digest is never restored."""
+
+    @property
+    def base_image(self) -> Path:
+        """The memory that every image has in common."""
+
+    def new_guest(self, order: GuestOrder) -> Guest:
+        """`await guest.start()` boots or restores it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InWorker:
+    """What a worker lends to a runtime. All runtimes of a worker share one engine."""
+
+    engine: Engine
+    cache_dir: Path
+    trees: TreeCache
+    precise_clocks: bool
 
 
 class Runtime(Protocol):
@@ -37,6 +99,9 @@ class Runtime(Protocol):
     def prepare(self, cache_dir: Path, progress: Progress) -> None:
         """Make it ready on this machine: compile its module into the cache."""
 
+    def claim(self, folder: Path, manifest: Manifest) -> Claim:
+        """Whether `folder` is for this runtime; asked when the manifest names none."""
+
     def detect(self, folder: Path, manifest: Manifest) -> str:
         """The app's entrypoint. Raises AppNotDetected and its kin."""
 
@@ -44,8 +109,12 @@ class Runtime(Protocol):
         """Install what the app in `folder` asks for into the new folder `site`. Raises
         DependencyInvalid and its kin."""
 
-    def compile_tree(self, cache_dir: Path, folder: Path) -> list[tuple[str, str]]:
-        """Compile the sources below `folder` in place; (path, message) of those that fail."""
+    def compile_app(self, cache_dir: Path, folder: Path, manifest: Manifest) -> str:
+        """Compile the app in `folder` in place; what was done, for people. Raises AppSyntaxError
+        and its kin."""
+
+    def compile_site(self, cache_dir: Path, site: Path) -> None:
+        """Compile dependencies in place; what does not compile stays as it is."""
 
     def check_health(
         self, cache_dir: Path, *, app_tree: Path, site_tree: Path, spec: AppSpec, tmp_root: Path
@@ -63,3 +132,7 @@ class Runtime(Protocol):
         work: Path,
     ) -> Snapshot:
         """Boot the app, warm it and keep its memory, or say why not. `work` is scratch space."""
+
+    def in_worker(self, lent: InWorker) -> Guests | Direct:
+        """What serves its apps in a worker: instances, or the gateway itself. Called once, before
+        the worker gives up the right to map machine code. Raises RuntimeNotPrepared."""

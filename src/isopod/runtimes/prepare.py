@@ -1,4 +1,4 @@
-"""`python -m isopod.runtimes.prepare NAME CACHE_DIR`: prepare a runtime, telling progress.
+"""`python -m isopod.runtimes.prepare NAME... CACHE_DIR`: prepare runtimes, telling progress.
 
 JSON lines on standard output: {"progress": 0.0-1.0, "text": ...}; on failure {"error": ...} and
 exit status 1. A process of its own, because what it maps and compiles must not stay in the
@@ -16,14 +16,17 @@ from isopod import runtimes
 from isopod.errors import IsopodError
 
 
-def main(name: str, cache_dir: str) -> int:
+def main(*arguments: str) -> int:
+    *names, cache_dir = arguments
+
     def say(line: dict[str, Any]) -> None:
         print(json.dumps(line), flush=True)
 
     try:
-        runtimes.prepare(
-            name, Path(cache_dir), lambda done, text: say({"progress": done, "text": text})
-        )
+        for name in names:
+            runtimes.prepare(
+                name, Path(cache_dir), lambda done, text: say({"progress": done, "text": text})
+            )
     except IsopodError as error:
         say({"error": error.to_wire()})
         return 1

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from isopod.blobs.images import ImageCache, OpenImage
 from isopod.blobs.trees import TreeCache
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import IsopodError
+from isopod.errors import IsopodError, RuntimeNotPrepared
 from isopod.model.ids import Digest
 from isopod.model.route import Route
+from isopod.runtimes.base import GuestOrder, Guests
 from isopod.runtimes.guest import Guest, OutputSink
-from isopod.runtimes.python.artifacts import image_digest
-from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder
+from isopod.runtimes.temporary import TemporaryFolder
 
 # Images held open, each a descriptor and a lock that keeps its file in the cache.
 _MAX_OPEN_IMAGES = 512
@@ -55,13 +55,13 @@ class GuestMaker:
     def __init__(
         self,
         *,
-        runtime: PythonRuntime,
+        runtimes: Mapping[str, Guests],
         scheduler: Scheduler,
         trees: TreeCache,
         images: ImageCache,
         tmp_root: Path,
     ) -> None:
-        self._runtime = runtime
+        self._runtimes = runtimes
         self._scheduler = scheduler
         self._trees = trees
         self._images = images
@@ -74,9 +74,10 @@ class GuestMaker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, route: Route, output: OutputSink) -> tuple[Guest, Callable[[], None]]:
+        runtime = self._runtime_of(route)
         app_tree = await self._tree(route.app_tree)
         site_tree = await self._tree(route.site_tree)
-        held = await self._image(route, output)
+        held = await self._image(route, runtime, output)
         for line in self._unsaid.pop(route.digest, ()):
             output("isopod", line)
         image = None
@@ -85,7 +86,7 @@ class GuestMaker:
             image = Image(held.image.fd, held.image.size, held.image.clock_ns)
         tmp = TemporaryFolder(self._tmp_root)
         try:
-            guest = self._runtime.new_guest(
+            order = GuestOrder(
                 scheduler=self._scheduler,
                 app_tree=app_tree,
                 site_tree=site_tree,
@@ -99,6 +100,7 @@ class GuestMaker:
                 after_restore=route.spec.startup.after_restore,
                 share=route.tenant,
             )
+            guest = runtime.new_guest(order)
         except BaseException:
             tmp.remove()
             if held is not None:
@@ -129,7 +131,8 @@ class GuestMaker:
                 await self._tree(route.app_tree)
                 await self._tree(route.site_tree)
                 said = self._unsaid.setdefault(route.digest, [])
-                await self._image(route, lambda _stream, data: said.append(data))
+                runtime = self._runtime_of(route)
+                await self._image(route, runtime, lambda _stream, data: said.append(data))
             if not self._unsaid.get(route.digest):
                 self._unsaid.pop(route.digest, None)
 
@@ -161,10 +164,19 @@ class GuestMaker:
         ready = self._trees.ready(digest)
         return ready if ready else await asyncio.to_thread(self._trees.ensure, digest)
 
-    async def _image(self, route: Route, output: OutputSink) -> _Held | None:
+    def _runtime_of(self, route: Route) -> Guests:
+        found = self._runtimes.get(route.spec.runtime)
+        if found is None:
+            raise RuntimeNotPrepared(
+                f"the runtime {route.spec.runtime!r} is not prepared in this worker",
+                hint="run `isopod runtimes prepare NAME`, then start the node again",
+            )
+        return found
+
+    async def _image(self, route: Route, runtime: Guests, output: OutputSink) -> _Held | None:
         snapshot = route.snapshot
         # An image of another runtime is not one of this: control makes a new one.
-        if snapshot is None or not snapshot.image or snapshot.runtime != image_digest():
+        if snapshot is None or not snapshot.image or snapshot.runtime != runtime.image_digest:
             return None
         digest = snapshot.image
         held = self._open.get(digest)
@@ -174,16 +186,18 @@ class GuestMaker:
             _tell(output, f"image {digest!r} was written to while it was in use")
             held = None
         if held is None:
-            held = await self._open_image(digest, output)
+            held = await self._open_image(digest, runtime, output)
         if held is not None:
             self._open.move_to_end(digest)
         return held
 
-    async def _open_image(self, digest: Digest, output: OutputSink) -> _Held | None:
+    async def _open_image(
+        self, digest: Digest, runtime: Guests, output: OutputSink
+    ) -> _Held | None:
         if time.monotonic() - self._failed.get(digest, -_RETRY_S) < _RETRY_S:
             return None
         try:
-            opened = await asyncio.to_thread(self._images.open, digest, self._runtime.base_image)
+            opened = await asyncio.to_thread(self._images.open, digest, runtime.base_image)
         except (IsopodError, OSError) as error:
             # The app is served all the same, only slower; who can mend it reads this.
             self._failed[digest] = time.monotonic()

@@ -1,4 +1,4 @@
-"""Preparing a runtime before the first start, in a child: compiling takes gigabytes for a while,
+"""Preparing the runtimes before the first start, in a child: compiling takes gigabytes for a while,
 and the supervisor must stay small."""
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from isopod.settings import NodeSettings, child_environment
 _MODULE = "isopod.runtimes.prepare"
 
 
-async def prepare_runtime(
-    name: str, *, settings: NodeSettings, report: Reporter, module: str = _MODULE
+async def prepare_runtimes(
+    *names: str, settings: NodeSettings, report: Reporter, module: str = _MODULE
 ) -> None:
-    """Returns when the runtime is in the cache; at once when it was."""
+    """Returns when the runtimes are in the cache; at once when they were."""
     process = await asyncio.create_subprocess_exec(
-        *child_argv(module, name, str(settings.cache_dir)),
+        *child_argv(module, *names, str(settings.cache_dir)),
         stdout=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
         env=child_environment(),
@@ -45,7 +45,7 @@ async def prepare_runtime(
         status = await process.wait()
         if status:
             raise RuntimePrepareFailed(
-                f"preparing runtime {name!r} ended with status {status}",
+                f"preparing {', '.join(names)} ended with status {status}",
                 hint="its messages are above; it needs about 3 GB of memory",
             )
     finally:

@@ -19,12 +19,13 @@ from dataclasses import replace
 
 from isopod import __version__
 from isopod.errors import SandboxUnavailable
+from isopod.runtimes import known
 from isopod.sandbox.features import Features, probe
 from isopod.server.children import Child, ChildSpec
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
-from isopod.server.preparing import prepare_runtime
+from isopod.server.preparing import prepare_runtimes
 from isopod.server.report import Reporter
 from isopod.server.sockets import bind_listener
 from isopod.settings import NodeSettings, bare_environment, child_environment
@@ -43,7 +44,7 @@ def up(
     report: Reporter,
     worker_module: str = _WORKER,
     control_module: str = _CONTROL,
-    runtimes: tuple[str, ...] = ("python",),
+    runtimes: Callable[[], tuple[str, ...]] = lambda: known().names(),
     ask_kernel: Callable[[], Features] = probe,
 ) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit status.
@@ -82,7 +83,7 @@ def up(
             report=report,
             worker_module=worker_module,
             control_module=control_module,
-            runtimes=runtimes,
+            runtimes=runtimes(),
         )
         return asyncio.run(supervisor.run())
 
@@ -190,8 +191,8 @@ class Supervisor:
         return await self._stop(stop_now)
 
     async def _start(self) -> None:
-        for name in self._runtimes:
-            await prepare_runtime(name, settings=self._settings, report=self._report)
+        if self._runtimes:
+            await prepare_runtimes(*self._runtimes, settings=self._settings, report=self._report)
         await self._control.start()
         await asyncio.gather(*(worker.start() for worker in self._workers.values()))
         write_node_file(self._settings)

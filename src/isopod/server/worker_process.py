@@ -26,6 +26,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from isopod.blobs.store import BlobStore
+from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError
@@ -33,6 +34,7 @@ from isopod.gateway.admin import AdminSocket
 from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway
 from isopod.gateway.connections import ConnectionWatch
+from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.quota import Quotas, Today
@@ -40,12 +42,14 @@ from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
 from isopod.model.route import Route
 from isopod.routes import RouteTable
-from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.runtimes import known
+from isopod.runtimes.base import InWorker
 from isopod.sandbox.worker import Folders, Sandbox, shut_in
 from isopod.server.children import READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
+from isopod.server.runtimes import WorkerRuntimes
 from isopod.server.watchdog import BEAT_S
 from isopod.settings import NodeSettings, child_value
 
@@ -86,7 +90,17 @@ class Worker:
             limit_bytes=settings.image_cache_mib << 20,
             maker=files,
         )
-        self.runtime = PythonRuntime(settings.cache_dir, precise_clocks=settings.precise_clocks)
+        self.engine = make_engine(EngineSettings())
+        self.runtimes = WorkerRuntimes.load(
+            known(),
+            InWorker(
+                engine=self.engine,
+                cache_dir=settings.cache_dir,
+                trees=self.trees,
+                precise_clocks=settings.precise_clocks,
+            ),
+        )
+        self._preparing: set[asyncio.Task[None]] = set()
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
@@ -100,15 +114,16 @@ class Worker:
     async def run(self, listener: int, ready: int) -> None:
         settings = self.settings
         meter = Meter(Spool(settings.spool_path(self.index)))
-        async with Scheduler(self.runtime.linkage.engine) as self.scheduler:
+        async with Scheduler(self.engine) as self.scheduler:
             scheduler = self.scheduler
             maker = self.maker = GuestMaker(
-                runtime=self.runtime,
+                runtimes=self.runtimes.guests,
                 scheduler=scheduler,
                 trees=self.trees,
                 images=self.images,
                 tmp_root=self.tmp_root,
             )
+            self.direct = DirectApps(self.runtimes.direct)
             self.fleet = Fleet(
                 make=maker,
                 logs_dir=settings.logs_dir,
@@ -124,6 +139,7 @@ class Worker:
             self._follow_tenants()
             gateway = Gateway(
                 fleet=self.fleet,
+                direct=self.direct,
                 admission=self.admission,
                 find_route=self._find_route,
                 domain=settings.domain,
@@ -239,9 +255,11 @@ class Worker:
         self._follow_tenants()
         self._known_routes.clear()
         self.fleet.forget({name: self.routes.get(name) for name in self.fleet.names})
+        self.direct.forget(self._find_route)
         self.maker.keep_images(self.fleet.images())
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        fleet = self.fleet.status()
         return {
             "pid": os.getpid(),
             "worker": self.index,
@@ -253,7 +271,8 @@ class Worker:
             "sandbox": self.sandbox.to_json(),
             # Since the start: see docs/metering.md.
             "guest_cpu_ns": self.scheduler.guest_ns,
-            **self.fleet.status(),
+            **fleet,
+            "apps": {**fleet["apps"], **self.direct.status()},
         }
 
     def _refresh(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -261,8 +280,22 @@ class Worker:
         self._apply_routes()
         route = self._find_route(str(request.get("app", "")))
         if route is not None:
-            self.maker.make_ready(route)
+            self._make_ready(route)
         return {"revision": self.routes.revision()}
+
+    def _make_ready(self, route: Route) -> None:
+        direct = self.direct.of(route)
+        if direct is None:
+            self.maker.make_ready(route)
+            return
+
+        async def ready() -> None:
+            with contextlib.suppress(IsopodError):  # its first request tells
+                await direct.make_ready(route)
+
+        task = asyncio.get_running_loop().create_task(ready())
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
 
     def _failed_images(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"images": self.maker.take_failed_images()}

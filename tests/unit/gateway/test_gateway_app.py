@@ -11,6 +11,7 @@ from isopod.errors import GuestFailed, IsopodError, MemoryLimitExceeded
 from isopod.gateway import invoke
 from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway, ResponseCut
+from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
 from isopod.runtimes.guest import GuestResponse
 
@@ -109,6 +110,7 @@ def site(stage, route, quotas):
         )
         gateway = Gateway(
             fleet=fleet,
+            direct=DirectApps({}),
             admission=admission,
             find_route=lambda name: only if name == "shop" else None,
             domain="localhost",

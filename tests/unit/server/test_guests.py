@@ -20,6 +20,7 @@ from isopod.model.route import Route
 from isopod.model.snapshot import Snapshot
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python import snapshotting
+from isopod.runtimes.python.guests import PythonGuests
 from isopod.runtimes.python.runtime import PythonRuntime
 from isopod.server import guests
 from isopod.server.guests import GuestMaker
@@ -66,8 +67,9 @@ class Bench:
         tmp = self.folder / "tmp"
         tmp.mkdir(exist_ok=True)
         images = ImageCache(images_dir or self.images_dir, self.blobs, limit_bytes=1 << 30)
-        maker = GuestMaker(runtime=self.runtime, scheduler=self.scheduler, trees=self.trees,
-                           images=images, tmp_root=tmp)  # fmt: skip
+        maker = GuestMaker(runtimes={"python": PythonGuests(self.runtime)},
+                           scheduler=self.scheduler, trees=self.trees, images=images,
+                           tmp_root=tmp)  # fmt: skip
         self.makers.append(maker)
         return maker
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from isopod.errors import RuntimePrepareFailed
-from isopod.server.preparing import prepare_runtime
+from isopod.server.preparing import prepare_runtimes
 from isopod.settings import NodeSettings
 
 
@@ -34,7 +34,7 @@ def prepare(tmp_path, monkeypatch):
         said = Said()
         settings = NodeSettings.load(data_dir=tmp_path, cache_dir=tmp_path)
         asyncio.run(
-            prepare_runtime("python", settings=settings, report=said, module="the_preparer")
+            prepare_runtimes("python", settings=settings, report=said, module="the_preparer")
         )
         return said
 

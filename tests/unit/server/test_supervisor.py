@@ -48,7 +48,7 @@ def supervisor(settings: NodeSettings, listener: socket.socket, worker: str) -> 
         report=Said(),
         worker_module=worker,
         control_module="none",
-        runtimes=(),
+        runtimes=tuple,
     )
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
 from isopod.engine.instance import Preopen
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import AppFailedToStart, DeadlineExceeded, HealthFailed, IsopodError
+from isopod.errors import (
+    AppFailedToStart,
+    AppSyntaxError,
+    DeadlineExceeded,
+    HealthFailed,
+    IsopodError,
+)
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.health import HealthResult
-from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder, in_scheduler
+from isopod.runtimes.python.runtime import PythonRuntime, in_scheduler
+from isopod.runtimes.temporary import TemporaryFolder
 
 START_DEADLINE_S = 60.0
 _MAX_OUTPUT = 64 << 10
@@ -37,6 +45,13 @@ def compile_tree(runtime: PythonRuntime, root: Path) -> list[tuple[str, str]]:
     )
     failed = [line.partition("\t") for line in said.splitlines()[1:]]
     return [(path, message) for path, _, message in failed]
+
+
+def compile_app(runtime: PythonRuntime, root: Path) -> None:
+    """As `compile_tree`, of what its author can mend. Raises AppSyntaxError."""
+    failed = compile_tree(runtime, root)
+    if failed:
+        raise _does_not_compile(failed)
 
 
 def check_health(
@@ -135,3 +150,20 @@ def _request(spec: AppSpec) -> GuestRequest:
 
 async def _no_body(_size: int) -> bytes:
     return b""
+
+
+def _does_not_compile(failed: list[tuple[str, str]]) -> AppSyntaxError:
+    path, message = failed[0]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    line = re.search(r"\bline (\d+)", message)
+    return AppSyntaxError(
+        f"{path}: {message}{more}",
+        hint="fix it, or list the file in .isopodignore if the app does not need it",
+        details={
+            "file": path,
+            "line": int(line[1]) if line else 0,
+            "text": message,
+            "files": [{"file": name, "text": text} for name, text in failed],
+            "traceback": "\n".join(f"{name}: {text}" for name, text in failed),
+        },
+    )

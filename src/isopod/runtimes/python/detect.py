@@ -11,8 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isopod.errors import AppNotDetected, EntrypointNotCallable, EntrypointNotFound
+from isopod.errors import (
+    AppNotDetected,
+    EntrypointNotCallable,
+    EntrypointNotFound,
+    IsopodError,
+)
 from isopod.manifest import Manifest
+from isopod.runtimes.base import Claim
 from isopod.runtimes.python.sources import Definitions, definitions
 
 _MODULES = ("app", "main", "wsgi")
@@ -49,6 +55,19 @@ def detect(folder: Path, manifest: Manifest) -> str:
         if found is not None:
             return found
     return _django(folder, looked) or _nothing(folder, looked)
+
+
+def claim(folder: Path, manifest: Manifest) -> Claim:
+    """MAYBE: an app of Python's with a mistake in it, which `detect` names."""
+    try:
+        detect(folder, manifest)
+    except AppNotDetected:
+        names = ("manage.py", *(f"{module}.py" for module in _MODULES))
+        some = any((folder / root / name).is_file() for root in _ROOTS for name in names)
+        return Claim.MAYBE if some else Claim.NO
+    except IsopodError:
+        return Claim.MAYBE
+    return Claim.SURE
 
 
 def module_file(folder: Path, module: str) -> Path | None:

@@ -10,7 +10,7 @@ from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
 from isopod.model.snapshot import Snapshot
-from isopod.runtimes.base import Progress
+from isopod.runtimes.base import Claim, InWorker, Progress
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.python import (
@@ -21,6 +21,7 @@ from isopod.runtimes.python import (
     preparing,
     snapshotting,
 )
+from isopod.runtimes.python.guests import PythonGuests
 from isopod.runtimes.python.runtime import PythonRuntime
 
 
@@ -39,14 +40,27 @@ class PythonLanguage:
     def prepare(self, cache_dir: Path, progress: Progress) -> None:
         preparing.prepare(cache_dir, progress)
 
+    def claim(self, folder: Path, manifest: Manifest) -> Claim:
+        return detect.claim(folder, manifest)
+
     def detect(self, folder: Path, manifest: Manifest) -> str:
         return detect.detect(folder, manifest)
 
     def install_dependencies(self, cache_dir: Path, folder: Path, site: Path) -> Installed:
         return dependencies.install(folder, site, cache_dir=cache_dir)
 
-    def compile_tree(self, cache_dir: Path, folder: Path) -> list[tuple[str, str]]:
-        return building.compile_tree(PythonRuntime(cache_dir), folder)
+    def compile_app(
+        self,
+        cache_dir: Path,
+        folder: Path,
+        manifest: Manifest,  # noqa: ARG002  it says nothing of that
+    ) -> str:
+        building.compile_app(PythonRuntime(cache_dir), folder)
+        return "The app"
+
+    def compile_site(self, cache_dir: Path, site: Path) -> None:
+        # Packages carry files for other versions of Python: that these fail harms nobody.
+        building.compile_tree(PythonRuntime(cache_dir), site)
 
     def check_health(
         self, cache_dir: Path, *, app_tree: Path, site_tree: Path, spec: AppSpec, tmp_root: Path
@@ -75,3 +89,14 @@ class PythonLanguage:
             images=images,
             work=work,
         )
+
+    def in_worker(self, lent: InWorker) -> PythonGuests:
+        runtime = PythonRuntime(
+            lent.cache_dir, precise_clocks=lent.precise_clocks, engine=lent.engine
+        )
+        return PythonGuests(runtime)
+
+
+def runtime() -> PythonLanguage:
+    """Found by `isopod.runtimes`."""
+    return PythonLanguage()

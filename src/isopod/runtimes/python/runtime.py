@@ -11,20 +11,17 @@ import asyncio
 import functools
 import json
 import os
-import tempfile
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from isopod.engine.config import EngineSettings
+from isopod.engine.config import Engine, EngineSettings
 from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
 from isopod.engine.module_cache import ModuleCache
-from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared, disk_full_is_clear
+from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
@@ -40,15 +37,18 @@ class PythonRuntime:
     """A prepared runtime in this process. Making one maps the module (10 ms); raises
     RuntimeNotPrepared when it is not in the cache."""
 
-    def __init__(self, cache_dir: Path, *, precise_clocks: bool = False) -> None:
-        """`precise_clocks`: guests see nanoseconds, not milliseconds."""
+    def __init__(
+        self, cache_dir: Path, *, precise_clocks: bool = False, engine: Engine | None = None
+    ) -> None:
+        """`precise_clocks`: guests see nanoseconds, not milliseconds. `engine`: a worker's, which
+        other runtimes use too."""
         settings = EngineSettings()
         cache = ModuleCache(cache_dir / "modules", settings)
         compiled = cache.entry(artifacts.artifacts().module_digest)
         self.folder = artifacts.folder(cache_dir)
         if compiled is None or not self.folder.is_dir():
             raise RuntimeNotPrepared("the Python runtime is not prepared on this node")
-        self.linkage = Linkage.load(compiled, settings)
+        self.linkage = Linkage.load(compiled, settings, engine)
         self._clock_step_ns = 1 if precise_clocks else 1_000_000
 
     def new_guest(
@@ -212,18 +212,6 @@ def in_scheduler(
             return await asyncio.wait_for(use(scheduler), timeout_s)
 
     return asyncio.run(main())
-
-
-class TemporaryFolder:
-    """A guest's /tmp on the host, gone with `remove`."""
-
-    def __init__(self, root: Path) -> None:
-        with disk_full_is_clear(str(root)):
-            self.path = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
-        self.made_at = time.monotonic()
-
-    def remove(self) -> None:
-        remove_folder(self.path)
 
 
 def _code(text: str) -> bytes:

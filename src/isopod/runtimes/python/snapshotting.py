@@ -21,7 +21,8 @@ from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python import imaging
 from isopod.runtimes.python.artifacts import image_digest
 from isopod.runtimes.python.imaging import ImageLimits, ImageTooLarge
-from isopod.runtimes.python.runtime import PythonRuntime, TemporaryFolder, in_scheduler
+from isopod.runtimes.python.runtime import PythonRuntime, in_scheduler
+from isopod.runtimes.temporary import TemporaryFolder
 
 # The second of the same request takes paths that the first one left cold; a third, hardly any.
 _REPEATS = 3
