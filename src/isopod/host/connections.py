@@ -127,7 +127,7 @@ class Connections:
         )
         if wait_ms == 0:
             raise OutsideError("EINPROGRESS")
-        return self._made(number, connection, wait_ms)
+        return self._made(number, connection, connection.making, wait_ms)
 
     async def _make(self, connection: _Connection, host: str, port: int) -> None:
         names = self._names.get(host, [])
@@ -145,9 +145,10 @@ class Connections:
         finally:
             connection.making = None
 
-    async def _made(self, number: int, connection: _Connection, wait_ms: int) -> bytes:
-        assert connection.making is not None
-        done, _ = await asyncio.wait({connection.making}, timeout=_seconds(wait_ms))
+    async def _made(
+        self, number: int, connection: _Connection, making: asyncio.Task[None], wait_ms: int
+    ) -> bytes:
+        done, _ = await asyncio.wait({making}, timeout=_seconds(wait_ms))
         if not done:
             self._drop(number)
             raise TimeoutError

@@ -15,6 +15,7 @@ from isopod.blobs.trees import TreeCache
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError
+from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.runtimes.guest import Guest, OutputSink
@@ -60,7 +61,9 @@ class GuestMaker:
         trees: TreeCache,
         images: ImageCache,
         tmp_root: Path,
+        world: World,
     ) -> None:
+        self._world = world
         self._runtime = runtime
         self._scheduler = scheduler
         self._trees = trees
@@ -98,6 +101,8 @@ class GuestMaker:
                 image=image,
                 after_restore=route.spec.startup.after_restore,
                 share=route.tenant,
+                world=self._world,
+                app=route.name,
             )
         except BaseException:
             tmp.remove()

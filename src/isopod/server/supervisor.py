@@ -1,6 +1,7 @@
 """`isopod up`: owns the data directory and the listening sockets, keeps control and workers.
 
-    lock, token -> sockets -> runtime prepared -> control ready -> workers ready -> node.json
+    lock, token -> sockets -> runtime prepared -> control ready -> egress, workers ready
+    -> node.json
 
 It serves no request itself and imports neither the API nor the engine, so it stays small and
 has little to fail with. When it dies its children die with it (see control.child).
@@ -18,9 +19,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from isopod import __version__
-from isopod.errors import SandboxUnavailable
+from isopod.errors import SandboxUnavailable, UsageError
+from isopod.host.egress import PrivateGrant
 from isopod.sandbox.features import Features, probe
-from isopod.server.children import Child, ChildSpec
+from isopod.server.children import EGRESS_FD, EGRESS_FDS, Child, ChildSpec
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
@@ -31,6 +33,7 @@ from isopod.settings import NodeSettings, bare_environment, child_environment
 
 _CONTROL = "isopod.server.control_process"
 _WORKER = "isopod.server.worker_process"
+_EGRESS = "isopod.server.egress_process"
 _CONTROL_STOP_S = 5.0
 _AFTER_DRAIN_S = 2.0  # a worker ends itself at drain_s; after this we end it
 _PATIENCE_S = 1.0  # for the port, after a node that was killed
@@ -51,6 +54,11 @@ def up(
     Raises DataDirUnusable, NodeAlreadyRunning, PortInUse, StateCorrupt, SandboxUnavailable...
     before it serves.
     """
+    for grant in settings.egress_private:
+        try:
+            PrivateGrant.parse(grant)
+        except ValueError as bad:
+            raise UsageError(f"egress_private {grant!r} {bad}") from None
     features = ask_kernel()
     _check_sandbox(settings, features, report)
     prepare_data_dir(settings)
@@ -130,15 +138,23 @@ class Supervisor:
             ),
             report=report.say,
         )
+        # For each worker its end, and the broker's (see host.channel). Held here: a process that
+        # follows another one takes its place.
+        self._channels: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._workers = {
             index: self._worker(index, gateway=gateway) for index in range(settings.workers)
         }
+        self._egress = self._broker()
 
     async def add_worker(self, index: int, *, gateway: socket.socket, **values: str) -> None:
         """Returns when it is ready. `gateway` is what it accepts connections on; `values` are put
         into its environment, which it forgets before it runs a guest: no secrets."""
         worker = self._workers[index] = self._worker(index, gateway=gateway, **values)
+        egress, self._egress = self._egress, self._broker()
         try:
+            # One that has this worker's channel too. Who waits for the old one asks the new one.
+            await egress.stop(_CONTROL_STOP_S)
+            await self._egress.start()
             await worker.start()
         except BaseException:
             self._workers.pop(index, None)
@@ -151,17 +167,32 @@ class Supervisor:
 
     def _worker(self, index: int, *, gateway: socket.socket, **values: str) -> Child:
         number = gateway.fileno()
+        if index not in self._channels:
+            self._channels[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel = self._channels[index][0].fileno()
         spec = ChildSpec(
             f"worker {index}",
             self._worker_module,
             bare_environment(
-                ISOPOD_WORKER_INDEX=str(index), ISOPOD_GATEWAY_FD=str(number), **values
+                ISOPOD_WORKER_INDEX=str(index),
+                ISOPOD_GATEWAY_FD=str(number),
+                **{EGRESS_FD: str(channel)},
+                **values,
             ),
-            fds=(number,),
+            fds=(number, channel),
             handed=self._handed,
             stall_s=self._settings.stall_s,
         )
         return Child(spec, report=self._report.say)
+
+    def _broker(self) -> Child:
+        """The process that connects for the workers."""
+        ends = tuple(end.fileno() for _, end in self._channels.values())
+        env = bare_environment(**{EGRESS_FDS: ",".join(map(str, ends))})
+        return Child(
+            ChildSpec("egress", _EGRESS, env, fds=ends, handed=self._handed),
+            report=self._report.say,
+        )
 
     async def run(self) -> int:
         stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -193,6 +224,7 @@ class Supervisor:
         for name in self._runtimes:
             await prepare_runtime(name, settings=self._settings, report=self._report)
         await self._control.start()
+        await self._egress.start()
         await asyncio.gather(*(worker.start() for worker in self._workers.values()))
         write_node_file(self._settings)
         self._say_where()
@@ -215,7 +247,7 @@ class Supervisor:
             if not quiet:
                 self._report.say("Stopped.")
             return 0
-        for child in (*self._workers.values(), self._control):
+        for child in (*self._workers.values(), self._egress, self._control):
             child.kill()
         await in_order
         self._report.say("Stopped at once.")
@@ -223,7 +255,11 @@ class Supervisor:
 
     async def _stop_in_order(self) -> None:
         await asyncio.gather(*(self._end_worker(*one) for one in self._workers.items()))
+        await self._egress.stop(_CONTROL_STOP_S)
         await self._control.stop(_CONTROL_STOP_S)
+        for ends in self._channels.values():
+            for end in ends:
+                end.close()
 
     async def _end_worker(self, index: int, worker: Child) -> None:
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)

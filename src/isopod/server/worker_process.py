@@ -36,13 +36,16 @@ from isopod.gateway.connections import ConnectionWatch
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.quota import Quotas, Today
+from isopod.host.capabilities import World
+from isopod.host.channel import BrokerClient
+from isopod.host.tls import system_trust
 from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
 from isopod.model.route import Route
 from isopod.routes import RouteTable
 from isopod.runtimes.python.runtime import PythonRuntime
 from isopod.sandbox.worker import Folders, Sandbox, shut_in
-from isopod.server.children import READY_FD
+from isopod.server.children import EGRESS_FD, READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
@@ -72,7 +75,11 @@ class Worker:
         admin: socket.socket,
         sandbox: Sandbox,
         files: Maker,
+        egress: socket.socket,
+        trust: str,
     ) -> None:
+        """`egress`: this worker's channel to the broker of connections. `trust`: the certificates
+        that the machine trusts."""
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
@@ -90,6 +97,7 @@ class Worker:
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
+        self.egress, self.trust = egress, trust
         self.quotas = Quotas(
             folder=settings.run_dir / "quota",
             worker=index,
@@ -102,7 +110,10 @@ class Worker:
         meter = Meter(Spool(settings.spool_path(self.index)))
         async with Scheduler(self.runtime.linkage.engine) as self.scheduler:
             scheduler = self.scheduler
+            outside = BrokerClient(self.egress)
+            world = World.make(outside, trust=self.trust, key_folder=self.tmp_root)
             maker = self.maker = GuestMaker(
+                world=world,
                 runtime=self.runtime,
                 scheduler=scheduler,
                 trees=self.trees,
@@ -161,6 +172,8 @@ class Worker:
                 await self._drain(gateway, _LAST_RECORDS_S)
                 await meter.close()
                 maker.close()
+                world.close()
+                outside.close()
                 lag.close()
                 self.quotas.close()
 
@@ -350,10 +363,15 @@ def main(*, kill_unlisted: bool = False) -> None:
     os.set_blocking(ready, False)
     settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
     folders = prepare_folders(settings, index)
+    egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
+    trust = system_trust()
     admin = AdminSocket.bind(settings.admin_path(index))
-    files = start_maker(settings, handed.features, others=(listener, ready, admin.fileno()))
+    others = (listener, ready, admin.fileno(), egress.fileno())
+    files = start_maker(settings, handed.features, others=others)
     sandbox = shut_in(folders, features=handed.features)
-    worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files)
+    worker = Worker(
+        settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust=trust
+    )
     sandbox.guard(kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))
 

@@ -303,5 +303,10 @@ for made in (http.client.HTTPSConnection("localhost", PORT, timeout=5, context=c
     except Exception as error:
         result.append(type(error).__name__)
 """
-    result = run(code, prepared_cache, tmp_path)
+
+    async def garbage(reader, writer):
+        writer.write(b"\x00\xff this is neither of the two\r\n\r\n")
+        await reader.read()
+
+    result = run(code, prepared_cache, tmp_path, web=garbage)
     assert result == ["SSLError", "BadStatusLine"]
