@@ -84,9 +84,7 @@ os.write(memory, Path("/bin/true").read_bytes())
 files = start_maker(settings, handed.features, others=(ready, admin.fileno()))
 sandbox = shut_in(folders, features=handed.features)
 egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
-worker = Worker(
-    settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust=""
-)
+worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust="")
 sandbox.guard()
 
 own = settings.worker_tmp(index)

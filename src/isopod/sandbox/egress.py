@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from isopod.errors import SandboxUnavailable
 from isopod.sandbox import kernel, landlock, privileges, seccomp
 from isopod.sandbox.features import Features
 from isopod.sandbox.landlock import Rule
@@ -54,8 +53,7 @@ class EgressSandbox(Sandbox):
 
 def shut_in(routes: Path, *, features: Features) -> EgressSandbox:
     """This process, for good. `routes`: the folder of routes.db."""
-    if (threads := privileges.threads()) != 1:
-        raise SandboxUnavailable(f"{threads} threads run already: they would stay outside")
+    privileges.check_alone()
     sandbox = EgressSandbox(features)
     sandbox.shut(routes, features)
     return sandbox
