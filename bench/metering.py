@@ -92,8 +92,8 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.gateway.admission import Admission
     from isopod.gateway.app import Gateway
     from isopod.gateway.fleet import Fleet
+    from isopod.gateway.quota import Quotas
     from isopod.host.capabilities import no_world
-from isopod.gateway.quota import Quotas
     from isopod.metering.meter import Meter
     from isopod.metering.spool import Spool
     from isopod.routes import RouteTable

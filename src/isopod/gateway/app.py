@@ -133,7 +133,8 @@ class Gateway:
         try:
             await self._invoke(route, request, incoming, receive, answer)
         finally:
-            self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=answer.sent_bytes)
+            egress = answer.sent_bytes + (answer.use.egress_bytes if answer.use else 0)
+            self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=egress)
 
     async def _invoke(
         self,
