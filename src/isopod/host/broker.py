@@ -44,7 +44,7 @@ class BrokerLimits:
     connect_s: float = 30.0
     lookup_s: float = 10.0
     lookups_per_s: float = 20.0  # of one app
-    lookups_at_once: int = 8  # of one app; each is a thread that waits
+    lookups_at_once: int = 8  # of one tenant; each is a thread that waits
     connects_at_once: int = 64  # of one app
 
 
@@ -53,7 +53,7 @@ LookUp = Callable[[str], list[str]]
 _PINNED_S = 3600.0
 _MAX_PINNED = 20_000  # names, of all apps
 _MAX_ADDRESSES = 32
-_LOOKUP_THREADS = 32
+_LOOKUP_THREADS = 128
 
 
 def look_up(name: str) -> list[str]:
@@ -93,7 +93,7 @@ class Broker:
                 return [str(wanted.address)]  # nothing is asked; connecting is
             check_listed(wanted, grant.allow)
             usable, refused = [], None
-            for address in await self._addresses(app, wanted.host):
+            for address in await self._addresses(app, grant.tenant, wanted.host):
                 try:
                     check_address(wanted, address, tenant=grant.tenant, grants=self._private)
                     usable.append(str(address))
@@ -109,7 +109,7 @@ class Broker:
         grant = self._grant(app)
         with _refusals():
             wanted = _listed(hosts, port, grant.allow)
-            chosen = await self._chosen(app, wanted, address)
+            chosen = await self._chosen(app, grant.tenant, wanted, address)
             for one in chosen:
                 check_address(wanted, one, tenant=grant.tenant, grants=self._private)
         limit = self._limits.connects_at_once
@@ -127,7 +127,7 @@ class Broker:
             raise OutsideError("EACCES", "isopod: this app is not live any more")
         return grant
 
-    async def _chosen(self, app: str, wanted: Wanted, address: str) -> list[Address]:
+    async def _chosen(self, app: str, tenant: str, wanted: Wanted, address: str) -> list[Address]:
         """Which addresses to try, of those that `wanted` stands for."""
         if wanted.address is not None:
             return [wanted.address]
@@ -135,23 +135,23 @@ class Broker:
         until, pinned = self._pinned.get((app, wanted.host), (0.0, frozenset()))
         if asked is not None and asked in pinned and until > time.monotonic():
             return [asked]
-        found = await self._addresses(app, wanted.host)
+        found = await self._addresses(app, tenant, wanted.host)
         if not address:
             return found
         if asked is None or asked not in found:
             raise Refused(f"{address[:80]!r} is no address of {wanted.host!r}")
         return [asked]
 
-    async def _addresses(self, app: str, name: str) -> list[Address]:
+    async def _addresses(self, app: str, tenant: str, name: str) -> list[Address]:
         """All of `name`, freshly looked up, and pinned to it."""
         limits = self._limits
-        if self._lookups[app] >= limits.lookups_at_once or not self._pace(app).take():
+        if self._lookups[tenant] >= limits.lookups_at_once or not self._pace(app).take():
             raise OutsideError("EAI_AGAIN", "isopod: this app looks up too many names at once")
-        self._lookups[app] += 1
+        self._lookups[tenant] += 1
         loop = asyncio.get_running_loop()
         looking = loop.run_in_executor(self._threads, self._look_up, name)
         # Counted until the thread is free: nobody can end a look-up.
-        looking.add_done_callback(lambda _: _less(self._lookups, app))
+        looking.add_done_callback(lambda _: _less(self._lookups, tenant))
         try:
             texts = await asyncio.wait_for(asyncio.shield(looking), limits.lookup_s)
         except TimeoutError:

@@ -64,7 +64,16 @@ class Capabilities:
         self._closed = False
 
     def call(self, frame: bytes) -> None:
-        """Raises GuestProtocolError for what only a broken guest sends."""
+        """Raises GuestProtocolError for what only a broken guest sends, EngineError for what is
+        our fault."""
+        try:
+            self._call(frame)
+        except IsopodError:
+            raise
+        except Exception as error:
+            raise EngineError("a host call failed inside the node") from error
+
+    def _call(self, frame: bytes) -> None:
         kind, rest = frame[:1], frame[1:]
         if kind == TLS:
             self._answers.answer(self._tls.call(rest))

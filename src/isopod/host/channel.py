@@ -63,7 +63,7 @@ class _End:
             try:
                 body = json.loads(data)
                 self._take(body if isinstance(body, dict) else {}, handed)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 pass  # a packet that is none says nothing
             finally:
                 for fd in handed:

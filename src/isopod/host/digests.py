@@ -41,7 +41,7 @@ class Digests:
         """\\0 and the key, or \\1 and what is wrong. `charge` gets the CPU in nanoseconds."""
         try:
             derive = _derivation(json.loads(frame))
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
                 return f"\1{error}".encode()
             raise GuestProtocolError("the guest sent a derivation that is none") from error

@@ -27,10 +27,11 @@ from isopod.errors import GuestProtocolError
 
 _HEAD = struct.Struct("<cIIBI")
 _ANSWER = struct.Struct("<BBI")
-_MAX_SESSIONS = 128  # of one instance
-_MAX_CONTEXTS = 32  # of one instance
+_MAX_SESSIONS = 96  # of one instance
 _MAX_CACHED = 128  # of one worker
-_MAX_DESCRIPTION = 4 << 20
+_MAX_DESCRIPTION = 1 << 20  # a bundle of authorities has 300 KB
+_MAX_DESCRIPTIONS = 2 << 20  # of one instance: what is parsed of them takes several times as much
+_MAX_INCOMING = 1 << 20  # that a session did not take yet
 _MAX_PIECE = 256 << 10
 _DONE, _RAISED, _UNKNOWN = 0, 1, 2
 # What an app may change of a context's options: the versions, and an unexpected end.
@@ -123,7 +124,8 @@ class TlsSessions:
 
     def __init__(self, contexts: TlsContexts) -> None:
         self._contexts = contexts
-        self._known: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._known: dict[str, ssl.SSLContext] = {}
+        self._described_bytes = 0
         self._sessions: dict[int, _Session] = {}
         self._operations: dict[bytes, Callable[[_Session, int, bytes], bytes]] = {
             b"H": _handshake,
@@ -158,17 +160,24 @@ class TlsSessions:
             session = self._sessions.get(number)
             if session is None:
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the TLS session is not open")
-        except (ssl.SSLError, ValueError, KeyError, TypeError, OSError) as error:
+        except (ssl.SSLError, ValueError, OSError) as error:
             return _raised(error)
+        except (LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
+            raise GuestProtocolError("the guest sent a TLS call that is none") from error
         return _step(session, run, argument, rest[:size], rest[size:], ended=bool(ended))
 
     def _describe(self, rest: bytes) -> bytes:
         if len(rest) > _MAX_DESCRIPTION:
             raise GuestProtocolError("the guest described too large a TLS context")
         digest = hashlib.sha256(rest).hexdigest()
-        self._known[digest] = self._contexts.get(digest, json.loads(rest))
-        while len(self._known) > _MAX_CONTEXTS:
-            self._known.popitem(last=False)
+        if digest not in self._known:
+            if self._described_bytes + len(rest) > _MAX_DESCRIPTIONS:
+                raise ssl.SSLError(
+                    ssl.SSL_ERROR_SSL,
+                    "isopod: an instance's TLS contexts may hold 2 MiB of certificates in all",
+                )
+            self._described_bytes += len(rest)
+            self._known[digest] = self._contexts.get(digest, json.loads(rest))
         return _answer(rest=digest.encode())
 
     def _begin(self, number: int, rest: bytes) -> bytes:
@@ -200,6 +209,8 @@ def _step(
 ) -> bytes:
     try:
         if came:
+            if session.incoming.pending > _MAX_INCOMING:
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, "isopod: nobody reads what comes")
             session.incoming.write(came)
         if ended:
             session.incoming.write_eof()

@@ -135,6 +135,7 @@ class _Session:
         self._unsent = b""  # of what is for the socket
         self._written = None  # how much of a write is in `_unsent`
         self._ended = False  # the socket
+        self._more = 0  # whether the host holds something that came
         self._about = {}
         self._certificate = b""
 
@@ -186,14 +187,7 @@ class _Session:
         if not self._number:
             self._begin()
         if self._connection is None:
-            came = self._incoming.read()
-            status, _, out, given = _ask(
-                operation, self._number, argument, came, rest, self._incoming.eof
-            )
-            self._outgoing.write(out)
-            if status == _RAISED:
-                _raise(given)
-            return given
+            return self._run_between(operation, argument, rest)
         came = b""
         while True:
             status, more, out, given = _ask(
@@ -214,6 +208,24 @@ class _Session:
                 came = self._fill()
             except SSLWantWriteError:
                 came = b""
+
+    def _run_between(self, operation, argument, rest):
+        """Between two buffers. The host is given more only when it needs that: it keeps no more
+        than it can be made to use."""
+        came = b"" if self._more else self._incoming.read(4 * _PIECE)
+        while True:
+            status, self._more, out, given = _ask(
+                operation, self._number, argument, came, rest, self._incoming.eof
+            )
+            self._outgoing.write(out)
+            if status == _DONE:
+                return given
+            try:
+                _raise(given)
+            except SSLWantReadError:
+                if not self._incoming.pending:
+                    raise
+                came = self._incoming.read(4 * _PIECE)
 
     def _note(self, more):
         number = self._connection.fileno()
