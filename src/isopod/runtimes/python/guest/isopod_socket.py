@@ -17,6 +17,7 @@ _FIRST = 10_000  # above every descriptor of a file
 _CHUNK = 256 * 1024
 _FOR_EVER = 0xFFFFFFFF
 _READ, _WRITE = 1, 2
+_HOST_NAME = "isopod"
 
 SO_ERROR, SO_KEEPALIVE = 4, 9
 
@@ -509,6 +510,8 @@ def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
         found = ["0.0.0.0", "::"] if passive else ["127.0.0.1", "::1"]
     elif _family_of(host):
         found = [host]
+    elif host == _HOST_NAME:
+        found = ["127.0.0.1"]
     elif flags & _real.AI_NUMERICHOST:
         raise gaierror(_real.EAI_NONAME, "Name or service not known")
     else:
@@ -569,7 +572,7 @@ def getprotobyname(name):
 
 
 def gethostname():
-    return "isopod"
+    return _HOST_NAME
 
 
 # -- select ---------------------------------------------------------------------------------

@@ -163,7 +163,8 @@ def _hook(event, arguments):
 
 
 def _reach(where):
-    if isinstance(where, tuple) and len(where) > 1 and len(_reached) < 100:
+    # The guest's own name says nothing of the world.
+    if isinstance(where, tuple) and where[0] not in (None, "", "isopod") and len(_reached) < 100:
         host, port = where[:2]
         _reached.setdefault(f"{host}:{port}" if port else str(host), _place(through_imports=True))
 
