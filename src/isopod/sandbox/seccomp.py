@@ -43,7 +43,7 @@ _EVENTS = """
     pselect6 eventfd eventfd2 pipe pipe2
 """
 # Of sockets that are open: connections are accepted, none is made. Those of guests are made by a
-# process of its own and handed over (docs/decisions/011-network.md).
+# process of its own and handed over (docs/decisions/013-network.md).
 _CONNECTIONS = """
     accept accept4 listen shutdown recvfrom recvmsg recvmmsg sendto sendmsg sendmmsg
     getsockopt setsockopt getsockname getpeername
