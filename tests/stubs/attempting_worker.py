@@ -19,7 +19,7 @@ import pyseccomp
 
 from isopod.gateway.admin import AdminSocket
 from isopod.sandbox.worker import shut_in
-from isopod.server.children import EGRESS_FD, READY_FD, tell_ready
+from isopod.server.children import READY_FD, tell_ready
 from isopod.server.handover import Handover
 from isopod.server.maker import start_maker
 from isopod.server.worker_process import Worker, prepare_folders
@@ -83,7 +83,7 @@ memory = os.memfd_create("program")
 os.write(memory, Path("/bin/true").read_bytes())
 files = start_maker(settings, handed.features, others=(ready, admin.fileno()))
 sandbox = shut_in(folders, features=handed.features)
-egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
+egress, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust="")
 sandbox.guard()
 
