@@ -141,29 +141,31 @@ class Supervisor:
         # For each worker its end, and the broker's (see host.channel). Held here: a process that
         # follows another one takes its place.
         self._channels: dict[int, tuple[socket.socket, socket.socket]] = {}
-        self._workers = {
-            index: self._worker(index, gateway=gateway) for index in range(settings.workers)
-        }
-        self._egress = self._broker()
+        self._workers: dict[int, Child] = {}
+        self._egress: Child | None = None
 
     async def add_worker(self, index: int, *, gateway: socket.socket, **values: str) -> None:
         """Returns when it is ready. `gateway` is what it accepts connections on; `values` are put
         into its environment, which it forgets before it runs a guest: no secrets."""
         worker = self._workers[index] = self._worker(index, gateway=gateway, **values)
-        egress, self._egress = self._egress, self._broker()
         try:
-            # One that has this worker's channel too. Who waits for the old one asks the new one.
-            await egress.stop(_CONTROL_STOP_S)
-            await self._egress.start()
+            if self._egress is not None:
+                # Another one, which has this worker's channel too. Who waits for the old one asks
+                # the new one.
+                await self._egress.stop(_CONTROL_STOP_S)
+                self._egress = self._broker()
+                await self._egress.start()
             await worker.start()
         except BaseException:
             self._workers.pop(index, None)
+            self._close_channel(index)
             raise
 
     async def remove_worker(self, index: int) -> None:
         """Drained as at a stop. No error when there is none."""
         if worker := self._workers.pop(index, None):
             await self._end_worker(index, worker)
+            self._close_channel(index)
 
     def _worker(self, index: int, *, gateway: socket.socket, **values: str) -> Child:
         number = gateway.fileno()
@@ -184,6 +186,10 @@ class Supervisor:
             stall_s=self._settings.stall_s,
         )
         return Child(spec, report=self._report.say)
+
+    def _close_channel(self, index: int) -> None:
+        for end in self._channels.pop(index, ()):
+            end.close()
 
     def _broker(self) -> Child:
         """The process that connects for the workers."""
@@ -224,6 +230,9 @@ class Supervisor:
         for name in self._runtimes:
             await prepare_runtime(name, settings=self._settings, report=self._report)
         await self._control.start()
+        for index in range(self._settings.workers):
+            self._workers[index] = self._worker(index, gateway=self._gateway)
+        self._egress = self._broker()
         await self._egress.start()
         await asyncio.gather(*(worker.start() for worker in self._workers.values()))
         write_node_file(self._settings)
@@ -248,18 +257,19 @@ class Supervisor:
                 self._report.say("Stopped.")
             return 0
         for child in (*self._workers.values(), self._egress, self._control):
-            child.kill()
+            if child is not None:
+                child.kill()
         await in_order
         self._report.say("Stopped at once.")
         return KILLED_STATUS
 
     async def _stop_in_order(self) -> None:
         await asyncio.gather(*(self._end_worker(*one) for one in self._workers.items()))
-        await self._egress.stop(_CONTROL_STOP_S)
+        if self._egress is not None:
+            await self._egress.stop(_CONTROL_STOP_S)
         await self._control.stop(_CONTROL_STOP_S)
-        for ends in self._channels.values():
-            for end in ends:
-                end.close()
+        for index in list(self._channels):
+            self._close_channel(index)
 
     async def _end_worker(self, index: int, worker: Child) -> None:
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)
