@@ -310,3 +310,16 @@ for made in (http.client.HTTPSConnection("localhost", PORT, timeout=5, context=c
 
     result = run(code, prepared_cache, tmp_path, web=garbage)
     assert result == ["SSLError", "BadStatusLine"]
+
+
+def test_a_context_that_the_host_does_not_know_any_more_is_described_again(
+    prepared_cache, tmp_path, authority
+):
+    code = f"""
+import ssl, urllib.request
+context = ssl.create_default_context(cadata={authority.pem!r})
+context._digest = "0" * 64  # as in an instance that was restored from an image
+result = urllib.request.urlopen("https://localhost:PORT/", context=context).status
+"""
+    tls = authority.server(authority.issue("localhost"))
+    assert run(code, prepared_cache, tmp_path, tls=tls) == 200
