@@ -93,6 +93,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.gateway.app import Gateway
     from isopod.gateway.fleet import Fleet
     from isopod.gateway.quota import Quotas
+    from isopod.host.capabilities import no_world
     from isopod.metering.meter import Meter
     from isopod.metering.spool import Spool
     from isopod.routes import RouteTable
@@ -116,6 +117,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             trees=TreeCache(settings.trees_dir, blobs),
             images=ImageCache(settings.images_dir, blobs, limit_bytes=1 << 30),
             tmp_root=tmp,
+            world=no_world(tmp),
         )
         fleet = Fleet(
             make=maker,

@@ -3,8 +3,8 @@
 [app] name, runtime, entrypoint, debug; [scaling] max_instances, idle_s, queue; [limits] memory_mib,
 deadline_ms, cpu_ms_per_request, max_instances, max_request_mib, max_response_mib, log_kib_per_s,
 disk_mib; [health] path; [startup] snapshot, warmup, before_snapshot, after_restore; [isolation]
-mode, cordon; [static] root, spa; [env] KEY = "value". Anything else is refused, with the file, the
-key and the line: a misspelt limit that is ignored would be found out too late.
+mode, cordon; [network] allow; [static] root, spa; [env] KEY = "value". Anything else is refused,
+with the file, the key and the line: a misspelt limit that is ignored would be found out too late.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from isopod.model.app import (
     WarmupRequest,
 )
 from isopod.model.ids import AppName
+from isopod.model.network import MAX_TARGETS, NetworkGrant, Target
 from isopod.model.tenant import Cordon
 from isopod.toml_text import TomlInvalid, shown
 
@@ -73,6 +74,7 @@ class Manifest:
     after_restore: str | None = None
     isolation: IsolationMode | None = None
     cordon: Cordon | None = None
+    allow: tuple[Target, ...] | None = None
     debug: bool | None = None
     static_root: str | None = None
     static_spa: bool | None = None
@@ -94,6 +96,7 @@ class Manifest:
             health=health,
             startup=replace(unsaid, **self._said(Startup)),
             isolation=Isolation(self.isolation or "app", self.cordon or "shared"),
+            network=NetworkGrant(self.allow or ()),
             debug=bool(self.debug),
         )
 
@@ -261,6 +264,20 @@ def _warmup_request(entry: Any) -> WarmupRequest:
     return WarmupRequest(path, method, _headers(entry.get("headers", {})), body)
 
 
+def _allow(value: Any) -> tuple[Target, ...]:
+    if not isinstance(value, list):
+        raise ValueError('must be a list, such as ["api.example.com:443", "*.example.org:443"]')
+    if len(value) > MAX_TARGETS:
+        raise ValueError(f"must hold at most {MAX_TARGETS} entries, not {len(value):,}")
+    found = []
+    for number, entry in enumerate(value, 1):
+        try:
+            found.append(Target.parse(_text(entry)))
+        except ValueError as error:
+            raise ValueError(f"entry {number} {error}") from error
+    return tuple(dict.fromkeys(found))
+
+
 def _headers(value: Any) -> tuple[tuple[str, str], ...]:
     """The values are in no message: one may be a token."""
     if not isinstance(value, dict):
@@ -328,6 +345,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, _Check]]] = {
     },
     "isolation": {"mode": ("isolation", _mode), "cordon": ("cordon", _cordon)},
     "static": {"root": ("static_root", _folder), "spa": ("static_spa", _true_or_false)},
+    "network": {"allow": ("allow", _allow)},
 }
 
 

@@ -68,6 +68,9 @@ class NodeSettings:
     keep_unused_h: float = 168.0  # a blob that no version needs stays so long: for late restores
     new_state: bool = False  # start with an empty state.db although there are blobs
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* are believed
+    # "postgres:5432", "acme/10.0.0.5:5432", "*/cache:6379": where apps of the default tenant, of
+    # acme, of all may connect although the address is private (docs/network.md).
+    egress_private: tuple[str, ...] = ()
     drain_s: float = 10.0  # a stopping worker gives its requests so long
     build_timeout_s: float = 600.0  # wall clock of one build
     build_memory_mib: int = 4096  # of one build, with what it starts
@@ -138,7 +141,7 @@ class NodeSettings:
         values = dict(body)
         for name in ("data_dir", "cache_dir"):
             values[name] = Path(values[name])
-        for name in ("trusted_proxies", "control_names"):
+        for name in ("trusted_proxies", "control_names", "egress_private"):
             values[name] = tuple(values[name])
         values["prices"] = Prices.from_json(values["prices"])
         return NodeSettings(**values)

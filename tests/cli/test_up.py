@@ -46,7 +46,7 @@ def test_what_it_listens_on_is_written_and_gone_after_an_orderly_stop(node):
     assert get(found["gateway_port"]).isdigit()
     assert json.loads(get(found["control_port"], "/v1/health"))["ok"]
     children = node.children()
-    assert len(children) == 3
+    assert len(children) == 4
     assert node.stop() == 0
     assert not (node.data_dir / "node.json").exists()
     wait_gone(children)
@@ -60,7 +60,7 @@ def test_a_killed_worker_is_replaced_and_the_port_never_closes(node):
         assert get(port).isdigit()
     node.until("was killed by SIGKILL; starting it again")
     node.until("is ready again")
-    assert len(node.children()) == 3
+    assert len(node.children()) == 4
 
 
 def test_a_killed_control_is_replaced_and_knows_everything(node, app):

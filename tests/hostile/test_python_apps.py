@@ -240,7 +240,10 @@ answer = {"files": {path: read(path) for path in paths}, "env": dict(os.environ)
     assert found["env"]["MINE"] == "1" and "PASSWORD" not in found["env"]
 
 
-@attack("processes, sockets, threads, native code", "there are none: refused by the runtime")
+@attack(
+    "processes, threads, native code, a connection to the node",
+    "there are none: refused by the runtime; a connection that is not listed: PermissionError",
+)
 def test_there_is_nothing_to_start(battlefield):
     code = """
 def attempt(what):

@@ -258,3 +258,30 @@ def test_a_cordon_that_would_not_be_kept_is_refused():
     assert parse('[isolation]\ncordon = "shared"').cordon == "shared"
     with pytest.raises(ManifestInvalid, match="no workers of one tenant alone"):
         parse('[isolation]\ncordon = "tenant"')
+
+
+def test_where_an_app_may_connect_to():
+    manifest = parse('[network]\nallow = ["API.example.com.:443", "*.example.org:443"]\n')
+    spec = manifest.to_spec(name=AppName("a"), runtime="python", entrypoint="a:b", env={})
+    assert spec.network.to_json() == {"allow": ["api.example.com:443", "*.example.org:443"]}
+    assert AppSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    nothing = parse("").to_spec(name=AppName("a"), runtime="python", entrypoint="a:b", env={})
+    assert nothing.network.allow == ()
+    assert "network" not in nothing.to_json()  # as versions of before it have it
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ('"api.example.com:443"', "must be a list"),
+        ('["api.example.com"]', 'entry 1 must be "host:port"'),
+        ('["a.example:1", "*:443"]', "entry 2 must be a host name"),
+        ('["*.com:443"]', "two labels"),
+        ("[443]", "entry 1 must be text"),
+        (json.dumps([f"a{n}.example:1" for n in range(101)]), "at most 100"),
+    ],
+)
+def test_a_wrong_list_is_refused_with_its_line(value, why):
+    with pytest.raises(ManifestInvalid, match=r"line 2: \[network\] allow") as caught:
+        parse(f"[network]\nallow = {value}\n")
+    assert why in caught.value.message

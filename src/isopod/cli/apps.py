@@ -70,6 +70,7 @@ def show_app(
             ("scaling", _pairs(found["scaling"])),
             ("limits", _pairs(found["limits"])),
             ("health", found["health_path"]),
+            ("network", ", ".join(found["network"]) or "none"),
             ("dependencies", dependencies or "none"),
             *snapshot.fields(found),
             ("requests", f"{app['requests']} ({app['cold_starts']} cold, {app['errors']} failed)"),

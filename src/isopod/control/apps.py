@@ -92,6 +92,7 @@ class AppDetail:
     scaling: dict[str, int | float]
     limits: dict[str, int]
     health_path: str
+    network: list[str]  # where it may connect to
     dependencies: list[tuple[str, str]]
     snapshot: SnapshotSummary | None  # None: none was taken of this version yet
     warmup: list[str]  # "GET /"
@@ -151,6 +152,7 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
         },
         limits={**asdict(spec.limits), "max_instances": spec.scaling.max_instances},
         health_path=spec.health.path,
+        network=[str(one) for one in spec.network.allow],
         dependencies=list(live.build.dependencies),
         snapshot=_snapshot(live, live.snapshot, node) if live.snapshot else None,
         warmup=[one.text() for one in spec.startup.warmup],

@@ -144,7 +144,8 @@ class Gateway:
                 identity = incoming.request_id
                 await self._direct.answer(direct, route, asked, identity, answer.send)
         finally:
-            self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=answer.sent_bytes)
+            egress = answer.sent_bytes + (answer.use.egress_bytes if answer.use else 0)
+            self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=egress)
 
     async def _invoke(
         self,

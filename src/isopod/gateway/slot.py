@@ -49,6 +49,7 @@ class Slot:
         self.closed = False
         self.stopped_by: IsopodError | None = None  # why it was ended while it served
         self.held = HeldMemory(time.monotonic_ns())
+        self._sent_bytes = 0
         self._billed_ns = self._billed_host_ns = 0
         self._counted_cpu_ns = 0
         self._began_cpu_ns = 0
@@ -151,6 +152,12 @@ class Slot:
             self.end()
 
     # -- what it uses -----------------------------------------------------------------------
+
+    def take_sent_bytes(self) -> int:
+        """What its own connections sent since this was last asked: egress."""
+        now = 0 if self._guest is None else self._guest.sent_bytes
+        before, self._sent_bytes = self._sent_bytes, now
+        return now - before
 
     def take_unbilled(self) -> tuple[int, int]:
         """CPU of the guest, and ours in its turns, since this was last asked: whoever asks bills

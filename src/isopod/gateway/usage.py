@@ -22,6 +22,7 @@ class RequestUse:
     __slots__ = (
         "_began_ns",
         "_cpu_ns",
+        "_egress_bytes",
         "_host_ns",
         "_memory",
         "_peak",
@@ -35,7 +36,13 @@ class RequestUse:
         self._slot = slot
         self._began_ns = time.monotonic_ns()
         self._cpu_ns = self._host_ns = self._wall_ns = self._peak = self._memory = 0
+        self._egress_bytes = 0
         slot.held.begin(self._began_ns)
+
+    @property
+    def egress_bytes(self) -> int:
+        """After `end`: sent by the app's own connections."""
+        return self._egress_bytes
 
     @property
     def route(self) -> Route:
@@ -48,6 +55,7 @@ class RequestUse:
         self._wall_ns = now_ns - self._began_ns
         self._cpu_ns, self._host_ns = slot.take_unbilled()
         self._peak = slot.guest.peak_memory_bytes
+        self._egress_bytes = slot.take_sent_bytes()
         self._memory = slot.held.end(slot.guest.private_of(self._peak), now_ns)
 
     def record(
@@ -81,7 +89,7 @@ class RequestUse:
             peak_memory_bytes=self._peak,
             memory_byte_ms=self._memory,
             bytes_in=bytes_in,
-            bytes_out=bytes_out,
+            bytes_out=bytes_out + self._egress_bytes,
             wall_100ms=-(-self._wall_ns // _UNIT_NS),
         )
 

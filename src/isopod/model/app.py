@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from isopod.model.ids import AppName, Digest
+from isopod.model.network import NetworkGrant
 from isopod.model.snapshot import Snapshot
 from isopod.model.tenant import Cordon
 
@@ -105,6 +106,7 @@ class AppSpec:
     health: Health = Health()
     startup: Startup = Startup()
     isolation: Isolation = Isolation()
+    network: NetworkGrant = field(default_factory=NetworkGrant)
     debug: bool = False  # answers carry X-Isopod-CPU-Ms
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +124,8 @@ class AppSpec:
                 "warmup": tuple(_members(one) for one in self.startup.warmup),
             },
             "isolation": _members(self.isolation),
+            # Left out when empty: versions of before keep their digests.
+            **({"network": self.network.to_json()} if self.network.allow else {}),
             "debug": self.debug,
         }
 
@@ -140,6 +144,7 @@ class AppSpec:
             health=health,
             startup=Startup.from_json(body["startup"]) if "startup" in body else unsaid,
             isolation=Isolation(**body.get("isolation", {})),
+            network=NetworkGrant.from_json(body.get("network", {})),
             debug=bool(body.get("debug", False)),
         )
 

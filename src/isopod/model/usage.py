@@ -35,7 +35,7 @@ class UsageRecord:
     peak_memory_bytes: int = 0  # linear memory
     memory_byte_ms: int = 0  # private memory times the time it was held
     bytes_in: int = 0  # request head and body
-    bytes_out: int = 0  # response head and body: egress
+    bytes_out: int = 0  # response head and body, and what the app's own connections sent: egress
     # What a bill by wall-clock would count of a request: started units of 100 ms. Of sums alone
     # it could not be had.
     wall_100ms: int = 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # whoever only lists runtimes does not load the engine
     from isopod.engine.config import Engine
     from isopod.engine.image import Image
     from isopod.engine.scheduler import Scheduler
+    from isopod.host.capabilities import World
 
 Progress = Callable[[float, str], None]
 
@@ -40,7 +41,8 @@ class Claim(IntEnum):
 @dataclass(frozen=True, slots=True)
 class GuestOrder:
     """One guest, as a worker wants it. `image`: to start from it, and call `after_restore`
-    ("module:function"). `share`: whose part of the CPU it runs on."""
+    ("module:function"). `share`: whose part of the CPU it runs on. `world`: what it may reach as
+    `app`, its label."""
 
     scheduler: Scheduler
     app_tree: Path
@@ -54,6 +56,8 @@ class GuestOrder:
     image: Image | None
     after_restore: str
     share: str
+    world: World
+    app: str
 
 
 class Guests(Protocol):

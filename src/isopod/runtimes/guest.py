@@ -84,6 +84,10 @@ class Guest(Protocol):
         """What `private_bytes` is when its linear memory is so large."""
 
     @property
+    def sent_bytes(self) -> int:
+        """Sent so far over connections that it made itself; also after its end."""
+
+    @property
     def client_wait_s(self) -> float:
         """Time this request's guest has waited for its client."""
 

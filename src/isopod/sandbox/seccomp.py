@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Any
 
 # Files: what a guest's WASI calls, SQLite, logs, trees and images need.
@@ -41,8 +42,8 @@ _EVENTS = """
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select
     pselect6 eventfd eventfd2 pipe pipe2
 """
-# Of sockets that are open: connections are accepted, none is made. Issue 5's mediated
-# connections belong to a process of their own, or to one line here.
+# Of sockets that are open: connections are accepted, none is made. Those of guests are made by a
+# process of its own and handed over (docs/decisions/013-network.md).
 _CONNECTIONS = """
     accept accept4 listen shutdown recvfrom recvmsg recvmmsg sendto sendmsg sendmmsg
     getsockopt setsockopt getsockname getpeername
@@ -151,6 +152,17 @@ def forbid_always(lib: Any) -> None:
     made = lib.SyscallFilter(lib.ALLOW)
     for name in FORBIDDEN_ALWAYS:
         _add(lib, made, lib.ERRNO(errno.EPERM), name)
+    _load(lib, made)
+
+
+def forbid(lib: Any, names: Iterable[str]) -> None:
+    """These, and every new process; threads stay possible."""
+    made = lib.SyscallFilter(lib.ALLOW)
+    no = lib.ERRNO(errno.EPERM)
+    for name in names:
+        _add(lib, made, no, name)
+    _add(lib, made, lib.ERRNO(errno.ENOSYS), "clone3")  # see guard_guests
+    _add(lib, made, no, "clone", lib.Arg(0, lib.MASKED_EQ, _CLONE_THREAD, 0))
     _load(lib, made)
 
 

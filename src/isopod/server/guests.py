@@ -15,6 +15,7 @@ from isopod.blobs.trees import TreeCache
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError, RuntimeNotPrepared
+from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.runtimes.base import GuestOrder, Guests
@@ -60,8 +61,10 @@ class GuestMaker:
         trees: TreeCache,
         images: ImageCache,
         tmp_root: Path,
+        world: World,
     ) -> None:
         self._runtimes = runtimes
+        self._world = world
         self._scheduler = scheduler
         self._trees = trees
         self._images = images
@@ -99,6 +102,8 @@ class GuestMaker:
                 image=image,
                 after_restore=route.spec.startup.after_restore,
                 share=route.tenant,
+                world=self._world,
+                app=route.name,
             )
             guest = runtime.new_guest(order)
         except BaseException:

@@ -1,6 +1,7 @@
 """`isopod up`: owns the data directory and the listening sockets, keeps control and workers.
 
-    lock, token -> sockets -> runtime prepared -> control ready -> workers ready -> node.json
+    lock, token -> sockets -> runtime prepared -> control ready -> egress, workers ready
+    -> node.json
 
 It serves no request itself and imports neither the API nor the engine, so it stays small and
 has little to fail with. When it dies its children die with it (see control.child).
@@ -18,10 +19,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from isopod import __version__
-from isopod.errors import SandboxUnavailable
+from isopod.errors import SandboxUnavailable, UsageError
+from isopod.host.egress import PrivateGrant
 from isopod.runtimes import known
 from isopod.sandbox.features import Features, probe
-from isopod.server.children import Child, ChildSpec
+from isopod.server.children import EGRESS_FD, EGRESS_FDS, Child, ChildSpec
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
@@ -32,6 +34,7 @@ from isopod.settings import NodeSettings, bare_environment, child_environment
 
 _CONTROL = "isopod.server.control_process"
 _WORKER = "isopod.server.worker_process"
+_EGRESS = "isopod.server.egress_process"
 _CONTROL_STOP_S = 5.0
 _AFTER_DRAIN_S = 2.0  # a worker ends itself at drain_s; after this we end it
 _PATIENCE_S = 1.0  # for the port, after a node that was killed
@@ -52,6 +55,11 @@ def up(
     Raises DataDirUnusable, NodeAlreadyRunning, PortInUse, StateCorrupt, SandboxUnavailable...
     before it serves.
     """
+    for grant in settings.egress_private:
+        try:
+            PrivateGrant.parse(grant)
+        except ValueError as bad:
+            raise UsageError(f"egress_private {grant!r} {bad}") from None
     features = ask_kernel()
     _check_sandbox(settings, features, report)
     prepare_data_dir(settings)
@@ -131,38 +139,67 @@ class Supervisor:
             ),
             report=report.say,
         )
-        self._workers = {
-            index: self._worker(index, gateway=gateway) for index in range(settings.workers)
-        }
+        # For each worker its end, and the broker's (see host.channel). Held here: a process that
+        # follows another one takes its place.
+        self._channels: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._workers: dict[int, Child] = {}
+        self._egress: Child | None = None
 
     async def add_worker(self, index: int, *, gateway: socket.socket, **values: str) -> None:
         """Returns when it is ready. `gateway` is what it accepts connections on; `values` are put
         into its environment, which it forgets before it runs a guest: no secrets."""
         worker = self._workers[index] = self._worker(index, gateway=gateway, **values)
         try:
+            if self._egress is not None:
+                # Another one, which has this worker's channel too. Who waits for the old one asks
+                # the new one.
+                await self._egress.stop(_CONTROL_STOP_S)
+                self._egress = self._broker()
+                await self._egress.start()
             await worker.start()
         except BaseException:
             self._workers.pop(index, None)
+            self._close_channel(index)
             raise
 
     async def remove_worker(self, index: int) -> None:
         """Drained as at a stop. No error when there is none."""
         if worker := self._workers.pop(index, None):
             await self._end_worker(index, worker)
+            self._close_channel(index)
 
     def _worker(self, index: int, *, gateway: socket.socket, **values: str) -> Child:
         number = gateway.fileno()
+        if index not in self._channels:
+            self._channels[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel = self._channels[index][0].fileno()
         spec = ChildSpec(
             f"worker {index}",
             self._worker_module,
             bare_environment(
-                ISOPOD_WORKER_INDEX=str(index), ISOPOD_GATEWAY_FD=str(number), **values
+                ISOPOD_WORKER_INDEX=str(index),
+                ISOPOD_GATEWAY_FD=str(number),
+                **{EGRESS_FD: str(channel)},
+                **values,
             ),
-            fds=(number,),
+            fds=(number, channel),
             handed=self._handed,
             stall_s=self._settings.stall_s,
         )
         return Child(spec, report=self._report.say)
+
+    def _close_channel(self, index: int) -> None:
+        for end in self._channels.pop(index, ()):
+            end.close()
+
+    def _broker(self) -> Child:
+        """The process that connects for the workers."""
+        ends = tuple(end.fileno() for _, end in self._channels.values())
+        env = bare_environment(**{EGRESS_FDS: ",".join(map(str, ends))})
+        return Child(
+            ChildSpec("egress", _EGRESS, env, fds=ends, handed=self._handed),
+            report=self._report.say,
+        )
 
     async def run(self) -> int:
         stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -194,6 +231,10 @@ class Supervisor:
         if self._runtimes:
             await prepare_runtimes(*self._runtimes, settings=self._settings, report=self._report)
         await self._control.start()
+        for index in range(self._settings.workers):
+            self._workers[index] = self._worker(index, gateway=self._gateway)
+        self._egress = self._broker()
+        await self._egress.start()
         await asyncio.gather(*(worker.start() for worker in self._workers.values()))
         write_node_file(self._settings)
         self._say_where()
@@ -216,15 +257,20 @@ class Supervisor:
             if not quiet:
                 self._report.say("Stopped.")
             return 0
-        for child in (*self._workers.values(), self._control):
-            child.kill()
+        for child in (*self._workers.values(), self._egress, self._control):
+            if child is not None:
+                child.kill()
         await in_order
         self._report.say("Stopped at once.")
         return KILLED_STATUS
 
     async def _stop_in_order(self) -> None:
         await asyncio.gather(*(self._end_worker(*one) for one in self._workers.items()))
+        if self._egress is not None:
+            await self._egress.stop(_CONTROL_STOP_S)
         await self._control.stop(_CONTROL_STOP_S)
+        for index in list(self._channels):
+            self._close_channel(index)
 
     async def _end_worker(self, index: int, worker: Child) -> None:
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)

@@ -38,6 +38,9 @@ from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.quota import Quotas, Today
+from isopod.host.capabilities import World
+from isopod.host.channel import BrokerClient
+from isopod.host.tls import system_trust
 from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
 from isopod.model.route import Route
@@ -45,7 +48,7 @@ from isopod.routes import RouteTable
 from isopod.runtimes import known
 from isopod.runtimes.base import InWorker
 from isopod.sandbox.worker import Folders, Sandbox, shut_in
-from isopod.server.children import READY_FD
+from isopod.server.children import EGRESS_FD, READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
@@ -76,7 +79,11 @@ class Worker:
         admin: socket.socket,
         sandbox: Sandbox,
         files: Maker,
+        egress: socket.socket,
+        trust: str,
     ) -> None:
+        """`egress`: this worker's channel to the broker of connections. `trust`: the certificates
+        that the machine trusts."""
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
@@ -104,6 +111,7 @@ class Worker:
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
+        self.egress, self.trust = egress, trust
         self.quotas = Quotas(
             folder=settings.run_dir / "quota",
             worker=index,
@@ -116,8 +124,11 @@ class Worker:
         meter = Meter(Spool(settings.spool_path(self.index)))
         async with Scheduler(self.engine) as self.scheduler:
             scheduler = self.scheduler
+            outside = BrokerClient(self.egress)
+            world = World.make(outside, trust=self.trust, key_folder=self.tmp_root)
             maker = self.maker = GuestMaker(
                 runtimes=self.runtimes.guests,
+                world=world,
                 scheduler=scheduler,
                 trees=self.trees,
                 images=self.images,
@@ -177,6 +188,8 @@ class Worker:
                 await self._drain(gateway, _LAST_RECORDS_S)
                 await meter.close()
                 maker.close()
+                world.close()
+                outside.close()
                 lag.close()
                 self.quotas.close()
 
@@ -383,10 +396,15 @@ def main(*, kill_unlisted: bool = False) -> None:
     os.set_blocking(ready, False)
     settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
     folders = prepare_folders(settings, index)
+    egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
+    trust = system_trust()
     admin = AdminSocket.bind(settings.admin_path(index))
-    files = start_maker(settings, handed.features, others=(listener, ready, admin.fileno()))
+    others = (listener, ready, admin.fileno(), egress.fileno())
+    files = start_maker(settings, handed.features, others=others)
     sandbox = shut_in(folders, features=handed.features)
-    worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files)
+    worker = Worker(
+        settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust=trust
+    )
     sandbox.guard(kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))
 

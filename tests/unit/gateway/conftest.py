@@ -36,6 +36,7 @@ class ScriptedGuest:
         self.waiting = False
         self.cpu_ns = 0
         self.host_ns = 0
+        self.sent_bytes = 0
         self.memory_bytes = 10 * MIB
         self.client_wait_s = 0.0
         self.closed = False

@@ -1,3 +1,6 @@
+import socket
+from collections.abc import Iterator
+
 import pytest
 
 from isopod.sandbox.features import NAMESPACES, Features
@@ -17,3 +20,12 @@ def everything() -> Features:
         last_capability=40,
         capabilities_held=0,
     )
+
+
+@pytest.fixture
+def unused_server() -> Iterator[int]:
+    """The port of a server that nobody serves: connections wait in its backlog."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        made.listen()
+        yield made.getsockname()[1]

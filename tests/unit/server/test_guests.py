@@ -14,6 +14,7 @@ from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.engine.scheduler import Scheduler
+from isopod.host.capabilities import no_world
 from isopod.model.app import AppSpec
 from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
@@ -69,7 +70,7 @@ class Bench:
         images = ImageCache(images_dir or self.images_dir, self.blobs, limit_bytes=1 << 30)
         maker = GuestMaker(runtimes={"python": PythonGuests(self.runtime)},
                            scheduler=self.scheduler, trees=self.trees, images=images,
-                           tmp_root=tmp)  # fmt: skip
+                           tmp_root=tmp, world=no_world(tmp))  # fmt: skip
         self.makers.append(maker)
         return maker
 

@@ -38,4 +38,6 @@ class PythonGuests:
             image=order.image,
             after_restore=order.after_restore,
             share=order.share,
+            world=order.world,
+            app=order.app,
         )

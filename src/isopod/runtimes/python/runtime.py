@@ -22,6 +22,7 @@ from isopod.engine.linker import Linkage
 from isopod.engine.module_cache import ModuleCache
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
+from isopod.host.capabilities import World, no_world
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
@@ -67,25 +68,36 @@ class PythonRuntime:
         after_restore: str = "",
         watch: Sequence[str] | None = None,
         share: str = "",
+        world: World | None = None,
+        app: str = "",
     ) -> PythonGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
         from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
-        become an image; the names of the settings to watch. `share`: whose part of the CPU it
-        runs on."""
+        become an image; the names of the settings to watch. `share`: the tenant, whose part of the
+        CPU it runs on. `world`: what it may reach as `app` (its label); None: no network."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
             Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
         )
         instance = self._instance(preopens, env, memory_mib, share, disk_mib << 20)
+        made = functools.partial(
+            PythonGuest,
+            instance,
+            scheduler,
+            output,
+            world=world or no_world(tmp.parent),
+            app=app,
+            tenant=share,
+        )
         if image is not None:
             instance.start([("turn", b"isopod_boot.resume()")], image=image, writes=self._seeds())
             config = {"env": self._variables(env), "after_restore": after_restore}
-            return PythonGuest(instance, scheduler, output, json.dumps(config).encode())
+            return made(json.dumps(config).encode())
         names = "None" if watch is None else repr(list(watch))
         boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names})")
         instance.start([("_initialize", None), ("turn", boot)], writes=self._seeds())
-        return PythonGuest(instance, scheduler, output)
+        return made()
 
     @property
     def base_image(self) -> Path:

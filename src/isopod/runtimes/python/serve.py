@@ -27,6 +27,8 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
 )
+from isopod.host import capabilities
+from isopod.host.capabilities import Capabilities, World
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, OutputSink
 from isopod.runtimes.python import frames
 
@@ -59,9 +61,18 @@ class PythonGuest:
     """See `isopod.runtimes.guest.Guest`."""
 
     def __init__(
-        self, instance: Instance, scheduler: Scheduler, output: OutputSink, config: bytes = b""
+        self,
+        instance: Instance,
+        scheduler: Scheduler,
+        output: OutputSink,
+        config: bytes = b"",
+        *,
+        world: World,
+        app: str,
+        tenant: str,
     ) -> None:
-        """`config`: JSON that a restored guest asks for (its settings, its hook)."""
+        """`config`: JSON that a restored guest asks for (its settings, its hook). `world`: what
+        its capabilities are made of, for `app` (its label) of `tenant`."""
         self._instance = instance
         self._scheduler = scheduler
         self._output = output
@@ -75,6 +86,8 @@ class PythonGuest:
         self._abandoned = False
         self._waits_since: float | None = None
         self._client_wait_s = 0.0
+        self._world, self._app, self._tenant = world, app, tenant
+        self._capabilities: Capabilities | None = None
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
 
@@ -119,6 +132,11 @@ class PythonGuest:
     def client_wait_s(self) -> float:
         since = self._waits_since
         return self._client_wait_s + (time.monotonic() - since if since is not None else 0.0)
+
+    @property
+    def sent_bytes(self) -> int:
+        """By its connections; what it answers its clients is not in it."""
+        return 0 if self._capabilities is None else self._capabilities.connections.sent_bytes
 
     async def start(self) -> None:
         await self._step()
@@ -174,6 +192,8 @@ class PythonGuest:
     def close(self) -> None:
         self._phase = _Phase.GONE
         self._instance.close()
+        if self._capabilities is not None:
+            self._capabilities.close()
         if self._body_task is not None:
             self._body_task.cancel()
         self._settle(error=GuestFailed("the guest was ended"))
@@ -253,6 +273,12 @@ class PythonGuest:
                 raise GuestProtocolError(f"the guest sent {len(frame)} bytes of output at once")
             self._output("stdout" if frame[1:2] == b"o" else "stderr", frame[2:])
             self._instance.reply(b"")
+        elif operation in capabilities.OPERATIONS and phase is not _Phase.IDLE:
+            if self._capabilities is None:
+                self._capabilities = Capabilities(
+                    self._world, app=self._app, tenant=self._tenant, answers=self
+                )
+            self._capabilities.call(frame)
         elif operation == b"X" and phase in (_Phase.HEAD, _Phase.BODY, _Phase.ENDING):
             self._failed(frame)
         elif operation == b"Q" and phase is _Phase.BOOTING:
@@ -272,6 +298,20 @@ class PythonGuest:
             raise GuestProtocolError(
                 f"the guest sent operation {operation!r} while it was {phase.name.lower()}"
             )
+
+    # -- of its capabilities (see `isopod.host.capabilities.Answers`) ------------------------
+
+    def answer(self, data: bytes) -> None:
+        if self._instance.state is State.CALLING:
+            self._instance.reply(data)
+            self._scheduler.wake(self._instance)
+
+    def failed(self, error: IsopodError) -> None:
+        self._phase = _Phase.GONE
+        self._settle(error=error)
+
+    def charge(self, cpu_ns: int) -> None:
+        self._instance.cpu_ns += cpu_ns
 
     def _become_idle(self) -> None:
         self._phase = _Phase.IDLE

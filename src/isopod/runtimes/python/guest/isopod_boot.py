@@ -10,6 +10,7 @@ import os
 import sys
 
 import isopod_frames as frames
+import isopod_outside
 import isopod_streams as streams
 
 
@@ -64,6 +65,7 @@ def main(entrypoint, watch=None):
     """Boot the app and serve it. `watch`: names of settings; this boot becomes an image."""
     global _app
     streams.install()
+    isopod_outside.install()
     try:
         if watch is not None:
             import isopod_watch

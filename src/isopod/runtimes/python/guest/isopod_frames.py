@@ -3,7 +3,8 @@
 Guest to host, first byte: Q ready for the first request | B read the request body (u32 at most)
 | H response head and first bytes, more follow | D more bytes | E end | S head and whole body
 | X the app failed (traceback) | L a line of output | R why it could not start, or a report
-| C the settings of a restored instance | I addresses of objects that live for ever.
+| C the settings of a restored instance | I addresses of objects that live for ever
+| N a socket's operation | T one of TLS | K a key derivation (see isopod_socket, _ssl, _digests).
 The reply to Q, E, S and X is the next request; an empty one means: end.
 
 The host trusts nothing that comes from here; these checks only make mistakes easy to find.

@@ -241,6 +241,9 @@ def _inspect(found):
         if number not in named and path not in named:
             findings.append(("open file", path, place))
     _inspect_temporary(findings, named)
+    for where, place in isopod_watch.reached().items():
+        # There is no network now: what the app made of that would be in every instance.
+        findings.append(("connection", f"{where} is connected to before the snapshot", place))
     return findings
 
 

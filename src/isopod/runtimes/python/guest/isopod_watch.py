@@ -15,6 +15,7 @@ _read = {}  # name of a setting -> "file:line" that read it first
 _names = frozenset()
 _getitem = None
 _initial = {}  # the environment before the app
+_reached = {}  # where the app tried to connect to, or what it looked up -> "file:line"
 _drawn = []  # (entropy, "file:line", turn)
 _flush = None
 _began = 0.0  # the wall clock's
@@ -146,9 +147,29 @@ def new_descriptors():
     return found
 
 
+def reached():
+    return dict(_reached)
+
+
 def _hook(event, arguments):
-    if not _watching or event not in ("open", "sqlite3.connect"):
+    if not _watching:
         return
+    if event == "socket.connect":
+        _reach(arguments[1])
+    elif event == "socket.getaddrinfo":
+        _reach(arguments[:2])
+    elif event in ("open", "sqlite3.connect"):
+        _note_opened(arguments)
+
+
+def _reach(where):
+    # The guest's own name says nothing of the world.
+    if isinstance(where, tuple) and where[0] not in (None, "", "isopod") and len(_reached) < 100:
+        host, port = where[:2]
+        _reached.setdefault(f"{host}:{port}" if port else str(host), _place(through_imports=True))
+
+
+def _note_opened(arguments):
     path = arguments[0]
     if isinstance(path, bytes):
         path = os.fsdecode(path)
@@ -161,7 +182,7 @@ def _hook(event, arguments):
 def _place(through_imports=False):
     """The innermost frame that is the app's, else a dependency's; not an import of a module, unless
     `through_imports`."""
-    frame, fallback = sys._getframe(2), ""
+    frame, fallback = sys._getframe(1), ""
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith("/app/"):

@@ -1,0 +1,202 @@
+"""Between a worker and the broker: one message a packet, connected sockets beside them.
+
+The pair of sockets outlives both ends: the supervisor holds it too, so a new process takes over
+where its predecessor ended. A broker that begins says hello; a worker then asks again for what it
+has no answer to. Answers to nobody (of a worker that was) are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from isopod.host.outside import Outside, OutsideError
+
+_MAX_PACKET = 64 << 10
+_MAX_TASKS = 4096  # of one worker
+_MAX_HOSTS = 8
+_LONGEST_S = 60.0  # no broker takes longer: its own limits are below
+
+
+class _End:
+    """Sends packets in their order, and gives those that come to `_take`."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._channel.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._unsent: deque[tuple[bytes, socket.socket | None]] = deque()
+        self._loop.add_reader(channel.fileno(), self._read)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_writer(self._channel.fileno())
+        for _, handed in self._unsent:
+            if handed is not None:
+                handed.close()
+        self._unsent.clear()
+        self._channel.close()
+
+    def _take(self, body: dict[str, Any], handed: list[int]) -> None:
+        raise NotImplementedError
+
+    def _read(self) -> None:
+        for _ in range(64):  # then others
+            try:
+                data, handed, _, _ = socket.recv_fds(
+                    self._channel, _MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError:
+                data, handed = b"", []
+            if not data:  # the supervisor, which holds the other end too, is gone
+                self._loop.remove_reader(self._channel.fileno())
+                return
+            try:
+                body = json.loads(data)
+                self._take(body if isinstance(body, dict) else {}, handed)
+            except (ValueError, LookupError, TypeError, RecursionError):
+                pass  # a packet that is none says nothing
+            finally:
+                for fd in handed:
+                    os.close(fd)
+                handed.clear()
+
+    def _send(self, body: dict[str, Any], handed: socket.socket | None = None) -> None:
+        self._unsent.append((json.dumps(body).encode(), handed))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._unsent:
+            data, handed = self._unsent[0]
+            try:
+                if handed is None:
+                    self._channel.send(data)
+                else:
+                    socket.send_fds(self._channel, [data], [handed.fileno()])
+            except BlockingIOError:
+                self._loop.add_writer(self._channel.fileno(), self._flush)
+                return
+            except OSError:
+                pass  # who asks for it asks again, or is gone
+            self._unsent.popleft()
+            if handed is not None:
+                handed.close()
+        self._loop.remove_writer(self._channel.fileno())
+
+
+class BrokerClient(_End):
+    """A worker's end. Fulfils `isopod.host.outside.Outside`."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        super().__init__(channel)
+        # Not what a predecessor's were: its answers may still come.
+        self._next = secrets.randbits(48)
+        self._asked: dict[int, tuple[dict[str, Any], asyncio.Future[Any]]] = {}
+
+    async def resolve(self, app: str, host: str, port: int) -> list[str]:
+        found = await self._ask({"app": app, "resolve": host, "port": port})
+        return [str(one) for one in found]
+
+    async def connect(
+        self, app: str, hosts: Sequence[str], address: str, port: int
+    ) -> socket.socket:
+        body = {"app": app, "connect": list(hosts), "address": address, "port": port}
+        made: socket.socket = await self._ask(body)
+        return made
+
+    async def _ask(self, body: dict[str, Any]) -> Any:
+        self._next += 1
+        number = body["id"] = self._next
+        answered: asyncio.Future[Any] = self._loop.create_future()
+        self._asked[number] = (body, answered)
+        try:
+            self._send(body)
+            async with asyncio.timeout(_LONGEST_S):
+                return await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            answered.add_done_callback(_drop)
+            answered.cancel()
+            raise
+        except TimeoutError:
+            raise OutsideError(
+                "ETIMEDOUT", "isopod: the node's broker of connections does not answer"
+            ) from None
+        finally:
+            del self._asked[number]
+
+    def _take(self, body: dict[str, Any], handed: list[int]) -> None:
+        if "hello" in body:
+            for asked, _ in list(self._asked.values()):
+                self._send(asked)
+            return
+        _, answered = self._asked.get(int(body["id"]), (None, None))
+        if answered is None or answered.done():
+            return
+        if "error" in body:
+            name, text = body["error"]
+            answered.set_exception(OutsideError(str(name), str(text)))
+        elif "addresses" in body:
+            answered.set_result(list(body["addresses"]))
+        elif handed:
+            answered.set_result(socket.socket(fileno=handed.pop()))
+        else:  # it was sent, and this process has no number left for it
+            answered.set_exception(OutsideError("EMFILE", os.strerror(errno.EMFILE)))
+
+
+def _drop(answered: asyncio.Future[Any]) -> None:
+    """A connection that was made for somebody who waits no more."""
+    if not answered.cancelled() and answered.exception() is None:
+        made = answered.result()
+        if isinstance(made, socket.socket):
+            made.close()
+
+
+class BrokerServer(_End):
+    """The broker's end for one worker."""
+
+    def __init__(self, channel: socket.socket, outside: Outside) -> None:
+        super().__init__(channel)
+        self._outside = outside
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._send({"hello": os.getpid()})
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        super().close()
+
+    def _take(self, body: dict[str, Any], _handed: list[int]) -> None:
+        number = int(body["id"])
+        if len(self._tasks) >= _MAX_TASKS:
+            self._send({"id": number, "error": ["EAGAIN", "isopod: the node connects too much"]})
+            return
+        task = self._loop.create_task(self._answer(number, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, number: int, body: dict[str, Any]) -> None:
+        made: socket.socket | None = None
+        answer: dict[str, Any] = {"id": number}
+        try:
+            app, port = str(body["app"]), int(body["port"])
+            if "resolve" in body:
+                answer["addresses"] = await self._outside.resolve(app, str(body["resolve"]), port)
+            else:
+                hosts = [str(host) for host in body["connect"][:_MAX_HOSTS]]
+                made = await self._outside.connect(app, hosts, str(body["address"]), port)
+        except OutsideError as error:
+            answer["error"] = [error.name, error.text]
+        except Exception as error:
+            # Else its worker would wait until it gives up.
+            answer["error"] = ["EIO", f"isopod: the broker failed: {type(error).__name__}"]
+        self._send(answer, made)

@@ -1,0 +1,71 @@
+"""Stand-ins for what CPython for WASI lacks: sockets, TLS, key derivation.
+
+They take their modules' places when these are first imported, so that the standard library above
+them stays as it is, and an app that needs none of them pays nothing.
+"""
+
+import sys
+
+_STAND_INS = {
+    "_socket": ("isopod_socket", "make_socket_module"),
+    "select": ("isopod_socket", "make_select_module"),
+    "_ssl": ("isopod_ssl", "make_module"),
+}
+
+
+class _Loader:
+    def __init__(self, module, function):
+        self._module = module
+        self._function = function
+
+    def create_module(self, spec):
+        import importlib
+
+        module = getattr(importlib.import_module(self._module), self._function)()
+        module.__spec__ = spec
+        return module
+
+    def exec_module(self, module):
+        pass
+
+
+class _Completed:
+    """The standard library's loader of hashlib, and then what its OpenSSL would have given."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        import isopod_digests
+
+        self._loader.exec_module(module)
+        isopod_digests.complete(module)
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+
+class _Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in _STAND_INS:
+            from importlib.machinery import ModuleSpec
+
+            return ModuleSpec(name, _Loader(*_STAND_INS[name]), origin="isopod")
+        if name != "hashlib":
+            return None
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    if spec.loader is not None and "isopod" not in str(spec.origin):
+                        spec.loader = _Completed(spec.loader)
+                    return spec
+        return None
+
+
+def install():
+    """Before the app is imported."""
+    sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,88 @@
+"""`python -m isopod.server.egress_process`: looks names up and connects, for all workers.
+
+Workers can make no socket. They ask here, over a pair of sockets each (see `host.channel`), and are
+handed connected ones. This process decides by itself what an app may (routes.db says), holds no
+tenant's data, and is disposable: a new one takes over its pairs, and is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+from isopod.errors import IsopodError
+from isopod.host.broker import AppGrant, Broker
+from isopod.host.channel import BrokerServer
+from isopod.host.egress import PrivateGrant
+from isopod.routes import RouteTable
+from isopod.sandbox import egress
+from isopod.server.children import EGRESS_FDS, READY_FD, tell_ready
+from isopod.server.handover import Handover
+from isopod.settings import child_value
+
+_log = logging.getLogger("isopod.egress")
+_LOOK_S = 2.0
+
+
+class Grants:
+    """What each app may, of the routes."""
+
+    def __init__(self, path: Path) -> None:
+        self._routes = RouteTable(path)
+
+    def __call__(self, app: str) -> AppGrant | None:
+        try:
+            self._routes.changed()  # a rebuilt file is another one
+            route = self._routes.get(app)
+        except (IsopodError, OSError):
+            _log.exception("cannot read the routes")
+            return None
+        if route is None:
+            return None
+        return AppGrant(route.tenant, route.spec.network.allow)
+
+
+async def run(broker: Broker, channels: list[int], ready: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    servers = [BrokerServer(socket.socket(fileno=fd), broker) for fd in channels]
+    tell_ready(ready)
+    known = egress.resolver_files()
+    while not stop.is_set():
+        # It may read these files and none that takes their place: then another process must.
+        if egress.resolver_files() != known:
+            _log.info("how names are looked up has changed")
+            break
+        try:
+            await asyncio.wait_for(stop.wait(), _LOOK_S)
+        except TimeoutError:
+            continue
+    for server in servers:
+        server.close()
+    broker.close()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="egress: %(message)s")
+    handed = Handover.take()
+    settings = handed.settings
+    channels = [int(fd) for fd in child_value(EGRESS_FDS).split(",") if fd]
+    ready = int(child_value(READY_FD))
+    sandbox = egress.shut_in(settings.routes_path.parent, features=handed.features)
+    sandbox.forbid()
+    broker = Broker(
+        grant_of=Grants(settings.routes_path),
+        private=[PrivateGrant.parse(one) for one in settings.egress_private],
+    )
+    asyncio.run(run(broker, channels, ready))
+    os._exit(0)  # a look-up under way in a thread does not end
+
+
+if __name__ == "__main__":
+    main()
