@@ -248,7 +248,7 @@ def test_a_site_is_kept_for_other_nodes_and_not_when_it_is_damaged(tmp_path: Pat
     one, two = Node(tmp_path / "1", tmp_path), Node(tmp_path / "2", tmp_path)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "x.py").write_text("x = 1")
-    key = site_key(Digest("a" * 64), Digest("b" * 64))
+    key = site_key("acme", Digest("a" * 64), Digest("b" * 64))
     tree = one.trees.make(tmp_path / "site")
     cache = SiteCache(tmp_path / "sites", one.blobs)
     assert cache.find(key) is None
@@ -274,6 +274,7 @@ def test_a_site_is_kept_for_other_nodes_and_not_when_it_is_damaged(tmp_path: Pat
         ("", "app"),
         ("日本", "app"),
         ("api", "api-app"),
+        ("xn", "xn-app"),
         ("a" * 80, "a" * 63),
     ],
 )
