@@ -264,6 +264,19 @@ def test_a_site_is_kept_for_other_nodes_and_not_when_it_is_damaged(tmp_path: Pat
     assert cache.find(key) is None
 
 
+def test_a_tenants_build_does_not_tell_what_another_depends_on(node: Node) -> None:
+    package = node.package(FILES)
+    run = os.urandom(4).hex()  # the cache is the machine's
+
+    def said(tenant: str) -> str:
+        steps, _ = node.build(node.job(package, tenant=f"{tenant}-{run}"))
+        return next(s["text"] for s in steps if (s["name"], s["state"]) == ("compile", "done"))
+
+    assert said("acme") == "The app and its dependencies"
+    assert said("globex") == "The app and its dependencies"  # as if acme had built nothing
+    assert said("acme") == "The app"
+
+
 @pytest.mark.parametrize(
     ("folder_name", "name"),
     [
