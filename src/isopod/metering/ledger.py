@@ -11,6 +11,7 @@ reads.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -20,9 +21,11 @@ from pathlib import Path
 
 from isopod.metering import rollups
 from isopod.metering.database import connect, make_durable, transaction, translated
+from isopod.metering.period import next_month
 from isopod.metering.reading import NOBODY, TENANTS, minutes_kept_from
 from isopod.metering.rollups import DAY, HOUR, MINUTE, MOST, Key, Sums
 from isopod.metering.rows import FIELDS, Refused, Row, decode
+from isopod.settings_file import Prices
 
 _SUMS = tuple(Sums.__slots__)
 _SCHEMA = f"""
@@ -42,6 +45,10 @@ CREATE TABLE IF NOT EXISTS records (
     {", ".join(f"{name} NOT NULL" for name in FIELDS)}
 );
 CREATE INDEX IF NOT EXISTS records_of_app ON records (tenant, app);
+CREATE TABLE IF NOT EXISTS sheets (
+    since INTEGER PRIMARY KEY, -- the day from which it holds
+    prices TEXT NOT NULL -- JSON
+);
 CREATE TABLE IF NOT EXISTS faults (
     day INTEGER NOT NULL,
     tenant TEXT NOT NULL, -- "" where it is not known whose they were
@@ -237,6 +244,26 @@ class Ledger:
                     for key, one in sums.items()
                 ],
             )
+
+    def hold_prices(self, prices: Prices) -> None:
+        """Note the node's price sheet, if it is another one: it holds from the next day (UTC), so
+        that no moment that has passed gets another price; another currency from the next month,
+        because one statement has one. The first sheet of all holds from ever."""
+        now = int(self._clock())
+        with self._lock, translated(self._path), transaction(self._db):
+            # One that never came to hold.
+            self._db.execute("DELETE FROM sheets WHERE since > ?", (now,))
+            last = self._db.execute("SELECT prices FROM sheets ORDER BY since DESC").fetchone()
+            if last is None:
+                since = 0
+            elif (before := Prices.from_json(json.loads(last[0]))) == prices:
+                return
+            elif before.currency == prices.currency:
+                since = now - now % DAY + DAY
+            else:
+                since = next_month(now)
+            said = json.dumps(prices.to_json())
+            self._db.execute("INSERT INTO sheets VALUES (?, ?)", (since, said))
 
     def prune(self) -> int:
         """Forget some of what was kept for long enough; how many rows. 0: nothing is left to."""
