@@ -207,7 +207,7 @@ def test_what_is_wrong_with_the_app_shows_in_a_guest(
 
 def test_a_build_that_takes_too_long_ends(node: Node) -> None:
     error = node.error({"app.py": "while True: pass\napp = 1 + 1"}, timeout_s=1.5)
-    assert error["code"] == "build_timeout"
+    assert error["code"] == "build_timeout", error
     assert "1.5 s" in error["message"]
 
 
