@@ -316,11 +316,6 @@ class ResponseTooLarge(IsopodError):
     default_hint = "raise limits.max_response_mib in isopod.toml"
 
 
-class DiskLimitExceeded(IsopodError):
-    code, status, whose = "disk_limit_exceeded", 507, "app"
-    default_hint = "raise limits.disk_mib in isopod.toml, or write less under /tmp"
-
-
 class StackLimitExceeded(IsopodError):
     code, status, whose = "stack_limit_exceeded", 502, "app"
     default_hint = "the guest recursed deeper than its stack"

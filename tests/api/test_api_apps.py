@@ -1,5 +1,8 @@
 import asyncio
 import json
+from dataclasses import replace
+
+from isopod.model.tenant import TenantName
 
 
 def append(api, *messages: str, at: float = 100.0) -> None:
@@ -77,6 +80,76 @@ def test_a_follower_whose_token_is_revoked_or_whose_app_is_deleted_is_sent_no_mo
     run(main())
 
 
+def test_a_follower_is_sent_no_more_when_its_token_or_tenant_ends(opened, run):
+    from isopod.control.logs import read_log
+    from isopod.control.tokens import find_principal
+
+    async def main():
+        async with opened() as api:
+            now = {"at": api.node.clock()}
+            object.__setattr__(api.node, "clock", lambda: now["at"])
+            for number, end in enumerate(("member", "expiry", "app made anew", "tenant")):
+                tenant = f"acme{number}"
+                caller = await api.tenant(tenant)
+                await caller.deployed(name="hello")
+                made = await api.token(tenant, "read", expires_in_s=3)
+                if end != "expiry":
+                    made = await api.token(tenant, "read")
+                who = find_principal(made["token"], asked_for=None, address="", node=api.node)
+                lines = await read_log(who, "hello", since=0, limit=1, follow=True, node=api.node)
+                waiting = asyncio.ensure_future(anext(lines, None))
+                if end == "member":
+                    response = await caller.http.delete("/v1/members/alice")
+                elif end == "tenant":
+                    response = await api.http.delete(f"/v1/tenants/{tenant}?force=true")
+                else:
+                    response = await caller.http.get("/v1/apps")
+                assert response.status_code == 200
+                if end == "app made anew":
+                    await caller.http.delete("/v1/apps/hello")
+                    now["at"] += 1
+                    await caller.deployed(b"other", name="hello")
+                now["at"] += 6
+                assert await waiting is None, end
+            assert len(api.node.followers._taken) == 0
+
+    run(main())
+
+
+def test_a_tenants_followed_logs_are_bounded_and_leave_others_theirs(opened, run):
+    from isopod.control.logs import read_log
+    from isopod.control.tokens import find_principal
+    from isopod.model.principal import OPERATOR
+
+    async def main():
+        async with opened() as api:
+            callers = {}
+            for tenant in ("acme", "globex"):
+                callers[tenant] = await api.tenant(tenant)
+                await callers[tenant].deployed(name="shop")
+
+            async def follow(tenant: str):
+                token = (await api.token(tenant, "read"))["token"]
+                who = find_principal(token, asked_for=None, address="", node=api.node)
+                return await read_log(who, "shop", since=0, limit=1, follow=True, node=api.node)
+
+            held = [await follow("acme") for _ in range(16)]
+            path = "/v1/apps/shop/logs"
+            refused = await callers["acme"].http.get(path, params={"follow": True})
+            assert refused.status_code == 429
+            assert refused.json()["error"]["code"] == "too_many_requests"
+            assert refused.headers["retry-after"]
+            assert (await callers["acme"].http.get(path)).status_code == 200  # only looks
+            held += [await follow("globex")]
+            operator = replace(OPERATOR, tenant=TenantName("acme"))
+            held += [await read_log(operator, "shop", since=0, limit=1, follow=True, node=api.node)]
+            await held.pop(0).aclose()  # never begun
+            held += [await follow("acme")]
+            del held
+
+    run(main())
+
+
 def test_a_deleted_app_is_gone_with_its_log_and_its_route(opened, run):
     async def main():
         async with opened() as api:
@@ -96,6 +169,7 @@ def test_status_and_app_join_state_with_what_workers_say(opened, run):
     async def main():
         async with opened() as api:
             await api.deployed()
+            await api.member("default", "alice")
 
             async def on_connection(reader, writer):
                 await reader.readline()
@@ -103,7 +177,7 @@ def test_status_and_app_join_state_with_what_workers_say(opened, run):
                 said = {
                     "pid": 7,
                     "worker": 0,
-                    "instances": [instance | {"memory_bytes": 2**20}],
+                    "instances": [instance | {"memory_bytes": 2**26, "private_bytes": 2**20}],
                     "apps": {"hello": {"requests": 5, "cold_starts": 1, "errors": 2, "queued": 0}},
                     "memory_bytes": 2**20,
                     "rss_bytes": 2**25,
@@ -117,6 +191,9 @@ def test_status_and_app_join_state_with_what_workers_say(opened, run):
             status = await api.get("/v1/status")
             assert (status["instances"], status["memory_bytes"]) == (1, 2**20)
             assert status["workers"][0]["pid"] == 7
+            member = api.with_token((await api.token("default", "read"))["token"])
+            of_tenant = await member.get("/v1/status")
+            assert (of_tenant["instances"], of_tenant["memory_bytes"]) == (1, 2**20)
             app = (await api.get("/v1/apps"))["apps"][0]
             assert (app["instances"], app["requests"], app["errors"]) == (1, 5, 2)
             detail = await api.get("/v1/apps/hello")

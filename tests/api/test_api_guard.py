@@ -75,6 +75,7 @@ def test_each_answer_carries_the_request_id(opened, run):
         ("GET", "/v1/nothing", 404, "not_found"),
         ("PATCH", "/v1/apps", 405, "method_not_allowed"),
         ("GET", "/v1/apps/Upper", 422, "name_invalid"),
+        ("GET", "/v1/apps/xn", 422, "name_invalid"),
         ("GET", "/v1/apps/none", 404, "app_not_found"),
         ("DELETE", "/v1/apps/none", 404, "app_not_found"),
         ("POST", "/v1/apps/none/sleep", 404, "app_not_found"),

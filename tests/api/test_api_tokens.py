@@ -103,6 +103,70 @@ def test_a_token_cannot_give_what_it_has_not(opened, run):
     run(main())
 
 
+def test_what_a_token_makes_ends_no_later_than_itself(opened, run):
+    async def main():
+        async with opened() as api:
+            await api.tenant("acme")
+            brief = await api.token("acme", expires_in_s=3600)
+            caller = api.with_token(brief["token"])
+            for expires_in_s in (None, 90 * 86_400, 60):
+                body = {"member": "alice", "scopes": ["admin"], "expires_in_s": expires_in_s}
+                made = (await caller.http.post("/v1/tokens", json=body)).json()
+                assert made["expires_at"] <= brief["expires_at"]
+                if expires_in_s == 60:
+                    assert made["expires_at"] < brief["expires_at"]
+            child = api.with_token(made["token"])
+            body = {"member": "alice", "scopes": ["admin"]}
+            grandchild = (await child.http.post("/v1/tokens", json=body)).json()
+            assert grandchild["expires_at"] == made["expires_at"]
+            details = (await caller.get("/v1/audit"))["entries"][0]["details"]
+            assert details["expires_at"] == made["expires_at"]
+
+    run(main())
+
+
+def test_members_and_tokens_are_bounded_and_what_ended_is_forgotten(opened, run, monkeypatch):
+    monkeypatch.setattr("isopod.control.members._MOST", 3)
+    monkeypatch.setattr("isopod.control.tokens._MOST", 4)
+
+    async def main():
+        async with opened() as api:
+            now = {"at": api.node.clock()}
+            object.__setattr__(api.node, "clock", lambda: now["at"])
+            acme, _ = await api.tenant("acme"), await api.tenant("globex")
+            for name in ("bob", "carol"):
+                await api.member("acme", name)
+            full = (403, "quota_exceeded")
+            assert await code(acme, "POST", "/v1/members", json={"name": "dave"}) == full
+            await api.member("globex", "dave")
+            made = [await api.token("acme", "read", expires_in_s=60) for _ in range(3)]
+            body = {"member": "alice", "scopes": ["read"]}
+            assert await code(acme, "POST", "/v1/tokens", json=body) == full
+            await api.token("globex", "read", member="dave")
+
+            async def listed() -> int:
+                return len((await acme.get("/v1/tokens"))["tokens"])
+
+            await acme.http.delete(f"/v1/tokens/{made[0]['id']}")
+            await api.token("acme", "read")  # there is room again
+            now["at"] += 61  # two expire
+            await api.token("acme", "read")
+            assert await listed() == 6
+            now["at"] += 89 * 86_400
+            for _ in range(9):  # ended ones are bounded as well, the last stay
+                gone = await api.token("acme", "read")
+                await acme.http.delete(f"/v1/tokens/{gone['id']}")
+            assert await listed() == 3 + 5  # one of the five ended since the last was made
+            now["at"] += 86_400  # those that expire after 90 days do
+            acme = api.with_token((await api.token("acme"))["token"])
+            assert await listed() == 1 + 4  # alone of those that serve
+            now["at"] += 91 * 86_400
+            acme = api.with_token((await api.token("acme"))["token"])
+            assert await listed() == 2  # itself, and one that expired a day ago
+
+    run(main())
+
+
 def test_members_are_listed_with_their_tokens_and_their_names_are_checked(opened, run):
     async def main():
         async with opened() as api:

@@ -11,7 +11,7 @@ import pytest
 from isopod.control.usage import look_at_storage
 from isopod.metering.ledger import Batch, Ledger
 from isopod.metering.rows import encode
-from isopod.metering.statement import check
+from isopod.metering.statement import canonical, check
 from isopod.model.ids import Digest
 from isopod.model.snapshot import plain
 from isopod.model.tenant import TenantName
@@ -208,6 +208,37 @@ def test_a_statement_is_checked_with_the_nodes_public_key(opened, run):
             assert private not in signed.text and key not in private
             again = (await api.get(f"/v1/usage/statement?month={MONTH}"))["statement"]
             assert again | {"made_at": ""} == {**found, "made_at": ""}
+
+    run(body())
+
+
+def test_a_closed_months_statement_stays_the_same_when_prices_change(opened, run):
+    async def body():
+        async with opened() as api:
+            node = api.node
+            used(node, answered(), answered(at=FIRST - DAY))
+            dear = replace(node.settings.prices, request=Decimal(1))
+
+            def hold(prices, at):
+                path = node.settings.ledger_path
+                with contextlib.closing(Ledger(path, node="n", clock=lambda: at)) as ledger:
+                    ledger.hold_prices(prices)
+
+            hold(node.settings.prices, FIRST - DAY)
+            hold(dear, FIRST + 10 * DAY - 5)
+            path = f"/v1/usage/statement?month={MONTH}"
+            first = (await api.get(path))["statement"]
+            hold(replace(dear, request=Decimal(7)), FIRST + 40 * DAY)
+            again = (await api.get(path))["statement"]
+            assert canonical(again | {"made_at": ""}) == canonical(first | {"made_at": ""})
+            assert [one["from"][:10] for one in first["price_sheets"]] == [
+                "2026-10-01",
+                "2026-10-11",
+            ]
+            bill = await api.get(f"/v1/usage?{PERIOD}")
+            assert bill["total"]["cost"] == first["total"]["cost"]
+            assert Decimal(bill["total"]["cost"]["requests"]) == Decimal("0.0000002")
+            assert first["records"] == {"clock_corrected": 0, "missing": 0, "refused": 0}
 
     run(body())
 

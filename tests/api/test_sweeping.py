@@ -274,11 +274,10 @@ def test_a_package_that_a_deploy_relies_on_stays_until_it_has_ended(opened, run,
             env = {"MODE": "gate", "GATE": str(gate)}
             asked = api.http.post("/v1/deploys", json={**body, "env": env})
             deploying = asyncio.create_task(asked)
-            writer = await asyncio.to_thread(gate.open, "wb")  # the builder is at work now
-            assert (await sweep(api.node)).blobs == 0
-            writer.write(b"on")
-            writer.close()
+            with await asyncio.to_thread(gate.open, "wb"):  # the builder is at work now
+                swept = await sweep(api.node)
             assert '"result"' in (await deploying).text
+            assert swept.blobs == 0
             assert api.node.blobs.has(digest)
 
     run(main())
@@ -307,10 +306,8 @@ def test_a_version_is_not_written_when_its_blobs_went_meanwhile(opened, run, tmp
         async with opened() as api:
             env = {"MODE": "gate", "GATE": str(gate)}
             deploying = asyncio.create_task(api.deploy(b"gone", name="slow", env=env))
-            writer = await asyncio.to_thread(gate.open, "wb")
-            api.node.blobs.delete(_sha256(b"gone"))
-            writer.write(b"on")
-            writer.close()
+            with await asyncio.to_thread(gate.open, "wb"):
+                api.node.blobs.delete(_sha256(b"gone"))
             assert (await deploying)[-1]["error"]["code"] == "blob_missing"
             assert (await api.http.get("/v1/apps/slow")).status_code == 404
 

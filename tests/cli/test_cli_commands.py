@@ -1,7 +1,9 @@
 import json
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -153,6 +155,29 @@ def test_a_reader_that_has_enough_is_no_error(node, app):
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_connections_that_ask_nothing_and_followed_logs_do_not_stop_the_api(node, app):
+    node.cli("deploy", str(app))
+    (node.data_dir / "logs" / "hello.jsonl").write_text('{"at": 1.0, "message": "one"}\n')
+    port, token = node.file["control_port"], (node.data_dir / "token").read_text().strip()
+    request = (
+        f"GET /v1/apps/hello/logs?follow=true HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n"
+    ).encode()
+    with ExitStack() as held:
+
+        def connect(sent: bytes) -> socket.socket:
+            found = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            found.sendall(sent)
+            return found
+
+        for _ in range(200):  # more than the server's own bound was
+            connect(request[:20])
+        followers = [connect(request) for _ in range(17)]
+        statuses = sorted(one.recv(12)[-3:] for one in followers)
+        assert statuses == [b"200"] * 16 + [b"429"]
+        assert node.cli("apps", "--json").returncode == 0
 
 
 def test_login_checks_the_token_and_keeps_it_private(node, cli, tmp_path):

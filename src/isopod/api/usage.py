@@ -59,11 +59,17 @@ class BillTotal(BaseModel):
     cost: CostAmounts
 
 
+class PriceSheet(BaseModel):
+    since: str = Field(alias="from")
+    prices: dict[str, str | int]
+
+
 class UsageBill(BaseModel):
     since: str = Field(alias="from")
     to: str
     by: str
-    prices: dict[str, str | int]
+    prices: dict[str, str | int] = Field(description="the latest of price_sheets")
+    price_sheets: list[PriceSheet]
     lines: list[BillLine]
     total: BillTotal
 

@@ -1,7 +1,8 @@
-"""Compiled dependencies, kept for the next app that has the same ones.
+"""Compiled dependencies, kept for the tenant's next app that has the same ones.
 
 Compiling Flask's sources in a guest takes seconds; most deploys change only the app. The key is
-the digest of what was installed and of the runtime that compiled it, so an entry never gets old.
+the digest of the tenant, what was installed and the runtime that compiled it, so an entry never
+gets old.
 An entry is `<key>.json` (which tree) and `<key>.tree` (its blob), so it serves nodes that do not
 have the blob yet; what is read back is hashed, and a damaged entry counts as none.
 """
@@ -20,13 +21,14 @@ from isopod.blobs.store import BlobStore
 from isopod.errors import BlobCorrupt, BlobMissing, UsageError
 from isopod.model.ids import Digest
 
-_FORMAT = 1  # raise it when a compiled site changes in a way that the digests do not show
+_FORMAT = 2  # raise it when a compiled site changes in a way that the digests do not show
 _KEPT = 64
 
 
-def site_key(fingerprint: Digest, runtime: Digest) -> Digest:
-    """`fingerprint` is that of the installed files."""
-    body = json.dumps([_FORMAT, fingerprint, runtime])
+def site_key(tenant: str, fingerprint: Digest, runtime: Digest) -> Digest:
+    """`fingerprint` is that of the installed files. Of each tenant for itself: how long a build
+    takes and what it says of it would tell what others depend on."""
+    body = json.dumps([_FORMAT, tenant, fingerprint, runtime])
     return Digest(hashlib.sha256(body.encode()).hexdigest())
 
 

@@ -159,7 +159,7 @@ class Builds:
 
     def _site_tree(self, runtime: Runtime, installed: Installed, site: Path) -> tuple[Digest, bool]:
         """The compiled dependencies, and whether they were there already."""
-        key = site_key(installed.fingerprint, runtime.digest())
+        key = site_key(self._job.tenant, installed.fingerprint, runtime.digest())
         found = self._sites.find(key)
         if found is not None:
             return found, True

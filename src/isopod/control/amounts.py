@@ -36,6 +36,16 @@ def check_apps(quota: Quota, mine: TenantHandles) -> None:
         )
 
 
+def check_most(what: str, used: int, limit: int) -> None:
+    """QuotaExceeded when there may be no more: a bound that every tenant has."""
+    if used >= limit:
+        raise QuotaExceeded(
+            f"the tenant has {used} {what} and may have {limit}",
+            hint=f"remove some of its {what} first",
+            details={"quota": what, "limit": limit, "used": used},
+        )
+
+
 def check_storage(
     quota: Quota, version: AppVersion, *, mine: TenantHandles, blobs: BlobStore
 ) -> None:

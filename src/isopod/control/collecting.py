@@ -48,6 +48,7 @@ class _Collecting:
         keep = Keep(settings.usage_keep_h * 3600.0, settings.usage_max_records)
         node = node_id(settings.node_id_path)
         self._ledger = Ledger(settings.ledger_path, node=node, keep=keep)
+        self._ledger.hold_prices(settings.prices)
         self._collector = Collector(settings.spools_dir, ledger=self._ledger)
 
     def run(self) -> None:

@@ -16,6 +16,7 @@ import orjson
 
 from isopod.control.apps import find_app, log_paths
 from isopod.control.node import Node
+from isopod.control.turns import Seat
 from isopod.model.ids import AppName
 from isopod.model.principal import Principal
 from isopod.state.apps import App
@@ -29,14 +30,17 @@ async def read_log(
     who: Principal, name: AppName, *, since: float, limit: int, follow: bool, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
     """The last `limit` lines written at or after `since` (seconds since the epoch), oldest
-    first; with `follow`, then each new line as it comes. AppNotFound, before any line."""
+    first; with `follow`, then each new line as it comes. AppNotFound and TooManyRequests, before
+    any line."""
     who.need("read")
     app = await find_app(who, name, node=node)
-    return _read(who, app, since, limit, follow, node)
+    # The operator's are counted apart, also where it acts for a tenant.
+    seat = node.followers.take("" if who.operator else who.tenant) if follow else None
+    return _read(who, app, since, limit, seat, node)
 
 
 async def _read(
-    who: Principal, app: App, since: float, limit: int, follow: bool, node: Node
+    who: Principal, app: App, since: float, limit: int, seat: Seat | None, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
     older, current = log_paths(node.settings, app.label)
     tail = Tail(current)
@@ -45,7 +49,7 @@ async def _read(
         for line in await asyncio.to_thread(_history, older, tail, since, limit):
             yield {**line, "app": app.name}
         ask_again_at = node.clock() + _ASK_AGAIN_S
-        while follow and not node.stopping.is_set():
+        while seat is not None and not node.stopping.is_set():
             for line in tail.more():
                 yield {**line, "app": app.name}
             await asyncio.sleep(_POLL_S)
@@ -56,15 +60,19 @@ async def _read(
                 ask_again_at = node.clock() + _ASK_AGAIN_S
     finally:
         tail.close()
+        if seat is not None:
+            seat.leave()
 
 
 def _may_read(who: Principal, app: App, node: Node) -> bool:
     mine = node.state.of(who.tenant)
     there = mine.apps.get(app.name)
-    if there is None or there.created_at != app.created_at:
+    if there is None or (there.label, there.created_at) != (app.label, app.created_at):
         return False
+    if who.operator:
+        return True
     token = mine.tokens.get(who.token_id)
-    return who.operator or (token is not None and token.serves(node.clock()))
+    return token is not None and token.serves(node.clock())
 
 
 def _history(older: Path, tail: Tail, since: float, limit: int) -> list[dict[str, Any]]:

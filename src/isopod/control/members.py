@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from isopod.control.amounts import check_tenant
+from isopod.control.amounts import check_most, check_tenant
 from isopod.control.audit import audited, entry
 from isopod.control.node import Node
 from isopod.errors import MemberNotFound, NameTaken
 from isopod.model.principal import Principal
 from isopod.model.tenant import MemberName
 from isopod.state.members import Member
+
+_MOST = 1000  # of one tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class MemberSummary:
 
 async def list_members(who: Principal, *, node: Node) -> list[MemberSummary]:
     """By name."""
-    who.need("admin")
+    who.need("admin", suspended_too=True)
 
     def read() -> list[MemberSummary]:
         mine, now = node.state.of(who.tenant), node.clock()
@@ -37,7 +39,7 @@ async def list_members(who: Principal, *, node: Node) -> list[MemberSummary]:
 
 
 async def add_member(who: Principal, name: MemberName, *, node: Node) -> MemberSummary:
-    """NameTaken."""
+    """NameTaken, QuotaExceeded."""
 
     def add() -> MemberSummary:
         now = node.clock()
@@ -46,6 +48,7 @@ async def add_member(who: Principal, name: MemberName, *, node: Node) -> MemberS
             mine = t.of(who.tenant)
             if mine.members.get(name) is not None:
                 raise NameTaken(f"there is a member {name!r} already")
+            check_most("members", mine.members.count(), _MOST)
             mine.members.add(Member(name, now))
             mine.audit.add(entry(who, "member.add", name, now))
         return MemberSummary(name, now, 0)
@@ -72,5 +75,5 @@ async def remove_member(who: Principal, name: MemberName, *, node: Node) -> int:
         return revoked
 
     async with audited(who, "member.remove", name, node=node):
-        who.need("admin")
+        who.need("admin", suspended_too=True)
         return await asyncio.to_thread(remove)

@@ -41,7 +41,7 @@ class NodeStatus:
     """`instances` counts them; `instance_list` names them.
 
     The operator sees the node with every tenant's apps. Anybody else sees the tenant's own
-    figures; what is about the node is None or empty then.
+    figures; what is about the node is None or empty then. `memory_bytes` is private memory.
     """
 
     version: str
@@ -94,7 +94,7 @@ async def node_status(who: Principal, *, node: Node) -> NodeStatus:
         workers=[],
         apps=[summary(app, live, tenant, workers, settings) for tenant, app, live in apps],
         instances=len(instances),
-        memory_bytes=sum(one.memory_bytes for one in instances),
+        memory_bytes=sum(one.private_bytes for one in instances),
         memory_budget_bytes=None,
         instance_list=instances,
         snapshots=None,

@@ -192,5 +192,5 @@ def _summary(tenant: Tenant, node: Node) -> TenantSummary:
         cordon=tenant.cordon,
         suspended=tenant.suspended,
         apps=mine.apps.count(),
-        members=len(mine.members.all()),
+        members=mine.members.count(),
     )

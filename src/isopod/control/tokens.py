@@ -15,7 +15,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from isopod.control.amounts import check_tenant
+from isopod.control.amounts import check_most, check_tenant
 from isopod.control.audit import audited, entry
 from isopod.control.node import Node
 from isopod.errors import (
@@ -25,13 +25,16 @@ from isopod.errors import (
     StateBusy,
     TenantNotFound,
     TokenNotFound,
+    Unauthorized,
     UsageError,
 )
 from isopod.model.principal import Principal, Scope
 from isopod.model.tenant import MemberName, TenantName
-from isopod.state.tokens import Token
+from isopod.state.tokens import Token, Tokens
 
 _TOKEN = re.compile(r"ip_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_MOST = 1000  # tokens of one tenant that serve; and as many that ended are still listed
+_LISTED_S = 90 * 86_400.0  # what ended longer ago is forgotten; the audit log has it
 _NOTE_USE_S = 60.0  # a token's last use is written at most so often
 _NOBODY = "0" * 64  # what the secret of a token that is not there is compared with
 
@@ -74,18 +77,22 @@ async def create_token(
     expires_in_s: float | None,
     node: Node,
 ) -> MadeToken:
-    """None: it never expires. MemberNotFound; Forbidden for a scope that the caller has not."""
+    """None: it never expires. What a token makes ends no later than itself. MemberNotFound,
+    QuotaExceeded; Forbidden for a scope that the caller has not."""
     token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
 
     def keep() -> Token:
         now = node.clock()
-        expires_at = None if expires_in_s is None else now + expires_in_s
-        made = Token(token_id, who.tenant, member, frozenset(scopes), now, expires_at)
+        wanted = None if expires_in_s is None else now + expires_in_s
         with node.state.transaction() as t:
             check_tenant(who, t.node.tenants)
             mine = t.of(who.tenant)
             if mine.members.get(member) is None:
                 raise MemberNotFound(f"there is no member {member!r}")
+            mine.tokens.forget_ended(before=now - _LISTED_S, keep=_MOST, now=now)
+            check_most("tokens", mine.tokens.count(now=now), _MOST)
+            expires_at = _no_later(who, wanted, mine.tokens, now)
+            made = Token(token_id, who.tenant, member, frozenset(scopes), now, expires_at)
             mine.tokens.add(made, sha256=_sha256(secret))
             about = {"member": member, "scopes": sorted(scopes), "expires_at": expires_at}
             mine.audit.add(entry(who, "token.create", token_id, now, details=about))
@@ -105,9 +112,21 @@ async def create_token(
     return MadeToken(f"ip_{token_id}_{secret}", made)
 
 
+def _no_later(who: Principal, at: float | None, mine: Tokens, now: float) -> float | None:
+    """Than the caller's own token ends. Unauthorized when it did meanwhile."""
+    if who.operator:
+        return at
+    own = mine.get(who.token_id)
+    if own is None or not own.serves(now):
+        raise Unauthorized("the token has expired or was revoked")
+    if own.expires_at is None or at is None:
+        return own.expires_at if at is None else at
+    return min(at, own.expires_at)
+
+
 async def list_tokens(who: Principal, *, node: Node) -> list[Token]:
-    """Newest first, with those that were revoked or have expired."""
-    who.need("admin")
+    """Newest first, with those that were revoked or have expired in the last 90 days."""
+    who.need("admin", suspended_too=True)
     return await asyncio.to_thread(node.state.of(who.tenant).tokens.all)
 
 
@@ -124,7 +143,7 @@ async def revoke_token(who: Principal, token_id: str, *, node: Node) -> None:
             mine.audit.add(entry(who, "token.revoke", token_id, now))
 
     async with audited(who, "token.revoke", token_id, node=node):
-        who.need("admin")
+        who.need("admin", suspended_too=True)
         await asyncio.to_thread(revoke)
 
 

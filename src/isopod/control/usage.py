@@ -7,6 +7,7 @@ deleted, or for all. Deleted apps stay in the bill.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import Any
 
@@ -14,7 +15,8 @@ from isopod.control.node import Node
 from isopod.errors import AppNotFound, IsopodError, TenantNotFound, UsageError
 from isopod.metering.bill import GRAIN_S, Bill, By, Used, make_bill
 from isopod.metering.period import parse_month, parse_period
-from isopod.metering.reading import LedgerReader, minutes_kept_from
+from isopod.metering.prices import Sheets, held
+from isopod.metering.reading import Faults, LedgerReader, minutes_kept_from
 from isopod.metering.rollups import DAY, HOUR, HOURS_KEPT, Sums, finest, hours_kept_from
 from isopod.metering.signing import SigningKey
 from isopod.metering.statement import make_statement
@@ -53,12 +55,17 @@ async def read_usage(
 
     def read() -> Bill:
         used: list[Used] = []
+        sheets = _sheets(node)
         for one in _tenants(who, tenant, node):
-            found = _used(one, name, start, end, by, node)
+            found = [
+                piece
+                for since, until in _pieces(sheets, start, end, by)
+                for piece in _used(one, name, since, until, by, node)
+            ]
             if name and not found and not _has_app(one, name, node) and tenant != ALL_TENANTS:
                 raise AppNotFound(f"there is no app {name!r}, nor usage of one")
             used += found
-        return make_bill(used, since=start, until=end, by=by, prices=node.settings.prices)
+        return make_bill(used, since=start, until=end, by=by, sheets=sheets)
 
     return await asyncio.to_thread(read)
 
@@ -76,13 +83,16 @@ async def read_statement(who: Principal, *, tenant: str, month: str, node: Node)
     def make() -> dict[str, Any]:
         (name,) = _tenants(who, tenant, node)
         used = [
-            Used(one.tenant, one.app, day, one.sums, one.snapshot_byte_s)
+            one
             for day in range(start, min(end, now + 1), DAY)
             for one in _used(name, None, day, day + DAY, "app", node)
         ]
-        bill = make_bill(used, since=start, until=end, by="app", prices=node.settings.prices)
+        bill = make_bill(used, since=start, until=end, by="app", sheets=_sheets(node))
+        faults = Faults()
+        if node.settings.ledger_path.exists():
+            faults = _ledger(node).faults(name, since=start, until=end)
         key = SigningKey.at(node.settings.signing_key_path)
-        return make_statement(bill, used, tenant=name, made_at=now, key=key)
+        return make_statement(bill, used, tenant=name, faults=faults, made_at=now, key=key)
 
     return await asyncio.to_thread(make)
 
@@ -133,7 +143,7 @@ def _tenants(who: Principal, asked: str, node: Node) -> list[TenantName]:
 def _used(
     tenant: TenantName, app: AppName | None, start: int, end: int, by: By, node: Node
 ) -> list[Used]:
-    """By app `start` is 0, and by day and hour the app is ""."""
+    """By app `start` is the period's, and by day and hour the app is ""."""
     # An app that was deleted is in no table but the ledger: its labels follow from its name.
     labels = (app, f"{app}--{tenant}") if app else (None,)
     found: list[Used] = []
@@ -142,7 +152,7 @@ def _used(
         for label in labels:
             for one in ledger.totals(tenant, app=label, since=start, until=end, by=by):
                 name = _short(one.app, tenant) if by == "app" else ""
-                found.append(Used(tenant, name, one.start, one.sums))
+                found.append(Used(tenant, name, one.start or start, one.sums))
     for stored in _storage(node).stored(
         tenant,
         since=start,
@@ -151,8 +161,22 @@ def _used(
         by=by,
         labels=[label for label in labels if label],
     ):
-        found.append(Used(tenant, _short(stored.app, tenant), stored.start, Sums(), stored.byte_s))
+        name = _short(stored.app, tenant)
+        found.append(Used(tenant, name, stored.start or start, Sums(), stored.byte_s))
     return found
+
+
+def _pieces(sheets: Sheets, start: int, end: int, by: By) -> list[tuple[int, int]]:
+    """The parts of a period that have one price sheet; sheets change between days."""
+    if by != "app":
+        return [(start, end)]
+    edges = [start, *(since for since, _ in held(sheets, start, end)[1:]), end]
+    return list(itertools.pairwise(edges))
+
+
+def _sheets(node: Node) -> Sheets:
+    kept = _ledger(node).sheets() if node.settings.ledger_path.exists() else ()
+    return kept or ((0, node.settings.prices),)
 
 
 def _widened(

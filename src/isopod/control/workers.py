@@ -30,7 +30,8 @@ class InstanceStatus:
     state: str  # "starting", "idle" or "busy"
     id: str
     worker: int
-    memory_bytes: int
+    memory_bytes: int  # linear memory, as the guest sees it
+    private_bytes: int  # what it costs the node: without what it shares with its image
     requests: int
     idle_s: float
     age_s: float
@@ -42,7 +43,7 @@ class WorkerStatus:
 
     worker: int
     pid: int
-    memory_bytes: int  # of its instances
+    memory_bytes: int  # of its instances: private
     rss_bytes: int  # of the process
     instances: tuple[InstanceStatus, ...]
     # name -> queued, requests, cold_starts, errors; starts_ms: the last starts, in milliseconds
@@ -124,6 +125,7 @@ def _status(answer: Mapping[str, Any]) -> WorkerStatus:
                 id=str(one.get("id", "")),
                 worker=number,
                 memory_bytes=int(one.get("memory_bytes", 0)),
+                private_bytes=int(one.get("private_bytes", 0)),
                 requests=int(one.get("requests", 0)),
                 idle_s=float(one.get("idle_s", 0)),
                 age_s=float(one.get("age_s", 0)),

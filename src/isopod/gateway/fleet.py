@@ -122,6 +122,7 @@ class Fleet:
                 "version": pool.route.version,
                 "state": state,
                 "memory_bytes": slot.memory_bytes,
+                "private_bytes": slot.private_bytes,
                 "requests": slot.requests,
                 "idle_s": round(slot.idle_s, 3) if state == "idle" else 0.0,
                 "age_s": round(time.monotonic() - slot.made_at, 3),

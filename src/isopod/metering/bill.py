@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from isopod.metering.prices import Cost, cost, text
+from isopod.errors import UsageError
+from isopod.metering.prices import Cost, Sheets, cost, held, text
 from isopod.metering.rollups import Sums
 from isopod.settings_file import Prices
 
@@ -20,8 +21,8 @@ GRAIN_S: dict[By, int] = {"day": 86_400, "hour": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What one app used in the interval that begins at `start`; a snapshot's size times the time
-    it was stored."""
+    """What one app used in the interval that begins at `start`, in which one price sheet held; a
+    snapshot's size times the time it was stored."""
 
     tenant: str
     app: str  # its name within the tenant
@@ -58,11 +59,16 @@ class Bill:
     since: int
     until: int
     by: By
-    prices: Prices
+    sheets: Sheets  # at least one
     lines: tuple[Line, ...]
     sums: Sums
     snapshot_byte_s: int
     cost: Cost
+
+    @property
+    def prices(self) -> Prices:
+        """The latest."""
+        return self.sheets[-1][1]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +76,9 @@ class Bill:
             "to": moment(self.until),
             "by": self.by,
             "prices": self.prices.to_json(),
+            "price_sheets": [
+                {"from": moment(since), "prices": prices.to_json()} for since, prices in self.sheets
+            ],
             "lines": [line.to_json() for line in self.lines],
             "total": {
                 "usage": usage_json(self.sums, self.snapshot_byte_s),
@@ -78,27 +87,38 @@ class Bill:
         }
 
 
-def make_bill(used: Iterable[Used], *, since: int, until: int, by: By, prices: Prices) -> Bill:
-    """Lines in the order of tenant, then app or time. `used` may come in any order, in pieces."""
-    grouped: dict[tuple[str, str, int], tuple[Sums, int]] = {}
+def make_bill(used: Iterable[Used], *, since: int, until: int, by: By, sheets: Sheets) -> Bill:
+    """Lines in the order of tenant, then app or time. `used` may come in any order, in pieces.
+    UsageError where the sheets have several currencies."""
+    sheets = held(sheets, since, until)
+    if len({prices.currency for _, prices in sheets}) > 1:
+        raise UsageError(
+            "the currency of the prices changed in this period",
+            hint=f"ask until {moment(sheets[-1][0])} and from then on",
+        )
+    grouped: dict[tuple[str, str, int], dict[int, tuple[Sums, int]]] = {}
     for one in used:
         start = one.start - one.start % GRAIN_S[by] if by in GRAIN_S else 0
         key = (one.tenant, one.app if by == "app" else "", start)
-        sums, stored = grouped.get(key) or (Sums(), 0)
+        sheet = max((at for at, (day, _) in enumerate(sheets) if day <= one.start), default=0)
+        by_sheet = grouped.setdefault(key, {})
+        sums, stored = by_sheet.get(sheet) or (Sums(), 0)
         sums.add(one.sums)
-        grouped[key] = (sums, stored + one.snapshot_byte_s)
-    lines = tuple(
-        Line(
-            tenant, app, start if by in GRAIN_S else None, sums, stored, cost(sums, stored, prices)
-        )
-        for (tenant, app, start), (sums, stored) in sorted(grouped.items(), key=lambda kv: kv[0])
-    )
-    total, stored, money = Sums(), 0, Cost()
+        by_sheet[sheet] = (sums, stored + one.snapshot_byte_s)
+    lines = []
+    for (tenant, app, start), by_sheet in sorted(grouped.items(), key=lambda kv: kv[0]):
+        total, all_stored, money = Sums(), 0, Cost()
+        for sheet, (sums, stored) in sorted(by_sheet.items()):
+            total.add(sums)
+            all_stored += stored
+            money += cost(sums, stored, sheets[sheet][1])
+        lines.append(Line(tenant, app, start if by in GRAIN_S else None, total, all_stored, money))
+    total, all_stored, money = Sums(), 0, Cost()
     for line in lines:
         total.add(line.sums)
-        stored += line.snapshot_byte_s
+        all_stored += line.snapshot_byte_s
         money += line.cost
-    return Bill(since, until, by, prices, lines, total, stored, money)
+    return Bill(since, until, by, sheets, tuple(lines), total, all_stored, money)
 
 
 def usage_json(sums: Sums, snapshot_byte_s: int) -> dict[str, str | int]:

@@ -11,6 +11,7 @@ reads.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -20,62 +21,13 @@ from pathlib import Path
 
 from isopod.metering import rollups
 from isopod.metering.database import connect, make_durable, transaction, translated
+from isopod.metering.ledger_tables import FAULTS, INSERT, SCHEMA, SUMS, UPSERT
+from isopod.metering.period import next_month
 from isopod.metering.reading import NOBODY, TENANTS, minutes_kept_from
 from isopod.metering.rollups import DAY, HOUR, MINUTE, MOST, Key, Sums
-from isopod.metering.rows import FIELDS, Refused, Row, decode
+from isopod.metering.rows import Refused, Row, decode
+from isopod.settings_file import Prices
 
-_SUMS = tuple(Sums.__slots__)
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS epochs (
-    id INTEGER PRIMARY KEY,
-    node TEXT NOT NULL,
-    epoch TEXT NOT NULL,
-    applied INTEGER NOT NULL, -- the highest sequence that was taken
-    missing INTEGER NOT NULL, -- sequences below it that never came
-    refused INTEGER NOT NULL, -- records that no worker of ours would write
-    UNIQUE (node, epoch)
-);
-CREATE TABLE IF NOT EXISTS records (
-    id INTEGER PRIMARY KEY,
-    epoch INTEGER NOT NULL REFERENCES epochs (id),
-    sequence INTEGER NOT NULL,
-    {", ".join(f"{name} NOT NULL" for name in FIELDS)}
-);
-CREATE INDEX IF NOT EXISTS records_of_app ON records (tenant, app);
-CREATE TABLE IF NOT EXISTS faults (
-    day INTEGER NOT NULL,
-    tenant TEXT NOT NULL, -- "" where it is not known whose they were
-    missing INTEGER NOT NULL,
-    refused INTEGER NOT NULL,
-    corrected INTEGER NOT NULL,
-    PRIMARY KEY (day, tenant)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rollups (
-    grain INTEGER NOT NULL,
-    start INTEGER NOT NULL,
-    tenant TEXT NOT NULL,
-    app TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)},
-    PRIMARY KEY (tenant, grain, start, app, version)
-) WITHOUT ROWID;
-"""
-_INSERT = f"INSERT INTO records VALUES (NULL, {', '.join('?' * (2 + len(FIELDS)))})"  # noqa: S608
-_ADD = ", ".join(
-    f"{name} = max({name}, excluded.{name})"
-    if name == "peak_memory_bytes"
-    else f"{name} = min({MOST}, {name} + excluded.{name})"
-    for name in _SUMS
-)
-_UPSERT = f"""
-INSERT INTO rollups VALUES ({", ".join("?" * (5 + len(_SUMS)))})
-ON CONFLICT DO UPDATE SET {_ADD}
-"""  # noqa: S608
-_MORE = ", ".join(
-    f"{name} = min({2**53 - 1}, {name} + excluded.{name})"  # a statement holds no larger number
-    for name in ("missing", "refused", "corrected")
-)
-_FAULTS = f"INSERT INTO faults VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_MORE}"  # noqa: S608
 _EPOCH = re.compile(r"[0-9A-Za-z._-]{1,100}")
 # A million records a second for twelve days, in one epoch. What was skipped is counted, and counts
 # of many epochs are added up: a crafted sequence must not make them overflow.
@@ -151,7 +103,7 @@ class Ledger:
             self._db = connect(path)
             try:
                 make_durable(self._db)
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(SCHEMA)
             except BaseException:
                 self._db.close()
                 raise
@@ -192,7 +144,7 @@ class Ledger:
                 # A batch that cannot be read counts as one: the next one's sequence tells the rest.
                 mark.applied = batch.sequence + max(1, len(rows) + len(wrong)) - 1
                 self._db.executemany(
-                    _INSERT, [(mark.id, batch.sequence + index, *row) for index, row in rows]
+                    INSERT, [(mark.id, batch.sequence + index, *row) for index, row in rows]
                 )
                 _sum_up(minutes, (row for _, row in rows))
                 records += len(rows)
@@ -213,7 +165,7 @@ class Ledger:
         if missing or refused:
             rows.append((NOBODY, missing, refused, 0))
         self._db.executemany(
-            _FAULTS,
+            FAULTS,
             [(now - now % DAY, *row) for row in rows],
         )
 
@@ -231,12 +183,32 @@ class Ledger:
         days = rollups.coarser(hours.items(), DAY)
         for grain, sums in ((MINUTE, minutes), (HOUR, hours), (DAY, days)):
             self._db.executemany(
-                _UPSERT,
+                UPSERT,
                 [
                     (grain, key.start, key.tenant, key.app, key.version, *_bounded(one))
                     for key, one in sums.items()
                 ],
             )
+
+    def hold_prices(self, prices: Prices) -> None:
+        """Note the node's price sheet, if it is another one: it holds from the next day (UTC), so
+        that no moment that has passed gets another price; another currency from the next month,
+        because one statement has one. The first sheet of all holds from ever."""
+        now = int(self._clock())
+        with self._lock, translated(self._path), transaction(self._db):
+            # One that never came to hold.
+            self._db.execute("DELETE FROM sheets WHERE since > ?", (now,))
+            last = self._db.execute("SELECT prices FROM sheets ORDER BY since DESC").fetchone()
+            if last is None:
+                since = 0
+            elif (before := Prices.from_json(json.loads(last[0]))) == prices:
+                return
+            elif before.currency == prices.currency:
+                since = now - now % DAY + DAY
+            else:
+                since = next_month(now)
+            said = json.dumps(prices.to_json())
+            self._db.execute("INSERT INTO sheets VALUES (?, ?)", (since, said))
 
     def prune(self) -> int:
         """Forget some of what was kept for long enough; how many rows. 0: nothing is left to."""
@@ -271,7 +243,7 @@ def _is_sound(batch: Batch) -> bool:
 
 
 def _bounded(sums: Sums) -> list[int]:
-    return [min(MOST, getattr(sums, name)) for name in _SUMS]
+    return [min(MOST, getattr(sums, name)) for name in SUMS]
 
 
 def _sum_up(minutes: dict[_Minute, Sums], rows: Iterable[Row]) -> None:

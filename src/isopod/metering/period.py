@@ -44,6 +44,11 @@ def parse_month(text: str) -> tuple[int, int]:
     return int(start.timestamp()), int(end.timestamp())
 
 
+def next_month(now: float) -> int:
+    """When the month that begins after `now` does."""
+    return parse_month(datetime.fromtimestamp(now, UTC).strftime("%Y-%m"))[1]
+
+
 def _parse(name: str, text: str) -> datetime:
     if not (_DATE.fullmatch(text) or _MOMENT.fullmatch(text)):
         raise UsageError(f"{name} {text[:40]!r} is neither a date nor a moment", hint=_HINT)

@@ -13,6 +13,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from isopod.metering.rollups import Sums
 from isopod.settings_file import Prices
 
+# Price sheets, each from the day (seconds since the epoch) it holds; in their order.
+Sheets = tuple[tuple[int, Prices], ...]
 PLACES = 12
 WALL_CLOCK_UNIT_MS = 100  # of a request's time, rounded up: what `Sums.wall_100ms` counts
 MONTH_S = 30 * 86_400  # of a price per month, whatever the calendar says
@@ -47,6 +49,13 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(_sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(Cost)))
+
+
+def held(sheets: Sheets, since: int, until: int) -> Sheets:
+    """Those that hold within [since, until): the first one at its start, the others later."""
+    before = [one for one in sheets if one[0] <= since][-1:] or list(sheets[:1])
+    later = [one for one in sheets if since < one[0] < until and one not in before]
+    return (*((since, prices) for _, prices in before), *later)
 
 
 def cost(sums: Sums, snapshot_byte_s: int, prices: Prices) -> Cost:

@@ -7,6 +7,7 @@ are seconds since the epoch (UTC). Each question reads one moment, and waits for
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,12 @@ from typing import Any, Literal
 
 from isopod.metering import rollups
 from isopod.metering.database import connect, translated
+from isopod.metering.prices import Sheets
 from isopod.metering.rollups import DAY, HOUR, MINUTE, Span, Sums
 from isopod.metering.rows import FIELDS, Row
 from isopod.model.tenant import TenantName
 from isopod.model.usage import UsageRecord
+from isopod.settings_file import Prices
 
 By = Literal["app", "day", "hour", "minute"]
 _SUMS = tuple(Sums.__slots__)
@@ -169,6 +172,12 @@ class LedgerReader:
             rows = db.execute(query, (tenant, NOBODY, since, until)).fetchall()
         return Faults(*(sum(column) for column in zip(*rows, strict=True))) if rows else Faults()
 
+    def sheets(self) -> Sheets:
+        """Each from the day it holds; () before control ran for the first time."""
+        with self._open() as db:
+            rows = db.execute("SELECT since, prices FROM sheets ORDER BY since").fetchall()
+        return tuple((int(since), Prices.from_json(json.loads(text))) for since, text in rows)
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with translated(self._path), closing(connect(self._path, mode="ro")) as db:
@@ -185,7 +194,7 @@ def _whole(added: Sequence[int]) -> Sums:
     """Of `_ADDED`. The peak is its last column, as it is of Sums."""
     halves = iter(added[:-1])
     values = [(high << 32) + low for high, low in zip(halves, halves, strict=True)]
-    return Sums(*values, added[-1])
+    return Sums(*[*values, added[-1]])
 
 
 def _apps(db: sqlite3.Connection, tenant: TenantName) -> list[str]:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import rfc8785
 
 from isopod.errors import StatementInvalid
 from isopod.metering.bill import Bill, Used, moment, usage_json
+from isopod.metering.reading import Faults
 from isopod.metering.signing import ALGORITHM, SigningKey, key_id, signed_by
 
 FORMAT = "isopod-usage-statement"
@@ -37,7 +38,13 @@ class Checked:
 
 
 def make_statement(
-    bill: Bill, used: Iterable[Used], *, tenant: str, made_at: int, key: SigningKey
+    bill: Bill,
+    used: Iterable[Used],
+    *,
+    tenant: str,
+    faults: Faults,
+    made_at: int,
+    key: SigningKey,
 ) -> dict[str, Any]:
     """The signed statement of a bill. `used`: the ledger's days that it was made of; their digest
     holds whoever signed to them."""
@@ -54,8 +61,10 @@ def make_statement(
         "period": {"from": body["from"], "to": body["to"], "over": made_at >= bill.until},
         "made_at": moment(made_at),
         "prices": body["prices"],
+        "price_sheets": body["price_sheets"],
         "lines": body["lines"],
         "total": body["total"],
+        "records": {one.name: getattr(faults, one.name) for one in fields(faults)},
         "ledger": {"days": len(days), "sha256": hashlib.sha256(canonical(days)).hexdigest()},
     }
     return {

@@ -28,6 +28,7 @@ class BuildJob:
     # installed, compiled or asked for its health, and it gives way to everything else.
     only_snapshot: Mapping[str, Any] | None = None
     memory_mib: int = 4096  # of the builder and what it starts
+    tenant: str = "default"  # whose build it is: nothing that was compiled for another is used
     require_sandbox: bool = False  # fail where the kernel refuses a part of it
 
     def to_json(self) -> dict[str, Any]:

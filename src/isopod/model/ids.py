@@ -9,8 +9,9 @@ from isopod.errors import NameInvalid, UsageError
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# Host names that a node may want for itself.
-RESERVED_NAMES = frozenset({"api", "console", "control", "isopod", "localhost", "www"})
+# Host names that a node may want for itself; and "xn", since "xn--TENANT" would be taken for a name
+# in another script (RFC 5890).
+RESERVED_NAMES = frozenset({"api", "console", "control", "isopod", "localhost", "www", "xn"})
 
 
 class AppName(str):

@@ -25,16 +25,17 @@ class Principal:
     operator: bool = False  # holds the node's own token: may also manage tenants and the node
     token_id: str = ""  # "" for the node's own
     address: str = ""  # where the request came from; for the audit log
-    suspended: bool = False  # its tenant is: it may look, and change nothing
+    suspended: bool = False  # its tenant is: it may look, and take rights away
 
-    def need(self, scope: Scope) -> None:
-        """Raises Forbidden, or TenantSuspended where something would change."""
+    def need(self, scope: Scope, *, suspended_too: bool = False) -> None:
+        """Raises Forbidden, or TenantSuspended where something would change. `suspended_too`: what
+        only takes rights away, or looks."""
         if scope not in self.scopes:
             raise Forbidden(
                 f"the token has no scope {scope!r}",
                 details={"scope": scope, "scopes": sorted(self.scopes)},
             )
-        if self.suspended and scope not in _LOOKING:
+        if self.suspended and scope not in _LOOKING and not suspended_too:
             raise TenantSuspended("this tenant is suspended")
 
     def need_operator(self) -> None:

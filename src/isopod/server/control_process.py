@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -32,6 +33,9 @@ from isopod.settings import NodeSettings, child_value
 
 CONTROL_FD = "ISOPOD_CONTROL_FD"
 _LOOK_S = 0.2
+# That the server holds at once; the next wait until one ends. What one tenant may keep open
+# (followed logs, uploads and deploys that wait) is bounded far below.
+_CONNECTIONS = 4096
 _STOP_S = 3.0  # streams that follow a log never end by themselves
 
 
@@ -45,12 +49,14 @@ class _OnSocket(Server):
             websockets=False,
             log_enabled=True,
             log_level=LogLevels.error,
+            backlog=_CONNECTIONS,
+            backpressure=_CONNECTIONS,
         )
         self._listening_fd = fd
 
     def _init_shared_socket(self) -> None:
         # granian's stubs do not know that a holder takes (fd, is_uds, backlog).
-        self._shd: Any = SocketHolder(self._listening_fd, False, 128)  # type: ignore[call-arg]
+        self._shd: Any = SocketHolder(self._listening_fd, False, _CONNECTIONS)  # type: ignore[call-arg]
         self._sfd: Any = self._listening_fd
 
 
@@ -113,6 +119,9 @@ async def _answers(settings: NodeSettings, serving: asyncio.Task[None]) -> None:
 
 
 def main() -> int:
+    # A connection is a descriptor, and a followed log one more.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="control: %(message)s")
     logging.getLogger("isopod.snapshots").setLevel(logging.INFO)
     ready_fd = int(child_value(READY_FD))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from isopod.model.tenant import MemberName, TenantName
 from isopod.state.apps import Connect
@@ -24,7 +24,15 @@ class Members:
         self._tenant, self._reading, self._writing = tenant, reading, writing
 
     def get(self, name: MemberName) -> Member | None:
-        return next((one for one in self.all() if one.name == name), None)
+        mine = select(members).where(members.c.tenant == self._tenant, members.c.name == name)
+        with self._reading() as db:
+            row = db.execute(mine).one_or_none()
+        return None if row is None else Member(MemberName(row.name), row.created_at)
+
+    def count(self) -> int:
+        mine = select(func.count()).where(members.c.tenant == self._tenant)
+        with self._reading() as db:
+            return int(db.execute(mine).scalar_one())
 
     def all(self) -> list[Member]:
         """By name."""

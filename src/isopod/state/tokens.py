@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, or_, select, update
 
 from isopod.model.principal import SCOPES, Scope
 from isopod.model.tenant import MemberName, TenantName
@@ -68,6 +68,21 @@ class Tokens:
                 )
             )
 
+    def count(self, *, now: float) -> int:
+        """Those that serve."""
+        mine = select(func.count()).where(tokens.c.tenant == self._tenant, ~_ended(now))
+        with self._reading() as db:
+            return int(db.execute(mine).scalar_one())
+
+    def forget_ended(self, *, before: float, keep: int, now: float) -> None:
+        """Those that were revoked or expired before that, and all but the last `keep` of others."""
+        ended_at = func.coalesce(tokens.c.revoked_at, tokens.c.expires_at)
+        mine = (tokens.c.tenant == self._tenant) & _ended(now)
+        newest = select(tokens.c.id).where(mine).order_by(ended_at.desc()).limit(keep)
+        old = mine & ((ended_at < before) | tokens.c.id.not_in(newest))
+        with self._writing() as db:
+            db.execute(delete(tokens).where(old))
+
     def revoke(self, token_id: str, *, now: float) -> None:
         self._revoke(now, token_id=token_id)
 
@@ -103,6 +118,10 @@ class AnyToken:
     def used(self, token_id: str, *, now: float) -> None:
         with self._writing() as db:
             db.execute(update(tokens).where(tokens.c.id == token_id).values(last_used_at=now))
+
+
+def _ended(now: float) -> ColumnElement[bool]:
+    return or_(tokens.c.revoked_at.is_not(None), tokens.c.expires_at <= now).is_(True)
 
 
 def _token(row: Row[tuple[object, ...]]) -> Token:

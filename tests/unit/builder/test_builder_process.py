@@ -207,7 +207,7 @@ def test_what_is_wrong_with_the_app_shows_in_a_guest(
 
 def test_a_build_that_takes_too_long_ends(node: Node) -> None:
     error = node.error({"app.py": "while True: pass\napp = 1 + 1"}, timeout_s=1.5)
-    assert error["code"] == "build_timeout"
+    assert error["code"] == "build_timeout", error
     assert "1.5 s" in error["message"]
 
 
@@ -248,7 +248,7 @@ def test_a_site_is_kept_for_other_nodes_and_not_when_it_is_damaged(tmp_path: Pat
     one, two = Node(tmp_path / "1", tmp_path), Node(tmp_path / "2", tmp_path)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "x.py").write_text("x = 1")
-    key = site_key(Digest("a" * 64), Digest("b" * 64))
+    key = site_key("acme", Digest("a" * 64), Digest("b" * 64))
     tree = one.trees.make(tmp_path / "site")
     cache = SiteCache(tmp_path / "sites", one.blobs)
     assert cache.find(key) is None
@@ -264,6 +264,19 @@ def test_a_site_is_kept_for_other_nodes_and_not_when_it_is_damaged(tmp_path: Pat
     assert cache.find(key) is None
 
 
+def test_a_tenants_build_does_not_tell_what_another_depends_on(node: Node) -> None:
+    package = node.package(FILES)
+    run = os.urandom(4).hex()  # the cache is the machine's
+
+    def said(tenant: str) -> str:
+        steps, _ = node.build(node.job(package, tenant=f"{tenant}-{run}"))
+        return next(s["text"] for s in steps if (s["name"], s["state"]) == ("compile", "done"))
+
+    assert said("acme") == "The app and its dependencies"
+    assert said("globex") == "The app and its dependencies"  # as if acme had built nothing
+    assert said("acme") == "The app"
+
+
 @pytest.mark.parametrize(
     ("folder_name", "name"),
     [
@@ -274,6 +287,7 @@ def test_a_site_is_kept_for_other_nodes_and_not_when_it_is_damaged(tmp_path: Pat
         ("", "app"),
         ("日本", "app"),
         ("api", "api-app"),
+        ("xn", "xn-app"),
         ("a" * 80, "a" * 63),
     ],
 )

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from isopod.control.turns import Turns
+from isopod.control.turns import Seats, Turns
 from isopod.errors import TooManyRequests
 from isopod.model.tenant import TenantName
 
@@ -66,3 +66,24 @@ def test_more_than_may_wait_are_refused_and_who_gives_up_makes_room():
         assert turns._asked == {}
 
     asyncio.run(main())
+
+
+def test_who_has_all_its_seats_takes_none_from_others_until_the_node_is_full():
+    seats = Seats(at_once=3, per_key=2, what="followed logs")
+    first, _second = seats.take(ACME), seats.take(ACME)
+    with pytest.raises(TooManyRequests, match="2 of this tenant"):
+        seats.take(ACME)
+    other = seats.take(GLOBEX)
+    with pytest.raises(TooManyRequests) as caught:
+        seats.take(GLOBEX)
+    assert "acme" not in caught.value.message
+    first.leave()
+    first.leave()
+    assert seats.take(ACME).key == ACME
+    other.leave()
+
+
+def test_a_seat_that_nobody_holds_any_more_is_free():
+    seats = Seats(at_once=1, per_key=1, what="followed logs")
+    for _ in range(3):
+        assert seats.take(ACME).key == ACME  # gone at the end of the line

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isopod.errors import UsageError
 from isopod.metering.bill import Used, make_bill
 from isopod.metering.prices import Cost, cost
 from isopod.metering.rollups import Sums
@@ -31,7 +32,7 @@ MIB, GIB = 2**20, 2**30
 
 
 def bill(used, by="app", prices=PRICES):
-    return make_bill(used, since=0, until=86_400, by=by, prices=prices)
+    return make_bill(used, since=0, until=86_400, by=by, sheets=((0, prices),))
 
 
 def test_a_request_that_waits_two_seconds_is_billed_for_its_three_milliseconds():
@@ -149,3 +150,29 @@ def test_the_worked_example_of_the_docs_holds():
     for amount, places in [(found.memory, 4), (found.egress, 4), (found.total, 2)]:
         assert f" {amount:.{places}f} " in page or f"**{amount:.{places}f}**" in page
     assert f"**{found.wall_clock:.2f}**" in page
+
+
+def test_each_day_has_the_prices_that_held_and_a_line_is_their_sum():
+    day = 86_400
+    sheets = ((0, Prices(request=Decimal(1))), (2 * day, Prices(request=Decimal(10))))
+    used = [Used("t", "a", n * day, Sums(requests=1)) for n in range(4)]
+    found = make_bill(used, since=0, until=4 * day, by="app", sheets=sheets)
+    assert [line.cost.requests for line in found.lines] == [22]
+    assert found.cost.requests == 22 and found.sums.requests == 4
+    days = make_bill(used, since=0, until=4 * day, by="day", sheets=sheets)
+    assert [line.cost.requests for line in days.lines] == [1, 1, 10, 10]
+    said = found.to_json()
+    assert said["prices"]["request"] == "10"
+    assert [one["from"][:10] for one in said["price_sheets"]] == ["1970-01-01", "1970-01-03"]
+    before = make_bill(used[:2], since=0, until=2 * day, by="app", sheets=sheets)
+    assert before.to_json()["prices"]["request"] == "1"
+
+
+def test_a_bill_has_one_currency():
+    sheets = ((0, Prices()), (86_400, Prices(currency="EUR")))
+    with pytest.raises(UsageError, match="currency") as told:
+        make_bill([], since=0, until=90_000, by="app", sheets=sheets)
+    assert "1970-01-02T00:00:00Z" in told.value.hint
+    for since, until, currency in ((0, 86_400, "USD"), (86_400, 90_000, "EUR")):
+        found = make_bill([], since=since, until=until, by="app", sheets=sheets)
+        assert found.prices.currency == currency

@@ -1,12 +1,16 @@
+from decimal import Decimal
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isopod.errors import StateCorrupt
 from isopod.metering.ledger import Batch, Keep
+from isopod.metering.period import parse_month
 from isopod.metering.reading import Faults
 from isopod.metering.rows import encode
 from isopod.model.tenant import TenantName
+from isopod.settings_file import Prices
 
 ACME = TenantName("acme")
 
@@ -228,3 +232,22 @@ def test_in_whatever_order_epochs_come_and_come_again_each_record_counts_once(
             bring.append(new)
         books.ledger.apply(bring)
     assert books.requests() - before == 2 * sum(len(batches) for batches in sent.values())
+
+
+def test_a_changed_price_sheet_holds_from_the_next_day(books):
+    first, dear = Prices(), Prices(request=Decimal(1))
+    euros = Prices(currency="EUR")
+    day = int(books.now) // 86_400 * 86_400
+    books.ledger.hold_prices(first)
+    books.ledger.hold_prices(first)
+    assert books.reader.sheets() == ((0, first),)
+    books.ledger.hold_prices(dear)
+    assert books.reader.sheets() == ((0, first), (day + 86_400, dear))
+    books.ledger.hold_prices(first)  # taken back before it held
+    assert books.reader.sheets() == ((0, first),)
+    books.ledger.hold_prices(euros)
+    month = parse_month("2026-11")[1]  # of NOW
+    assert books.reader.sheets() == ((0, first), (month, euros))
+    books.now = month + 1.0
+    books.ledger.hold_prices(euros)
+    assert books.reader.sheets() == ((0, first), (month, euros))

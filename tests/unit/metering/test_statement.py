@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from isopod.errors import DataDirUnusable, StatementInvalid, UsageError
 from isopod.metering.bill import Used, make_bill
+from isopod.metering.reading import Faults
 from isopod.metering.rollups import Sums
 from isopod.metering.signing import SigningKey, key_id, parse_key
 from isopod.metering.statement import canonical, check, make_statement
@@ -17,8 +18,8 @@ from isopod.settings_file import Prices
 def statement(key: SigningKey, **usage: int) -> dict:
     sums = Sums(requests=3, cpu_ns=2**62, **usage)
     used = [Used("acme", "shop", 0, sums), Used("acme", "blog", 86_400, Sums(requests=1), 7)]
-    bill = make_bill(used, since=0, until=2_678_400, by="app", prices=Prices())
-    return make_statement(bill, used, tenant="acme", made_at=10**7, key=key)
+    bill = make_bill(used, since=0, until=2_678_400, by="app", sheets=((0, Prices()),))
+    return make_statement(bill, used, tenant="acme", faults=Faults(1, 2, 3), made_at=10**7, key=key)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def test_a_statement_holds_its_lines_totals_prices_and_what_it_was_made_of(key, 
     assert found["total"]["usage"]["cpu_ns"] == str(2**62)
     assert found["prices"]["cpu_ms"] == "0.00000002"
     assert found["ledger"]["days"] == 2
+    assert found["records"] == {"missing": 1, "refused": 2, "clock_corrected": 3}
 
 
 def test_the_digest_of_the_ledger_changes_with_any_day(key):
