@@ -93,6 +93,7 @@ class DirectUse:
     instance's memory, but our own time and the bytes."""
 
     __slots__ = ("_began_ns", "route")
+    egress_bytes = 0  # beside the response: nobody connects anywhere
 
     def __init__(self, route: Route) -> None:
         self.route = route
