@@ -26,7 +26,7 @@ from isopod.settings import package_index_environment
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # requests go before builds
 _MORE_NICENESS = 5  # and builds that somebody waits for before the others
-_PATIENCE_S = 5.0  # for one that is interrupted and does not heed it
+_PATIENCE_S = 5.0  # of the kernel's bound, should nobody be left to watch
 _LIKELY_VICTIM = "1000"  # of the kernel, when the machine has no memory left
 
 
@@ -112,7 +112,7 @@ def _watch(pid: int, job: BuildJob, report: Report, work: Path) -> int:
     status, verdict = watch(
         pid,
         memory_bytes=job.memory_mib << 20,
-        seconds=job.timeout_s + _PATIENCE_S,
+        seconds=job.timeout_s,
         too_much=lambda: took_too_much_memory(job),
         too_long=lambda: took_too_long(job),
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
@@ -23,10 +21,6 @@ from isopod.errors import (
 )
 from isopod.model.build import BuildJob
 from isopod.runtimes.registry import Registry
-
-
-class _TimeIsUp(KeyboardInterrupt):
-    """Nothing on the way may take it for its own; asyncio lets only interrupts pass."""
 
 
 def took_too_long(job: BuildJob) -> BuildTimeout:
@@ -53,12 +47,13 @@ def run(
 ) -> int:
     """Build, and say how it ended. Returns the process's exit status. `work` is scratch space,
     gone before the end is told: then nobody waits for this process any more. `before_guests` is
-    called when nothing more is fetched, and nothing of the app's has run."""
+    called when nothing more is fetched, and nothing of the app's has run.
+
+    Time and memory are bounded from outside (see `watch`): the exception of a signal may come up
+    in a callback of the engine's, where it does harm.
+    """
     try:
-        with _bounded(job.timeout_s):
-            result = _build(job, work, report, runtimes, before_guests)
-    except _TimeIsUp:
-        return _failed(report, took_too_long(job))
+        result = _build(job, work, report, runtimes, before_guests)
     except MemoryError:
         return _failed(report, took_too_much_memory(job))
     except IsopodError as error:
@@ -107,20 +102,3 @@ def _build(
 def _failed(report: Report, error: IsopodError) -> int:
     report.end({"error": error.to_wire()})
     return 1
-
-
-@contextmanager
-def _bounded(seconds: float) -> Iterator[None]:
-    """Interrupt this thread after `seconds`. What does not heed that, deep in native code, is
-    ended from outside (see `watch`)."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise _TimeIsUp
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
