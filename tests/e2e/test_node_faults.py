@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -159,12 +160,16 @@ def kill_supervisor(node: Node) -> None:
 def test_a_supervisor_killed_during_a_deploy_leaves_no_process_and_nothing_half(data_dir, tmp_path):
     with up(data_dir, workers=2) as node:
         node.cli("deploy", str(hello(tmp_path / "old", "old")), "--name", "app")
-        halves = [
-            node.popen("deploy", str(hangs(tmp_path / name, name)), "--name", name)
-            for name in ("app", "half")
-        ]
-        until("two builders", lambda: len(builders(node)) == 2)
+
+        def half(name: str) -> subprocess.Popen[str]:
+            return node.popen("deploy", str(hangs(tmp_path / name, name)), "--name", name)
+
+        # A tenant builds no more than two at once.
+        halves = [half("app")]
         node.cli("deploy", str(hello(tmp_path / "done", "acknowledged")), "--name", "done")
+        halves.append(half("half"))
+        # Each is a process that builds and one that watches it.
+        until("two builds", lambda: len(builders(node)) == 4)
         kill_supervisor(node)
         for deploying in halves:
             _, said = deploying.communicate()
