@@ -187,7 +187,8 @@ class Arena:
         end = time.monotonic() + 5
         while True:  # a large store is given back by a thread
             descriptors, resident = self.level()
-            if resident <= before[1] + _KEPT_BYTES or time.monotonic() > end:
+            back = resident <= before[1] + _KEPT_BYTES and descriptors <= before[0] + 4
+            if back or time.monotonic() > end:
                 break
             time.sleep(0.01)
         # The engine opens a few for itself with its first file call.

@@ -2,10 +2,13 @@
 
 import asyncio
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from isopod.errors import GuestFailed, GuestProtocolError, IsopodError
+from isopod.host.capabilities import no_world
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python.serve import PythonGuest
 from tools.fuzz.framing import SCRIPTED, head
@@ -30,7 +33,12 @@ class Conversation:
         instance = arena.instance(arena.linkage(SCRIPTED), memory_mib=16)
         self.output: list[bytes] = []
         self.guest = PythonGuest(
-            instance, arena.scheduler, lambda _stream, data: self.output.append(data)
+            instance,
+            arena.scheduler,
+            lambda _stream, data: self.output.append(data),
+            world=no_world(Path(tempfile.gettempdir())),
+            app="attacker",
+            tenant="attacker",
         )
         script = b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
         instance.start([("turn", script)])

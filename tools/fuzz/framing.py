@@ -18,6 +18,7 @@ from isopod.engine.linker import Linkage
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, IsopodError
 from isopod.gateway.headers import outgoing
+from isopod.host.capabilities import no_world
 from isopod.runtimes.guest import GuestRequest, GuestResponse
 from isopod.runtimes.python.serve import PythonGuest
 from tools.fuzz.target import Finding, Target, mutate
@@ -82,7 +83,7 @@ def _generate(chance: random.Random) -> bytes:
 
 
 @contextlib.contextmanager
-def _open(_work: Path) -> Iterator[Callable[[bytes], None]]:
+def _open(work: Path) -> Iterator[Callable[[bytes], None]]:
     engine = make_engine(EngineSettings())
     linkage = Linkage(engine, wasmtime.Module(engine, SCRIPTED))
     spec = InstanceSpec(argv=("x",), env=(), preopens=(), memory_bytes=MIB)
@@ -93,10 +94,19 @@ def _open(_work: Path) -> Iterator[Callable[[bytes], None]]:
 
         scheduler = runner.run(make_scheduler())
 
+        world = no_world(work)
+
         def run(data: bytes) -> None:
             instance = Instance(linkage, spec)
             said: list[int] = []
-            guest = PythonGuest(instance, scheduler, lambda _stream, text: said.append(len(text)))
+            guest = PythonGuest(
+                instance,
+                scheduler,
+                lambda _stream, text: said.append(len(text)),
+                world=world,
+                app="fuzz",
+                tenant="fuzz",
+            )
             instance.start([("turn", data)])
             try:
                 runner.run(_converse(guest))
