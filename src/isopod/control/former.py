@@ -8,8 +8,6 @@ blobs. Losing it costs time only.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from isopod.model.app import AppVersion
 from isopod.model.ids import Digest
 from isopod.model.snapshot import Snapshot
 from isopod.model.tenant import TenantName
+from isopod.owned_file import write_owned
 
 _VERSIONS = 16  # of an app, the latest kept
 _RUNTIMES = 2  # of a version: each is an image that stays on the disk
@@ -47,11 +46,7 @@ class FormerSnapshots:
         known = dict(list(known.items())[-_VERSIONS:])
         with disk_full_is_clear(str(path)):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(orjson.dumps(known))
-            temporary.rename(path)
+        write_owned(path, orjson.dumps(known), durable=False)
 
     def find(self, tenant: TenantName, version: AppVersion, runtime: Digest) -> Snapshot | None:
         """What `version` had under `runtime`, if it had an image then."""

@@ -7,14 +7,13 @@ holds for the state it was found in alone. Losing the file costs time only: all 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 import orjson
 
-from isopod.errors import disk_full_is_clear
 from isopod.model.ids import Digest
+from isopod.owned_file import write_owned
 
 
 class Unused:
@@ -30,13 +29,9 @@ class Unused:
         # A clock that was set back must not make a blob older than it is.
         since = {digest: min(known.get(digest, now), now) for digest in found}
         if since != known:
-            temporary = self._path.with_name(f".{self._path.name}")
-            with disk_full_is_clear(str(self._path)):
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(fd, "wb") as file:
-                    plain = {str(digest): at for digest, at in since.items()}
-                    file.write(orjson.dumps({"state": self._state, "since": plain}))
-                temporary.rename(self._path)
+            plain = {str(digest): at for digest, at in since.items()}
+            body = orjson.dumps({"state": self._state, "since": plain})
+            write_owned(self._path, body, durable=False)
         return {digest: at for digest, at in since.items() if digest in known}
 
     def _read(self) -> dict[Digest, float]:

@@ -1,4 +1,5 @@
-"""The request body, read from the client only when the guest asks for it."""
+"""Bodies: a request's, read from the client only when the guest asks for it; a response's, sent as
+the client takes it."""
 
 from __future__ import annotations
 
@@ -8,10 +9,21 @@ from typing import Any
 
 from isopod.errors import BodyTooLarge, ClientDisconnected, ClientTooSlow
 
-# A client that sends nothing for so long, while its request waits for more, is given up.
+# A client that sends nothing for so long, while its request waits for more, is given up; and one
+# that takes nothing of its response.
 CLIENT_IDLE_S = 30.0
 _WATCH_BUFFER = 256 << 10
 Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+async def send_piece(data: bytes, send: Send) -> None:
+    """One piece of a response that goes on. Raises ClientTooSlow."""
+    try:
+        async with asyncio.timeout(CLIENT_IDLE_S):
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+    except TimeoutError:
+        raise ClientTooSlow(f"the client took nothing for {CLIENT_IDLE_S:.0f} s") from None
 
 
 class RequestBody:

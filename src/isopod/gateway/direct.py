@@ -4,21 +4,18 @@ no pool, no instance, and no time of a guest's.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from isopod.errors import ClientTooSlow, IsopodError, ResponseTooLarge
-from isopod.gateway.body import CLIENT_IDLE_S
+from isopod.errors import IsopodError, ResponseTooLarge
+from isopod.gateway.body import Send, send_piece
 from isopod.gateway.timing import no_guest
 from isopod.model.route import Route
-from isopod.model.usage import UsageRecord
+from isopod.model.usage import UsageRecord, hundreds_of_ms
 from isopod.runtimes.direct import Direct, DirectRequest, DirectResponse
 
-Send = Callable[[Any], Awaitable[None]]
-_UNIT_NS = 100_000_000
 _TIMING = (b"server-timing", no_guest().encode())
 
 
@@ -76,16 +73,8 @@ async def _send(response: DirectResponse, request_id: str, send: Send) -> None:
     if response.pieces is not None:
         async with contextlib.aclosing(response.pieces) as pieces:
             async for piece in pieces:
-                await _send_piece(piece, send)
+                await send_piece(piece, send)
     await send({"type": "http.response.body", "body": response.body, "more_body": False})
-
-
-async def _send_piece(piece: bytes, send: Send) -> None:
-    try:
-        async with asyncio.timeout(CLIENT_IDLE_S):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    except TimeoutError:
-        raise ClientTooSlow(f"the client took nothing for {CLIENT_IDLE_S:.0f} s") from None
 
 
 class DirectUse:
@@ -126,5 +115,5 @@ class DirectUse:
             wait_ns=max(0, wall_ns - host_ns),
             bytes_in=bytes_in,
             bytes_out=bytes_out,
-            wall_100ms=-(-wall_ns // _UNIT_NS),
+            wall_100ms=hundreds_of_ms(wall_ns),
         )

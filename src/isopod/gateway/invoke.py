@@ -7,12 +7,9 @@ clock, and are bounded on their own. A bound on its CPU counts neither those nor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from isopod.errors import (
     ClientDisconnected,
-    ClientTooSlow,
     CpuLimitExceeded,
     DeadlineExceeded,
     GuestProtocolError,
@@ -20,13 +17,12 @@ from isopod.errors import (
     MemoryLimitExceeded,
     ResponseTooLarge,
 )
-from isopod.gateway.body import CLIENT_IDLE_S, RequestBody
+from isopod.gateway.body import RequestBody, Send, send_piece
 from isopod.gateway.headers import outgoing
 from isopod.gateway.slot import Slot
 from isopod.gateway.timing import Timing
 from isopod.runtimes.guest import GuestRequest, GuestResponse
 
-Send = Callable[[Any], Awaitable[None]]
 # A request that is not answered by then is watched for its client going away.
 _WATCH_AFTER_S = 0.05
 # A guest whose client has gone may end its request for so long, before it is ended itself.
@@ -128,7 +124,7 @@ class Invocation:
                 raise GuestProtocolError(
                     f"the app sent more than the {response.length} bytes it declared"
                 )
-            await self._send_piece(chunk)
+            await send_piece(chunk, self._send)
             following = await self._slot.guest.next_chunk()
             if following is None:
                 break
@@ -136,13 +132,6 @@ class Invocation:
         if response.length is not None and sent != response.length:
             raise GuestProtocolError(f"the app declared {response.length} bytes and sent {sent}")
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send_piece(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(CLIENT_IDLE_S):
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
-            raise ClientTooSlow(f"the client took nothing for {CLIENT_IDLE_S:.0f} s") from None
 
     # -- what may end it early --------------------------------------------------------------
 

@@ -11,9 +11,7 @@ from collections.abc import Iterable
 
 from isopod.gateway.slot import Slot
 from isopod.model.route import Route
-from isopod.model.usage import UsageRecord
-
-_UNIT_NS = 100_000_000
+from isopod.model.usage import UsageRecord, hundreds_of_ms
 
 
 class RequestUse:
@@ -90,7 +88,7 @@ class RequestUse:
             memory_byte_ms=self._memory,
             bytes_in=bytes_in,
             bytes_out=bytes_out + self._egress_bytes,
-            wall_100ms=-(-self._wall_ns // _UNIT_NS),
+            wall_100ms=hundreds_of_ms(self._wall_ns),
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from pathlib import Path
 
-from isopod.errors import StateCorrupt, disk_full_is_clear
+from isopod.errors import StateCorrupt
+from isopod.owned_file import write_owned
 
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -29,12 +29,5 @@ def node_id(path: Path) -> str:
 
 def _make(path: Path) -> str:
     made = secrets.token_hex(8)
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with disk_full_is_clear(str(path.parent)):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(made + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+    write_owned(path, f"{made}\n".encode(), durable=True)
     return made

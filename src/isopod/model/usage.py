@@ -41,3 +41,8 @@ class UsageRecord:
     wall_100ms: int = 0
     # More than 1 only where records could not be written for so long that they were added up.
     count: int = 1
+
+
+def hundreds_of_ms(wall_ns: int) -> int:
+    """A request's time as others bill it: each begun 100 ms counts."""
+    return -(-wall_ns // 100_000_000)

@@ -13,6 +13,7 @@ from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.errors import DataDirUnusable, NodeAlreadyRunning, disk_full_is_clear
+from isopod.owned_file import write_owned
 from isopod.settings import NodeSettings
 
 _OURS = frozenset({"blobs", "lock", "state.db", "token", "trees"})
@@ -113,12 +114,5 @@ def ensure_token(path: Path) -> str:
     except FileNotFoundError:
         pass
     token = secrets.token_urlsafe(32)
-    temporary = path.with_name(f".token-{secrets.token_hex(4)}")
-    with disk_full_is_clear(str(path.parent)):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(token + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+    write_owned(path, f"{token}\n".encode(), durable=True)
     return token

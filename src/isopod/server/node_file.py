@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from isopod import __version__
-from isopod.errors import disk_full_is_clear
+from isopod.owned_file import write_owned
 from isopod.settings import NodeSettings
 
 
@@ -22,12 +22,8 @@ def write_node_file(settings: NodeSettings) -> None:
         "control_host": settings.control_host,
         "domain": settings.domain,
     }
-    path = settings.node_path
-    temporary = path.with_name(".node.json.new")
-    with disk_full_is_clear(str(path.parent)):
-        temporary.write_text(json.dumps(body, indent=2) + "\n")
-        temporary.chmod(0o600)
-        temporary.replace(path)
+    text = json.dumps(body, indent=2) + "\n"
+    write_owned(settings.node_path, text.encode(), durable=False)
 
 
 def remove_node_file(path: Path) -> None:

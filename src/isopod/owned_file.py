@@ -1,0 +1,27 @@
+"""Small files that are their owner's alone and never seen half: tokens, ids, notes of ours."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from isopod.errors import disk_full_is_clear
+
+
+def write_owned(path: Path, data: bytes, *, durable: bool) -> None:
+    """Put `data` in `path` (0600) in place of what is there. `durable`: it is on the disk when this
+    returns. DiskFull; then `path` is as it was."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with disk_full_is_clear(str(path.parent)):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
