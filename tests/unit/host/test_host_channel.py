@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import socket
-from pathlib import Path
 
 import pytest
+from tests.open_files import descriptors
 from tests.unit.host.world import allow, echo, here, made_broker, server
 
 from isopod.host.channel import BrokerClient, BrokerServer
@@ -28,10 +28,6 @@ class Pair:
     def close(self) -> None:
         for end in self.ends:
             end.close()
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def down_to(count: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.open_files import assert_back_to, descriptors
 
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import (
@@ -148,14 +149,11 @@ def test_a_guest_that_is_closed_while_it_boots_tells_who_waits(bench):
 
 
 def test_guests_that_end_leave_no_descriptor_and_no_folder_open(bench):
-    def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     bench.boot(FINE)
     before = descriptors()
     for source in (FINE, "1 / 0", "import os; os._exit(1)"):
         bench.boot(source)
-    assert descriptors() == before
+    assert_back_to(before)
 
 
 def test_a_runtime_that_is_not_prepared_says_so(tmp_path):
