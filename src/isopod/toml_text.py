@@ -41,11 +41,12 @@ def parse(text: str, *, parse_float: Callable[[str], Any] = float) -> dict[str, 
         raise TomlInvalid(f"cannot be read: {error}") from error
 
 
-def line_of(text: str, section: str, key: str) -> int:
+def line_of(text: str, section: str, key: str, entry: int = 0) -> int:
     """The line that holds the key, as well as a look at the lines can tell; 0 if not.
 
     A key may be dotted (`scaling.queue = 1`) or in an inline table (`app = {name = "x"}`): then
-    the line that starts the section is given. Section "" is for a section's own line.
+    the line that starts the section is given. Section "" is for a section's own line. `entry`: in
+    which one of the tables [[section]], from 0.
     """
     wanted = f"{section}.{key}" if section else key
     current = ""
@@ -53,6 +54,10 @@ def line_of(text: str, section: str, key: str) -> int:
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line):
             current = _bare(header[1])
+            if entry and current == (section or key):
+                entry -= 1
+                current = ""
+                continue
             if current == wanted or current.startswith(f"{wanted}."):
                 return number
             if current == section:

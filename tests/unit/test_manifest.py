@@ -1,10 +1,12 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isopod import toml_text
 from isopod.errors import ManifestInvalid
 from isopod.manifest import Manifest, load, parse
 from isopod.model.app import AppSpec, Health, Isolation, Limits, Scaling, Startup, WarmupRequest
@@ -285,3 +287,26 @@ def test_a_wrong_list_is_refused_with_its_line(value, why):
     with pytest.raises(ManifestInvalid, match=r"line 2: \[network\] allow") as caught:
         parse(f"[network]\nallow = {value}\n")
     assert why in caught.value.message
+
+
+def test_a_key_is_found_in_its_own_one_of_several_tables():
+    text = '[app]\nname = "a"\n[[jobs]]\nname = "a"\n\n[[jobs]]\nname = "b"\npath = "/"\n'
+    assert toml_text.line_of(text, "jobs", "name", 0) == 4
+    assert toml_text.line_of(text, "jobs", "name", 1) == 7
+    assert toml_text.line_of(text, "jobs", "path", 1) == 8
+    assert toml_text.line_of(text, "", "jobs", 1) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("jobs = 1", "line 1: [jobs] must be one section or more: [[jobs]]"),
+        ("[jobs]\nname = 'a'", "line 1: [jobs] must be one section or more: [[jobs]]"),
+        ("[[volumes]]\nsize = 1", "line 2: [volumes] size is not known"),
+        ("[[jobs]]\n[[jobs]]\nsize = 1", "line 1: [jobs] lacks its name"),
+        ("[[jobs]]\n" * 51, "line 1: [jobs] may be there 50 times, not 51"),
+    ],
+)
+def test_a_section_that_may_be_there_several_times_is_checked_like_others(text, why):
+    with pytest.raises(ManifestInvalid, match=re.escape(why)):
+        parse(text)

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from isopod.model.ids import AppName, Digest
+from isopod.model.job import Job
 from isopod.model.network import NetworkGrant
 from isopod.model.snapshot import Snapshot
 from isopod.model.tenant import Cordon
+from isopod.model.volume import VolumeMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Scaling:
     max_instances: int = 8  # per worker, at once
     idle_s: float = 60.0  # an instance that served nothing for so long ends
     queue: int = 500  # requests that may wait per worker; more get 503
+    # Requests at once in one instance; None: as many as the app's kind of interface takes.
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,10 @@ class AppSpec:
     startup: Startup = Startup()
     isolation: Isolation = Isolation()
     network: NetworkGrant = field(default_factory=NetworkGrant)
+    volumes: tuple[VolumeMount, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    post_deploy: tuple[str, ...] = ()  # commands that a version runs before it goes live
+    hibernate: bool = False  # its idle WebSockets stay open while no instance is there
     debug: bool = False  # answers carry X-Isopod-CPU-Ms
 
     def to_json(self) -> dict[str, Any]:
@@ -116,7 +124,7 @@ class AppSpec:
             "runtime": self.runtime,
             "entrypoint": self.entrypoint,
             "env": dict(sorted(self.env.items())),
-            "scaling": _members(self.scaling),
+            "scaling": {k: v for k, v in _members(self.scaling).items() if v is not None},
             "limits": _members(self.limits),
             "health": _members(self.health),
             "startup": {
@@ -124,10 +132,21 @@ class AppSpec:
                 "warmup": tuple(_members(one) for one in self.startup.warmup),
             },
             "isolation": _members(self.isolation),
-            # Left out when empty: versions of before keep their digests.
-            **({"network": self.network.to_json()} if self.network.allow else {}),
+            **self._later(),
             "debug": self.debug,
         }
+
+    def _later(self) -> dict[str, Any]:
+        """What specifications did not always have is left out when empty: versions of before keep
+        their digests."""
+        parts: dict[str, Any] = {
+            "network": self.network.to_json() if self.network.allow else None,
+            "volumes": [one.to_json() for one in self.volumes],
+            "jobs": [one.to_json() for one in self.jobs],
+            "post_deploy": list(self.post_deploy),
+            "hibernate": self.hibernate,
+        }
+        return {name: part for name, part in parts.items() if part}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> AppSpec:
@@ -145,6 +164,10 @@ class AppSpec:
             startup=Startup.from_json(body["startup"]) if "startup" in body else unsaid,
             isolation=Isolation(**body.get("isolation", {})),
             network=NetworkGrant.from_json(body.get("network", {})),
+            volumes=tuple(VolumeMount.from_json(one) for one in body.get("volumes", ())),
+            jobs=tuple(Job.from_json(one) for one in body.get("jobs", ())),
+            post_deploy=tuple(str(one) for one in body.get("post_deploy", ())),
+            hibernate=bool(body.get("hibernate", False)),
             debug=bool(body.get("debug", False)),
         )
 
