@@ -122,6 +122,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
         fleet = Fleet(
             make=maker,
             logs_dir=settings.logs_dir,
+            log_bytes=16 << 20,
             budget_bytes=1 << 32,
             max_instances=10,
             quotas=quotas,

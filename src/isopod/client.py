@@ -156,8 +156,20 @@ class Client:
     def sleep(self, name: str) -> Json:
         return self._json("POST", f"/v1/apps/{_part(name)}/sleep")
 
-    def logs(self, name: str, *, since: float, limit: int, follow: bool) -> Iterator[Json]:
-        params = {"since": since, "limit": limit, "follow": follow}
+    def logs(
+        self,
+        name: str,
+        *,
+        since: float,
+        limit: int,
+        follow: bool,
+        level: str = "",
+        request_id: str = "",
+    ) -> Iterator[Json]:
+        """Each line has "at", "level", "stream", "message", "version", "instance", "request_id"."""
+        params: Json = {"since": since, "limit": limit, "follow": follow}
+        params |= {"level": level} if level else {}
+        params |= {"request_id": request_id} if request_id else {}
         return self._lines("GET", f"/v1/apps/{_part(name)}/logs", params=params)
 
     def runtimes(self) -> list[Json]:

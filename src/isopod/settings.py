@@ -76,6 +76,8 @@ class NodeSettings:
     build_memory_mib: int = 4096  # of one build, with what it starts
     require_sandbox: bool = False  # refuse to start where the kernel lacks a part of it
     stall_s: float = 10.0  # a worker whose loop stands still for so long is replaced; 0: never
+    log_mib: int = 16  # of one app's log; what is older than that goes
+    log_keep_h: float = 720.0  # a line is shown for so long; 0: however old it is
     usage_keep_h: float = 72.0  # single usage records, and their sums by minute; hours stay
     usage_max_records: int = 5_000_000  # of these at most, at 140 bytes each
     precise_clocks: bool = False  # guests see nanoseconds; only for apps you trust
@@ -90,7 +92,7 @@ class NodeSettings:
             raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
         for name in (
             *("memory_budget_mib", "image_cache_mib", "build_memory_mib"),
-            *("usage_max_records", "keep_versions"),
+            *("usage_max_records", "keep_versions", "log_mib"),
         ):
             if getattr(self, name) < 1:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is below 1")
@@ -99,6 +101,8 @@ class NodeSettings:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 86400")
         if not 0 <= self.keep_unused_h <= 87_600:
             raise SettingInvalid(f"keep_unused_h {self.keep_unused_h!r} is not within 0 to 87600")
+        if not 0 <= self.log_keep_h <= 87_600:
+            raise SettingInvalid(f"log_keep_h {self.log_keep_h!r} is not within 0 to 87600")
         if not 1 <= self.usage_keep_h <= 87_600:
             raise SettingInvalid(f"usage_keep_h {self.usage_keep_h!r} is not within 1 to 87600")
         labels = self.domain.split(".")

@@ -1,14 +1,16 @@
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 from isopod.model.tenant import TenantName
 
 
-def append(api, *messages: str, at: float = 100.0) -> None:
+def append(api, *messages: str, at: float | None = None, **fields: str) -> None:
     with (api.node.settings.logs_dir / "hello.jsonl").open("a") as log:
         for message in messages:
-            line = {"at": at, "app": "hello", "stream": "stdout", "message": message}
+            when = time.time() if at is None else at
+            line = {"at": when, "app": "hello", "stream": "stdout", "message": message, **fields}
             log.write(json.dumps(line) + "\n")
 
 
@@ -19,7 +21,7 @@ async def messages(api, query: str = "") -> list[str]:
 
 def test_a_log_is_read_from_both_files_filtered_and_cut_from_the_old_end(opened, run):
     async def main():
-        async with opened() as api:
+        async with opened(log_keep_h=0) as api:
             await api.deployed()
             assert await messages(api) == []
             append(api, "one", "two", at=100)
@@ -34,8 +36,26 @@ def test_a_log_is_read_from_both_files_filtered_and_cut_from_the_old_end(opened,
     run(main())
 
 
+def test_a_log_is_read_by_level_and_by_request_and_not_beyond_its_age(opened, run):
+    async def main():
+        async with opened(log_keep_h=1) as api:
+            await api.deployed()
+            append(api, "too old", at=time.time() - 3700)
+            append(api, "plain", "WARNING: careful", "DEBUG of it")
+            append(api, "Traceback", stream="stderr", request_id="r1")
+            assert await messages(api) == ["plain", "WARNING: careful", "DEBUG of it", "Traceback"]
+            assert await messages(api, "?level=warning") == ["WARNING: careful", "Traceback"]
+            assert await messages(api, "?level=warning&limit=1") == ["Traceback"]
+            assert await messages(api, "?request_id=r1") == ["Traceback"]
+            assert await messages(api, "?request_id=r1&level=debug&since=1") == ["Traceback"]
+            assert (await api.http.get("/v1/apps/hello/logs?level=loud")).status_code == 400
+
+    run(main())
+
+
 def test_a_follower_is_sent_each_new_line_and_the_end_of_the_node(opened, run):
     # httpx's in-process transport hands over whole answers, so this looks at control's stream.
+    from isopod.control.log_lines import Wanted
     from isopod.control.logs import read_log
     from isopod.model.principal import OPERATOR
 
@@ -43,7 +63,9 @@ def test_a_follower_is_sent_each_new_line_and_the_end_of_the_node(opened, run):
         async with opened() as api:
             await api.deployed()
             append(api, "one")
-            lines = await read_log(OPERATOR, "hello", since=0, limit=10, follow=True, node=api.node)
+            lines = await read_log(
+                OPERATOR, "hello", wanted=Wanted(), limit=10, follow=True, node=api.node
+            )
             assert (await anext(lines))["message"] == "one"
             waiting = asyncio.ensure_future(anext(lines))
             append(api, "two")
@@ -55,6 +77,7 @@ def test_a_follower_is_sent_each_new_line_and_the_end_of_the_node(opened, run):
 
 
 def test_a_follower_whose_token_is_revoked_or_whose_app_is_deleted_is_sent_no_more(opened, run):
+    from isopod.control.log_lines import Wanted
     from isopod.control.logs import read_log
     from isopod.control.tokens import find_principal
 
@@ -69,7 +92,9 @@ def test_a_follower_whose_token_is_revoked_or_whose_app_is_deleted_is_sent_no_mo
             for end in (f"/v1/tokens/{made['id']}", "/v1/apps/hello"):
                 token = made["token"] if "tokens" in end else (await api.token("acme"))["token"]
                 who = find_principal(token, asked_for=None, address="", node=api.node)
-                lines = await read_log(who, "hello", since=0, limit=1, follow=True, node=api.node)
+                lines = await read_log(
+                    who, "hello", wanted=Wanted(), limit=1, follow=True, node=api.node
+                )
                 append(api, "one")
                 assert (await anext(lines))["message"] == "one"
                 waiting = asyncio.ensure_future(anext(lines, None))
@@ -81,6 +106,7 @@ def test_a_follower_whose_token_is_revoked_or_whose_app_is_deleted_is_sent_no_mo
 
 
 def test_a_follower_is_sent_no_more_when_its_token_or_tenant_ends(opened, run):
+    from isopod.control.log_lines import Wanted
     from isopod.control.logs import read_log
     from isopod.control.tokens import find_principal
 
@@ -96,7 +122,9 @@ def test_a_follower_is_sent_no_more_when_its_token_or_tenant_ends(opened, run):
                 if end != "expiry":
                     made = await api.token(tenant, "read")
                 who = find_principal(made["token"], asked_for=None, address="", node=api.node)
-                lines = await read_log(who, "hello", since=0, limit=1, follow=True, node=api.node)
+                lines = await read_log(
+                    who, "hello", wanted=Wanted(), limit=1, follow=True, node=api.node
+                )
                 waiting = asyncio.ensure_future(anext(lines, None))
                 if end == "member":
                     response = await caller.http.delete("/v1/members/alice")
@@ -117,6 +145,7 @@ def test_a_follower_is_sent_no_more_when_its_token_or_tenant_ends(opened, run):
 
 
 def test_a_tenants_followed_logs_are_bounded_and_leave_others_theirs(opened, run):
+    from isopod.control.log_lines import Wanted
     from isopod.control.logs import read_log
     from isopod.control.tokens import find_principal
     from isopod.model.principal import OPERATOR
@@ -131,7 +160,9 @@ def test_a_tenants_followed_logs_are_bounded_and_leave_others_theirs(opened, run
             async def follow(tenant: str):
                 token = (await api.token(tenant, "read"))["token"]
                 who = find_principal(token, asked_for=None, address="", node=api.node)
-                return await read_log(who, "shop", since=0, limit=1, follow=True, node=api.node)
+                return await read_log(
+                    who, "shop", wanted=Wanted(), limit=1, follow=True, node=api.node
+                )
 
             held = [await follow("acme") for _ in range(16)]
             path = "/v1/apps/shop/logs"
@@ -142,7 +173,11 @@ def test_a_tenants_followed_logs_are_bounded_and_leave_others_theirs(opened, run
             assert (await callers["acme"].http.get(path)).status_code == 200  # only looks
             held += [await follow("globex")]
             operator = replace(OPERATOR, tenant=TenantName("acme"))
-            held += [await read_log(operator, "shop", since=0, limit=1, follow=True, node=api.node)]
+            held += [
+                await read_log(
+                    operator, "shop", wanted=Wanted(), limit=1, follow=True, node=api.node
+                )
+            ]
             await held.pop(0).aclose()  # never begun
             held += [await follow("acme")]
             del held

@@ -240,7 +240,7 @@ def test_listings_logs_and_status_hold_nothing_of_another_tenant(opened, run):
             await acme.deployed(PACKAGE, name="secret-plan")
             logs = api.node.settings.logs_dir
             for label, text in (("shop", "acme said"), ("shop--globex", "globex said")):
-                line = {"at": 1, "app": label, "stream": "stdout", "message": text}
+                line = {"at": api.node.clock(), "app": label, "stream": "stdout", "message": text}
                 (logs / f"{label}.jsonl").write_text(json.dumps(line) + "\n")
             for route in await every_route(api):
                 if route.method != "GET" or route.scope in ("open", "operator"):

@@ -18,8 +18,10 @@ from isopod.control.apps import (
     list_apps,
     sleep_app,
 )
+from isopod.control.log_lines import Wanted
 from isopod.control.logs import read_log
 from isopod.control.rollback import rollback
+from isopod.model.log import Level
 
 router = APIRouter(prefix="/v1/apps", tags=["apps"])
 
@@ -100,8 +102,13 @@ async def logs(
     name: TheApp,
     since: Annotated[float, Query(ge=0, description="seconds since the epoch")] = 0,
     limit: Annotated[int, Query(ge=0, le=100_000, description="the last so many lines")] = 1000,
+    level: Annotated[Level | None, Query(description="lines this grave, or graver")] = None,
+    request_id: Annotated[
+        str, Query(max_length=128, description="lines of this request (X-Request-Id)")
+    ] = "",
     follow: Annotated[bool, Query(description="go on with new lines as they come")] = False,
 ) -> StreamingResponse:
     """The app's log, oldest line first."""
-    lines = await read_log(who, name, since=since, limit=limit, follow=follow, node=node)
+    wanted = Wanted(since=since, level=level, request_id=request_id)
+    lines = await read_log(who, name, wanted=wanted, limit=limit, follow=follow, node=node)
     return await stream(request, lines, lambda line: line, wait_for_first=False)

@@ -13,15 +13,19 @@ import typer
 from isopod.cli import output
 from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
 from isopod.errors import UsageError
+from isopod.model.log import Level
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-_COLOURS = {"stderr": "\x1b[31m", "isopod": "\x1b[36m"}
+_COLOURS = {"error": "\x1b[31m", "warning": "\x1b[33m", "debug": "\x1b[2m"}
+_OURS = "\x1b[36m"
 
 
 def register(cli: typer.Typer) -> None:
     cli.command(
-        "logs", epilog="Examples:\n\nisopod logs hello -f\n\nisopod logs hello --since 10m --json"
+        "logs",
+        epilog="Examples:\n\nisopod logs hello -f\n\nisopod logs hello --level warning --since 10m"
+        "\n\nisopod logs hello --request 5f3b0c7d21e94a68 --json",
     )(logs)
 
 
@@ -33,6 +37,12 @@ def logs(
         str | None, typer.Option(metavar="WHEN", help="10m, 2h, 1d, or an ISO 8601 time.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="The last so many lines.")] = 1000,
+    level: Annotated[
+        Level | None, typer.Option(help="Lines this grave, or graver.", show_default="all")
+    ] = None,
+    request: Annotated[
+        str, typer.Option(metavar="ID", help="Lines of one request: its X-Request-Id.")
+    ] = "",
     as_json: AsJson = False,
     tenant: InTenant = None,
     data_dir: DataDir = None,
@@ -41,7 +51,10 @@ def logs(
     start = parse_since(since, time.time()) if since else 0.0
     colour = output.is_terminal(sys.stdout)
     with connect(data_dir, tenant) as client:
-        for line in client.logs(name, since=start, limit=limit, follow=follow):
+        lines = client.logs(
+            name, since=start, limit=limit, follow=follow, level=level or "", request_id=request
+        )
+        for line in lines:
             if as_json:
                 output.print_json(line, one_line=True)
             else:
@@ -75,6 +88,5 @@ def parse_since(text: str, now: float) -> float:
 def _shown(line: dict[str, Any], *, colour: bool) -> str:
     stream = str(line.get("stream", ""))
     text = f"{output.moment(float(line.get('at', 0)))} {stream:<6} {line.get('message', '')}"
-    if colour and stream in _COLOURS:
-        return f"{_COLOURS[stream]}{text}\x1b[0m"
-    return text
+    shade = _COLOURS.get(str(line.get("level")), _OURS if stream == "isopod" else "")
+    return f"{shade}{text}\x1b[0m" if colour and shade else text

@@ -1,4 +1,4 @@
-"""Reading an app's log: the workers append JSON lines, this filters and follows.
+"""Reading an app's log: the workers append JSON lines, this reads and follows them.
 
 The file is renamed to `.1` when it grows; a follower reads the renamed file to its end before
 it opens the new one, so no line is lost. Half a line (a worker is writing) waits for its end.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
 from isopod.control.apps import find_app, log_paths
+from isopod.control.log_lines import Wanted, level_of
 from isopod.control.node import Node
 from isopod.control.turns import Seat
 from isopod.model.ids import AppName
@@ -27,31 +29,38 @@ _READ_BYTES = 2**20
 
 
 async def read_log(
-    who: Principal, name: AppName, *, since: float, limit: int, follow: bool, node: Node
+    who: Principal, name: AppName, *, wanted: Wanted, limit: int, follow: bool, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
-    """The last `limit` lines written at or after `since` (seconds since the epoch), oldest
-    first; with `follow`, then each new line as it comes. AppNotFound and TooManyRequests, before
-    any line."""
+    """The last `limit` wanted lines, oldest first; with `follow`, then each new one as it comes.
+    AppNotFound and TooManyRequests, before any line."""
     who.need("read")
     app = await find_app(who, name, node=node)
     # The operator's are counted apart, also where it acts for a tenant.
     seat = node.followers.take("" if who.operator else who.tenant) if follow else None
-    return _read(who, app, since, limit, seat, node)
+    keep_s = node.settings.log_keep_h * 3600.0
+    if keep_s:
+        wanted = replace(wanted, since=max(wanted.since, node.clock() - keep_s))
+    return _read(who, app, wanted, limit, seat, node)
 
 
 async def _read(
-    who: Principal, app: App, since: float, limit: int, seat: Seat | None, node: Node
+    who: Principal, app: App, wanted: Wanted, limit: int, seat: Seat | None, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
     older, current = log_paths(node.settings, app.label)
     tail = Tail(current)
+
+    def shown(line: dict[str, Any]) -> dict[str, Any]:
+        return {**line, "app": app.name}
+
     try:
         # The position is taken with the history, so that nothing falls between the two.
-        for line in await asyncio.to_thread(_history, older, tail, since, limit):
-            yield {**line, "app": app.name}
+        for line in await asyncio.to_thread(_history, older, tail, wanted, limit):
+            yield shown(line)
         ask_again_at = node.clock() + _ASK_AGAIN_S
         while seat is not None and not node.stopping.is_set():
             for line in tail.more():
-                yield {**line, "app": app.name}
+                if wanted.takes(line):
+                    yield shown(line)
             await asyncio.sleep(_POLL_S)
             if node.clock() >= ask_again_at:
                 # A reader of yesterday may have no right any more, or the label be another's.
@@ -75,13 +84,13 @@ def _may_read(who: Principal, app: App, node: Node) -> bool:
     return token is not None and token.serves(node.clock())
 
 
-def _history(older: Path, tail: Tail, since: float, limit: int) -> list[dict[str, Any]]:
+def _history(older: Path, tail: Tail, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
     last: deque[dict[str, Any]] = deque(maxlen=limit)
     before = Tail(older)
     try:
         for source in (before, tail):
             for line in source.more():
-                if _at(line) >= since:
+                if wanted.takes(line):
                     last.append(line)
     finally:
         before.close()
@@ -89,7 +98,7 @@ def _history(older: Path, tail: Tail, since: float, limit: int) -> list[dict[str
 
 
 class Tail:
-    """Reads on in a file that grows, is renamed and made anew."""
+    """Reads on in a file that grows, is renamed and made anew. Each line has its level."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -124,7 +133,7 @@ class Tail:
             for line in lines:
                 body = _parse(line)
                 if body is not None:
-                    yield body
+                    yield {**body, "level": level_of(body)}
 
     def _moved(self) -> bool:
         try:
@@ -148,8 +157,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None  # the end of a line that a crash cut
     return body if isinstance(body, dict) else None
-
-
-def _at(line: dict[str, Any]) -> float:
-    at = line.get("at")
-    return float(at) if isinstance(at, (int, float)) else 0.0

@@ -264,6 +264,7 @@ class Renewing:
                 stream="isopod",
                 message=f"{error.code}: no new snapshot: {error.message}; starting without it",
                 version=version.number,
+                level="warning",
             )
             _, path = log_paths(self._node.settings, version.app)
             try:

@@ -45,12 +45,14 @@ class Fleet:
         *,
         make: MakeGuest,
         logs_dir: Path,
+        log_bytes: int,
         budget_bytes: int,
         max_instances: int,
         quotas: Quotas,
         meter: Record,
     ) -> None:
-        """`max_instances`: what the process's open files allow."""
+        """`log_bytes`: what the log of one app may take. `max_instances`: what the process's open
+        files allow."""
         self._make = make
         self._meter = meter
         self._looked_at = self._recorded_at = time.monotonic()
@@ -58,6 +60,7 @@ class Fleet:
         self._max_instances = max_instances
         self._live = 0  # not less than there are; counted with each reap
         self._logs_dir = logs_dir
+        self._log_bytes = log_bytes // 2  # of each of its two files
         self._budget = budget_bytes
         self._pools: dict[str, AppPool] = {}
         self._retired: list[AppPool] = []
@@ -92,7 +95,9 @@ class Fleet:
         rate = route.spec.limits.log_kib_per_s
         log = self._logs.get(route.name)
         if log is None:
-            log = self._logs[route.name] = AppLog(self._logs_dir, route.name, kib_per_s=rate)
+            log = self._logs[route.name] = AppLog(
+                self._logs_dir, route.name, kib_per_s=rate, max_bytes=self._log_bytes
+            )
         log.limit(rate)
         return log
 

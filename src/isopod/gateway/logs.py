@@ -1,29 +1,21 @@
 """What apps print, and what we say of them, as JSON lines in the node's logs folder.
 
-Several workers append to one file, each line in one `write`. A file that has grown past
-`MAX_BYTES` becomes `.1` and a new one begins, so an app that floods its log costs two files. What
-it prints beyond its rate is dropped by the line, and a line of ours says how much; what we say of
-an app has a rate of its own, so that no flood hides it.
+What an app prints beyond its rate is dropped by the line, and a line of ours says how much; what we
+say of an app has a rate of its own, so that no flood hides it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from isopod.gateway.buckets import TokenBucket
-from isopod.model.log import LogLine, Stream
+from isopod.gateway.log_file import MAX_BYTES, LogFile
+from isopod.model.log import Level, LogLine, Stream
 
-MAX_BYTES = 8 << 20
 MAX_LINE_BYTES = 64 << 10
-# Between two looks at whether the file is full, or another worker has rotated it.
-_RECHECK_S = 1.0
-_RECHECK_BYTES = MAX_BYTES // 8
 # What was dropped is told once in so long.
 _TELL_EVERY_S = 1.0
 # Room for less than so much in a log that overflows is not worth taking the flood apart for.
@@ -31,17 +23,17 @@ _WORTH_SPLITTING_BYTES = 512
 
 
 class AppLog:
-    """One app's log file, as one worker writes it. Losing a line is better than losing the app:
-    a full disk is counted in `dropped`, never raised."""
+    """One app's log, as one worker writes it. What a full disk costs is counted and told when
+    there is room again, never raised."""
 
-    def __init__(self, folder: Path, app: str, *, kib_per_s: int) -> None:
+    def __init__(
+        self, folder: Path, app: str, *, kib_per_s: int, max_bytes: int = MAX_BYTES
+    ) -> None:
         """`kib_per_s`: of the file, so that a flood of empty lines counts too."""
-        self._path = folder / f"{app}.jsonl"
+        self._file = LogFile(folder / f"{app}.jsonl", max_bytes=max_bytes)
         self._app = app
-        self._fd = -1
-        self._checked = 0.0
-        self._since_check = 0
-        self.dropped = 0
+        self._lost_lines = 0
+        self._lost_since = 0.0
         self.kib_per_s = 0
         self.limit(kib_per_s)
         self._over_lines = 0
@@ -67,9 +59,15 @@ class AppLog:
         version: int,
         instance: str = "",
         request_id: str = "",
+        level: Level = "info",
     ) -> None:
         self.write_lines(
-            stream, [message], version=version, instance=instance, request_id=request_id
+            stream,
+            [message],
+            version=version,
+            instance=instance,
+            request_id=request_id,
+            level=level,
         )
 
     def write_lines(
@@ -80,9 +78,11 @@ class AppLog:
         version: int,
         instance: str = "",
         request_id: str = "",
+        level: Level = "info",
     ) -> None:
         """One line each, in one piece: an app that prints a thousand lines must not hold up the
-        loop with a thousand system calls."""
+        loop with a thousand system calls. `level`: of what we say; what an app prints is judged
+        by who reads it."""
         if not messages:
             return
         line = LogLine(
@@ -93,6 +93,7 @@ class AppLog:
             version=version,
             instance=instance,
             request_id=request_id,
+            level=level if stream == "isopod" else None,
         ).to_json()
         del line["message"]
         head = json.dumps(line, separators=(",", ":"))[:-1] + ',"message":'
@@ -105,7 +106,7 @@ class AppLog:
             self.drop(len(rest), sum(map(len, rest)))
         data = "".join([f"{head}{json.dumps(message)}}}\n" for message in messages[:kept]])
         bucket.spend(len(data))
-        self._append(data.encode())
+        self._append(data.encode(), kept)
 
     @property
     def full(self) -> bool:
@@ -121,73 +122,41 @@ class AppLog:
 
     def tell_dropped(self, *, now: bool = False) -> None:
         """Say what was dropped in the last second; `now`: even if that second is not over."""
-        if not self._over_lines:
-            return
-        if not now and time.monotonic() - self._over_since < _TELL_EVERY_S:
-            return
-        lines, size = self._over_lines, self._over_bytes
-        self._over_lines = self._over_bytes = 0
-        message = (
-            f"dropped {lines:,} lines, {size / (1 << 20):.2f} MiB: more than "
-            f"limits.log_kib_per_s = {self.kib_per_s}"
-        )
+        at = time.monotonic()
+        if self._over_lines and (now or at - self._over_since >= _TELL_EVERY_S):
+            lines, size = self._over_lines, self._over_bytes
+            self._over_lines = self._over_bytes = 0
+            self._tell(
+                f"dropped {lines:,} lines, {size / (1 << 20):.2f} MiB: more than "
+                f"limits.log_kib_per_s = {self.kib_per_s}",
+                lines,
+            )
+        if self._lost_lines and (now or at - self._lost_since >= _TELL_EVERY_S):
+            lines, self._lost_lines = self._lost_lines, 0
+            self._tell(f"dropped {lines:,} lines: the node could not write them", lines)
+
+    def _tell(self, message: str, lines: int) -> None:
+        """That `lines` lines are not there. Where that cannot be written either, later."""
         line = LogLine(
             at=round(time.time(), 3),
             app=self._app,
             stream="isopod",
             message=message,
             version=self._version,
+            level="warning",
+            dropped=lines,
         )
-        self._append(json.dumps(line.to_json(), separators=(",", ":")).encode() + b"\n")
+        self._append(json.dumps(line.to_json(), separators=(",", ":")).encode() + b"\n", lines)
 
-    def _append(self, data: bytes) -> None:
-        if not data:
-            return
-        self._since_check += len(data)
-        try:
-            written = os.write(self._descriptor(), data)
-        except OSError:
-            written = 0
-        if written < len(data):
-            self.dropped += 1
-
-    def _descriptor(self) -> int:
-        now = time.monotonic()
-        recent = now - self._checked < _RECHECK_S and self._since_check < _RECHECK_BYTES
-        if self._fd >= 0 and recent:
-            return self._fd
-        self._checked, self._since_check = now, 0
-        if self._fd >= 0:
-            ours = os.fstat(self._fd)
-            with contextlib.suppress(FileNotFoundError):
-                if self._path.stat().st_ino == ours.st_ino and ours.st_size < MAX_BYTES:
-                    return self._fd
-            self._close_file()
-        self._rotate()
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return self._fd
-
-    def _rotate(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_size < MAX_BYTES:
-                return
-            # Not made if it is absent: another worker may have renamed it just now.
-            with self._path.open("r") as held:
-                fcntl.flock(held, fcntl.LOCK_EX)
-                ours, there = os.fstat(held.fileno()), self._path.stat()
-                # Else another worker was first, and `.1` holds what was written until then.
-                if there.st_ino == ours.st_ino and ours.st_size >= MAX_BYTES:
-                    self._path.rename(self._path.with_name(self._path.name + ".1"))
+    def _append(self, data: bytes, lines: int) -> None:
+        if not self._file.append(data):
+            if not self._lost_lines:
+                self._lost_since = time.monotonic()
+            self._lost_lines += lines
 
     def close(self) -> None:
         self.tell_dropped(now=True)
-        self._close_file()
-
-    def _close_file(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 def admitted(messages: Sequence[str], overhead: int, left: float) -> int:

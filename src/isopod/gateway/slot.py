@@ -12,7 +12,7 @@ from isopod.gateway.held import HeldMemory
 from isopod.gateway.logs import AppLog, LineSplitter
 from isopod.gateway.steps import Steps
 from isopod.metering.meter import Record
-from isopod.model.log import Stream
+from isopod.model.log import Level, Stream
 from isopod.model.route import Route
 from isopod.model.usage import UsageKind, UsageRecord
 from isopod.runtimes.guest import Guest, OutputSink
@@ -227,16 +227,18 @@ class Slot:
         with contextlib.suppress(OSError):
             self._remove()
 
-    def say(self, message: str) -> None:
+    def say(self, message: str, level: Level = "info") -> None:
         """A line of ours in the app's log."""
-        self._write("isopod", [message])
+        self._write("isopod", [message], level)
 
     def report(self, error: IsopodError) -> None:
         """An error in the app's log, with everything that a stranger is not told."""
-        self.say(f"{error.code}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        hint = f" ({error.hint})" if error.hint else ""
+        self.say(f"{error.code}: {error.message}{hint}", "error")
         for key in ("traceback", "trap", "summary"):
             text = str(error.details.get(key) or "")
-            self._write("stderr" if key == "traceback" else "isopod", text.splitlines())
+            stream: Stream = "stderr" if key == "traceback" else "isopod"
+            self._write(stream, text.splitlines(), "error")
 
     @property
     def idle_s(self) -> float:
@@ -253,11 +255,13 @@ class Slot:
             return
         self._write(stream, splitter.feed(data))
 
-    def _write(self, stream: Stream, messages: list[str]) -> None:
+    def _write(self, stream: Stream, messages: list[str], level: Level = "warning") -> None:
+        """`level`: of ours; who starts instances tells only what he had to do without."""
         self._log.write_lines(
             stream,
             messages,
             version=self.route.version,
             instance=self.id,
             request_id=self.request_id,
+            level=level,
         )

@@ -20,6 +20,7 @@ from granian.server.embed import Server
 
 from isopod.api.app import create_app
 from isopod.control.collecting import collect_usage
+from isopod.control.log_keeping import keep_logs
 from isopod.control.node import Node, open_node
 from isopod.control.quotas import watch_quotas
 from isopod.control.renewing import Renewing
@@ -79,6 +80,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
             asyncio.create_task(watch_storage(node)),
             asyncio.create_task(watch_quotas(node)),
             asyncio.create_task(sweep_regularly(node)),
+            asyncio.create_task(keep_logs(node)),
         ]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)

@@ -138,6 +138,7 @@ class Worker:
             self.fleet = Fleet(
                 make=maker,
                 logs_dir=settings.logs_dir,
+                log_bytes=settings.log_mib << 20,
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
                 max_instances=_max_instances(),
                 quotas=self.quotas,
@@ -262,7 +263,7 @@ class Worker:
 
     def _tell(self, route: Route, line: str) -> None:
         """In the app's log: what its visitors are told is less."""
-        self.fleet.log(route).write("isopod", line, version=route.version)
+        self.fleet.log(route).write("isopod", line, version=route.version, level="warning")
 
     def _apply_routes(self) -> None:
         self._follow_tenants()

@@ -98,6 +98,7 @@ def site(stage, route, quotas):
         fleet = Fleet(
             make=stage.make,
             logs_dir=stage.logs,
+            log_bytes=16 << 20,
             budget_bytes=1 << 40,
             max_instances=99,
             quotas=quotas,

@@ -20,6 +20,7 @@ async def fleet_of(stage, quotas, *, budget_mib: int = 1000, max_instances: int 
     fleet = Fleet(
         make=stage.make,
         logs_dir=stage.logs,
+        log_bytes=16 << 20,
         budget_bytes=budget_mib * MIB,
         max_instances=max_instances,
         quotas=quotas,
@@ -217,10 +218,10 @@ def test_the_log_of_a_sleeping_app_is_closed(stage, route, quotas):
             fleet.log(route()).write("isopod", "hello", version=1)
             fleet.reap()
             log = fleet._logs["shop"]
-            assert log._fd >= 0
+            assert log._file._fd >= 0
             fleet.sleep("shop")
             fleet.reap()
-            assert log._fd < 0
+            assert log._file._fd < 0
             assert fleet._logs == {}
 
     asyncio.run(main())

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isopod.gateway import logs
+from isopod.gateway import log_file, logs
 from isopod.gateway.logs import MAX_LINE_BYTES, AppLog, LineSplitter
 
 
-def app_log(folder: Path, *, kib_per_s: int = 1 << 20) -> AppLog:
-    return AppLog(folder, "shop", kib_per_s=kib_per_s)
+def app_log(
+    folder: Path, *, kib_per_s: int = 1 << 20, max_bytes: int = log_file.MAX_BYTES
+) -> AppLog:
+    return AppLog(folder, "shop", kib_per_s=kib_per_s, max_bytes=max_bytes)
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -52,34 +54,31 @@ def test_an_app_cannot_forge_a_line_of_its_log(tmp_path):
     assert (tmp_path / "shop.jsonl").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_log_costs_two_files_however_much_an_app_prints(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "MAX_BYTES", 80_000)
-    monkeypatch.setattr(logs, "_RECHECK_BYTES", 10_000)
-    log = app_log(tmp_path)
+def test_a_log_costs_two_files_however_much_an_app_prints(tmp_path):
+    log = app_log(tmp_path, max_bytes=80_000)
     for _ in range(1000):
         log.write("stdout", "x" * 1000, version=1)
     log.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop.jsonl", "shop.jsonl.1"]
     assert all(path.stat().st_size < 95_000 for path in tmp_path.iterdir())
-    assert log.dropped == 0
+    assert not any("dropped" in line for line in lines_of(tmp_path / "shop.jsonl"))
 
 
 def test_two_workers_rotate_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "MAX_BYTES", 1000)
     path = tmp_path / "shop.jsonl"
-    one, other = app_log(tmp_path), app_log(tmp_path)
+    one, other = app_log(tmp_path, max_bytes=1000), app_log(tmp_path, max_bytes=1000)
     one.write("stdout", "x" * 1000, version=1)
 
     # The other has seen a full file; just then the first renames it and begins a new one.
-    flock = logs.fcntl.flock
+    flock = log_file.fcntl.flock
 
     def meanwhile(*arguments):
-        monkeypatch.setattr(logs.fcntl, "flock", flock)
+        monkeypatch.setattr(log_file.fcntl, "flock", flock)
         path.rename(tmp_path / "shop.jsonl.1")
         path.write_text("")
         return flock(*arguments)
 
-    monkeypatch.setattr(logs.fcntl, "flock", meanwhile)
+    monkeypatch.setattr(log_file.fcntl, "flock", meanwhile)
     other.write("stdout", "new", version=1)
     one.close()
     other.close()
@@ -88,7 +87,7 @@ def test_two_workers_rotate_once(tmp_path, monkeypatch):
 
 
 def test_a_log_that_another_worker_rotated_is_followed(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "_RECHECK_S", 0.0)
+    monkeypatch.setattr(log_file, "_RECHECK_S", 0.0)
     log = app_log(tmp_path)
     log.write("stdout", "old", version=1)
     (tmp_path / "shop.jsonl").rename(tmp_path / "shop.jsonl.1")
@@ -97,11 +96,16 @@ def test_a_log_that_another_worker_rotated_is_followed(tmp_path, monkeypatch):
     assert [line["message"] for line in lines_of(tmp_path / "shop.jsonl")] == ["new"]
 
 
-def test_a_log_that_cannot_be_written_is_counted_not_raised(tmp_path):
+def test_lines_that_cannot_be_written_are_counted_and_told_when_they_can(tmp_path):
     (tmp_path / "shop.jsonl").mkdir()
     log = app_log(tmp_path)
-    log.write("stdout", "lost", version=1)
-    assert log.dropped == 1
+    log.write_lines("stdout", ["lost", "lost too"], version=1)
+    log.tell_dropped(now=True)  # is lost as well
+    (tmp_path / "shop.jsonl").rmdir()
+    log.close()
+    (told,) = lines_of(tmp_path / "shop.jsonl")
+    assert (told["dropped"], told["level"]) == (2, "warning")
+    assert told["message"] == "dropped 2 lines: the node could not write them"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -109,11 +113,15 @@ def test_a_full_disk_costs_lines_only(tmp_path):
     log = app_log(tmp_path)
     log.write("stdout", "x", version=1)
     full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, log._fd)
+    kept = os.dup(log._file._fd)
+    os.dup2(full, log._file._fd)
     os.close(full)
     log.write("stdout", "lost", version=1)
-    assert log.dropped == 1
+    os.dup2(kept, log._file._fd)
+    os.close(kept)
     log.close()
+    first, told = lines_of(tmp_path / "shop.jsonl")
+    assert (first["message"], told["dropped"]) == ("x", 1)
 
 
 def test_what_is_printed_beyond_the_rate_is_dropped_by_the_line_and_told(tmp_path):
@@ -131,7 +139,8 @@ def test_what_is_printed_beyond_the_rate_is_dropped_by_the_line_and_told(tmp_pat
     assert len(told) == 1
     assert told[0]["message"].startswith(f"dropped {5000 - len(kept):,} lines, 0.")
     assert "limits.log_kib_per_s = 1" in told[0]["message"]
-    assert told[0]["version"] == 3
+    assert (told[0]["version"], told[0]["dropped"]) == (3, 5000 - len(kept))
+    assert told[0]["level"] == "warning"
 
 
 def test_a_flood_of_empty_lines_is_a_flood(tmp_path):
