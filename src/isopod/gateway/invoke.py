@@ -50,6 +50,7 @@ class Invocation:
         self._send = send
         self._timing = timing
         self._request_id = request_id
+        self._exchange = slot.guest.exchange()
         self._cpu_before = slot.guest.cpu_ns
         self._loop = asyncio.get_running_loop()
         self._deadline_s = slot.route.spec.limits.deadline_ms / 1e3
@@ -69,7 +70,7 @@ class Invocation:
         watch = self._loop.call_later(_WATCH_AFTER_S, self._start_watch)
         guest = self._slot.guest
         try:
-            response = await guest.send(self._request, self._body.read)
+            response = await self._exchange.send(self._request, self._body.read)
             await self._respond(response)
         except IsopodError as error:
             raise self._reason(error) from error
@@ -93,7 +94,7 @@ class Invocation:
         return error
 
     async def _respond(self, response: GuestResponse) -> None:
-        guest = self._slot.guest
+        guest, exchange = self._slot.guest, self._exchange
         silent = self._request.method == "HEAD" or response.status in _NO_BODY
         _check_length(response, silent=silent)
         if not silent:
@@ -108,12 +109,12 @@ class Invocation:
         if silent or not response.more:
             body = b"" if silent else response.body
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
-            while response.more and await guest.next_chunk() is not None:
+            while response.more and await exchange.next_chunk() is not None:
                 pass  # a body that HEAD asked to leave out
         else:
             await self._stream(response)
-        if not guest.idle:
-            await guest.finish()
+        if not exchange.ended:
+            await exchange.finish()
 
     async def _stream(self, response: GuestResponse) -> None:
         sent, chunk = 0, response.body
@@ -125,7 +126,7 @@ class Invocation:
                     f"the app sent more than the {response.length} bytes it declared"
                 )
             await send_piece(chunk, self._send)
-            following = await self._slot.guest.next_chunk()
+            following = await self._exchange.next_chunk()
             if following is None:
                 break
             chunk = following
@@ -158,7 +159,7 @@ class Invocation:
         )
 
     def _check_deadline(self) -> None:
-        used = self._loop.time() - self._started - self._slot.guest.client_wait_s
+        used = self._loop.time() - self._started - self._exchange.client_wait_s
         left = self._deadline_s - used
         if left > 0.001:
             self._deadline_timer = self._loop.call_later(left, self._check_deadline)
@@ -179,14 +180,14 @@ class Invocation:
         except IsopodError as error:
             self._stop(error)
             return
-        self._slot.guest.abandon()
+        self._exchange.abandon()
         await asyncio.sleep(_GRACE_S)
         self._stop(ClientDisconnected("the client went away before the response was complete"))
 
     def _stop(self, error: IsopodError) -> None:
         if self._stopped_by is None:
             self._stopped_by = error
-            self._slot.guest.close()
+            self._exchange.stop()
 
 
 def _check_length(response: GuestResponse, *, silent: bool) -> None:

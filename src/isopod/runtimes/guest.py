@@ -1,9 +1,12 @@
 """A live guest as the gateway and the builder see it, whatever its language.
 
-A request is `send`, then `next_chunk` until it gives None when the response says `more`, else
-`finish`.
-One request at a time. Every wait of a guest for its client (reading the body, a chunk nobody has
-taken yet) is counted in `client_wait_s`, because deadlines do not count it.
+A request is an `Exchange`: `send`, then `next_chunk` until it gives None when the response says
+`more`, then `finish`. A guest has `capacity` of them at once; one that has only one is its own
+exchange. A WebSocket is a `SocketExchange`, and counts as one of them.
+
+Every wait of an exchange for its client (reading the body, a chunk nobody has taken yet) is counted
+in `client_wait_s`, because deadlines do not count it. While no exchange is open, a guest is not
+run: its timers and its connections wait for the next one.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class GuestRequest:
     client: str
     headers: tuple[tuple[str, str], ...] = ()
     has_body: bool = False
+    request_id: str = ""  # for the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,97 @@ class GuestResponse:
     length: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SocketClosed:
+    """The end of a WebSocket, said by either side. RFC 6455 7.4: 1005 is a close without a code,
+    1006 a connection that just went away."""
+
+    code: int = 1005
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAccepted:
+    """The app took the WebSocket. `subprotocol` is one that the client offered, or ""."""
+
+    subprotocol: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+SocketMessage = str | bytes | SocketClosed
+# Gives the client's next message; after SocketClosed it is not called again. It is asked for the
+# next one only when the app wants it: that is what slows a client that floods.
+MessageReader = Callable[[], Awaitable[SocketMessage]]
+
+
+class Exchange(Protocol):
+    """One request to a guest, and its response."""
+
+    @property
+    def client_wait_s(self) -> float:
+        """Time that it has waited for its client."""
+
+    @property
+    def ended(self) -> bool:
+        """The app has done everything for it."""
+
+    async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse: ...
+
+    async def next_chunk(self) -> bytes | None: ...
+
+    async def finish(self) -> None:
+        """After a whole response: until `ended`. An app may go on working when its client has
+        everything."""
+
+    def abandon(self) -> None:
+        """Nobody wants the response: the app is told, if it asks or streams."""
+
+    def stop(self) -> None:
+        """End it now: whoever waits in it gets GuestFailed. A guest that has others goes on with
+        them if it can."""
+
+
+class SocketExchange(Protocol):
+    """One WebSocket to a guest. `abandon` and `stop` are as an Exchange's."""
+
+    @property
+    def client_wait_s(self) -> float: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    async def open(
+        self, request: GuestRequest, read: MessageReader
+    ) -> SocketAccepted | GuestResponse:
+        """A response instead of a WebSocket refuses it (403 if the app said nothing else)."""
+
+    async def next_message(self) -> SocketMessage:
+        """What the app sends next. After SocketClosed there is nothing more."""
+
+    async def finish(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class Guest(Protocol):
     """One instance that answers requests."""
 
     @property
     def idle(self) -> bool:
-        """Ready for `send`."""
+        """Ready for another exchange."""
+
+    @property
+    def capacity(self) -> int:
+        """How many exchanges it can have at once; known when it has started."""
+
+    def exchange(self) -> Exchange:
+        """For a new request; only when `idle`."""
+
+    @property
+    def speaker(self) -> str:
+        """The request id of the exchange whose output the sink is being told now; "" if unknown."""
 
     @property
     def waiting(self) -> bool:
@@ -87,23 +176,8 @@ class Guest(Protocol):
     def sent_bytes(self) -> int:
         """Sent so far over connections that it made itself; also after its end."""
 
-    @property
-    def client_wait_s(self) -> float:
-        """Time this request's guest has waited for its client."""
-
     async def start(self) -> None:
         """Boot until it is ready. Raises the app's or the engine's error."""
-
-    async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse: ...
-
-    async def next_chunk(self) -> bytes | None: ...
-
-    async def finish(self) -> None:
-        """After a whole response: until the guest is idle. An app may go on working when its
-        client has everything."""
-
-    def abandon(self) -> None:
-        """Nobody wants the response: let the guest end its request if it is streaming."""
 
     def close(self) -> None:
         """End it now, whatever it does. Safe to call twice."""

@@ -39,6 +39,8 @@ class ScriptedGuest:
         self.sent_bytes = 0
         self.memory_bytes = 10 * MIB
         self.client_wait_s = 0.0
+        self.capacity = 1
+        self.speaker = ""
         self.closed = False
         self.abandoned = False
         self.chunks: list[bytes | Exception] = []
@@ -53,6 +55,16 @@ class ScriptedGuest:
     @property
     def peak_memory_bytes(self) -> int:
         return self.memory_bytes
+
+    @property
+    def ended(self) -> bool:
+        return self.idle
+
+    def exchange(self) -> "ScriptedGuest":
+        return self
+
+    def stop(self) -> None:
+        self.close()
 
     def private_of(self, memory_bytes: int) -> int:
         return memory_bytes

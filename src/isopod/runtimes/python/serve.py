@@ -29,7 +29,7 @@ from isopod.errors import (
 )
 from isopod.host import capabilities
 from isopod.host.capabilities import Capabilities, World
-from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, OutputSink
+from isopod.runtimes.guest import BodyReader, Exchange, GuestRequest, GuestResponse, OutputSink
 from isopod.runtimes.python import frames
 
 _MAX_BODY_READ = 256 << 10
@@ -99,6 +99,25 @@ class PythonGuest:
     @property
     def idle(self) -> bool:
         return self._phase is _Phase.IDLE
+
+    @property
+    def capacity(self) -> int:
+        return 1
+
+    @property
+    def speaker(self) -> str:
+        return ""
+
+    def exchange(self) -> Exchange:
+        return self
+
+    @property
+    def ended(self) -> bool:
+        """As its own exchange."""
+        return self._phase is _Phase.IDLE
+
+    def stop(self) -> None:
+        self.close()
 
     @property
     def waiting(self) -> bool:

@@ -27,9 +27,15 @@ class ToyGuest:
         self.cpu_ns = self.host_ns = self.memory_bytes = self.peak_memory_bytes = 0
         self.private_bytes = 0
         self.client_wait_s = 0.0
+        self.capacity = 1
+        self.speaker = ""
+        self.ended = True
 
     def private_of(self, memory_bytes):
         return 0
+
+    def exchange(self):
+        return self
 
     async def start(self):
         self.idle = True
@@ -46,6 +52,9 @@ class ToyGuest:
 
     def abandon(self):
         pass
+
+    def stop(self):
+        self.close()
 
     def close(self):
         self.idle = False

@@ -7,6 +7,26 @@ Guest to host, first byte: Q ready for the first request | B read the request bo
 | N a socket's operation | T one of TLS | K a key derivation (see isopod_socket, _ssl, _digests).
 The reply to Q, E, S and X is the next request; an empty one means: end.
 
+A guest that serves many exchanges at once (ASGI) says everything about them in one call, W: u32
+milliseconds to wait at most (0xffffffff: for ever), u16 count of the sockets that it waits for,
+those (u32 number, u8 mask: 1 to read, 2 to write), then items. Its answer is items too, none when
+the time is over. An item is a byte, u32 exchange, u32 length, and so many bytes:
+
+From the guest: S H D E X as above | F the exchange is over: the app has done everything for it
+| B wants a piece of the body (u32 at most), or the next message of its WebSocket
+| A takes the WebSocket (latin-1 lines: subprotocol, then name:value) | T a text message, in UTF-8
+| M a binary message | Z closes (u16 code, reason in UTF-8); before A it refuses with 403, as a
+response does with what that says.
+
+From the host: r a request | w a WebSocket (a request frame) | b a piece of the body | e its end
+| t so many bytes of what was sent were taken (u32) | g the client is gone | c end it: nobody wants
+it | m a text message | y a binary message | q its WebSocket was closed (u16 code, reason in UTF-8)
+| s a socket (its number in the exchange's place) is ready (u8 mask) | z no more requests: end.
+
+At most WINDOW bytes of D, T and M may be on their way and not taken, but for the last of them. Its
+output says whose it is: L, then O or E, then u32 exchange, then text. The first W says that it is
+ready. A guest without exchanges is not run: its answer waits for the next one.
+
 The host trusts nothing that comes from here; these checks only make mistakes easy to find.
 """
 
@@ -14,6 +34,7 @@ import _host
 
 call = _host.call
 CHUNK = 256 * 1024
+WINDOW = 256 * 1024
 OUTPUT_CHUNK = 32 * 1024  # the host takes no larger piece of output
 
 # Header name, as on the wire -> its key in a WSGI environ. Bounded: names come from clients.
