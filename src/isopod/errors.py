@@ -378,6 +378,16 @@ class NodeDraining(IsopodError):
     code, status, whose = "node_draining", 503, "node"
 
 
+class WorkerUnavailable(IsopodError):
+    code, status, whose = "worker_unavailable", 503, "node"
+    default_hint = "it is being started, or was moved; try again"
+
+
+class WorkerGone(IsopodError):
+    code, status, whose = "worker_gone", 502, "node"
+    default_hint = "the app may have done what was asked; it is started again"
+
+
 class DiskFull(IsopodError):
     code, status, whose = "disk_full", 507, "node"
     default_hint = "free space in the node's data directory, then do it again; nothing was lost"

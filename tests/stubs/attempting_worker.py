@@ -84,7 +84,17 @@ os.write(memory, Path("/bin/true").read_bytes())
 files = start_maker(settings, handed.features, others=(ready, admin.fileno()))
 sandbox = shut_in(folders, features=handed.features)
 egress, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-worker = Worker(settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust="")
+lines, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+worker = Worker(
+    settings,
+    index,
+    admin=admin,
+    sandbox=sandbox,
+    files=files,
+    egress=egress,
+    lines=lines,
+    trust="",
+)
 sandbox.guard()
 
 own = settings.worker_tmp(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +17,16 @@ from isopod.errors import (
     MemoryLimitExceeded,
     NodeDraining,
     WebSocketUnsupported,
+    WorkerUnavailable,
 )
 from isopod.gateway.admission import Admission
 from isopod.gateway.body import RequestBody
 from isopod.gateway.direct import DirectApps, DirectUse
 from isopod.gateway.fleet import Fleet
+from isopod.gateway.forward import FORWARDED, Forwarder, Receive, ResponseCut, Send
 from isopod.gateway.headers import Incoming, port_of, read_incoming
 from isopod.gateway.invoke import Invocation
+from isopod.gateway.lines import Peer
 from isopod.gateway.pages import error_page
 from isopod.gateway.router import app_name_of, hostname_of, route_of
 from isopod.gateway.slot import Slot
@@ -41,13 +44,12 @@ _STATUS_LINE = len("HTTP/1.1 200 OK")
 _REQUEST_LINE = len(" ? HTTP/1.1")  # beside the method, the path and the query
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 FindRoute = Callable[[str], Route | None]
 
 
 class Gateway:
-    """`find_route` is the worker's route table; `in_flight` is what a drain waits for."""
+    """`find_route` is the worker's route table; `in_flight` is what a drain waits for. `elsewhere`
+    names the other worker that must answer for a route, None when this one may."""
 
     def __init__(
         self,
@@ -56,6 +58,8 @@ class Gateway:
         direct: DirectApps,
         admission: Admission,
         find_route: FindRoute,
+        elsewhere: Callable[[Route], Peer | None],
+        forwarder: Forwarder,
         domain: str,
         trusted_proxies: Iterable[str],
         meter: Record,
@@ -66,6 +70,8 @@ class Gateway:
         self._direct = direct
         self._admission = admission
         self._find_route = find_route
+        self._elsewhere = elsewhere
+        self._forwarder = forwarder
         self._domain = domain
         self._trusted = frozenset(trusted_proxies)
         self._meter = meter
@@ -102,6 +108,7 @@ class Gateway:
                 scheme=scope.get("scheme", "http"),
                 trusted=client in self._trusted,
                 http2=scope.get("http_version", "").startswith("2"),
+                known_id=scope.get(FORWARDED, ""),
             )
             answer.request_id, answer.accept = incoming.request_id, incoming.accept
             await self._serve(scope, receive, incoming, client, answer)
@@ -132,6 +139,13 @@ class Gateway:
         if incoming.upgrade:
             raise WebSocketUnsupported("WebSockets are not supported yet")
         route = self._route(incoming.host)
+        other = self._elsewhere(route)
+        if other is not None:
+            if FORWARDED in scope:  # never on and on
+                raise WorkerUnavailable("this app is answered by another worker by now")
+            identity = incoming.request_id
+            await self._forwarder.forward(other, scope, receive, answer.send, request_id=identity)
+            return
         direct = self._direct.of(route)
         self._admission.enter(route)
         try:
@@ -285,7 +299,3 @@ def _raw_path(scope: Scope) -> str:
 def _head_bytes_in(scope: Scope) -> int:
     line = len(scope["method"]) + len(scope["path"]) + len(scope["query_string"])
     return head_bytes(line + _REQUEST_LINE, scope["headers"])
-
-
-class ResponseCut(Exception):
-    """Raised into the server: it closes the connection (HTTP/2: resets the stream)."""

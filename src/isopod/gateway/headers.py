@@ -61,9 +61,16 @@ class Incoming:
 
 
 def read_incoming(
-    headers: Headers, *, client: str, scheme: str, trusted: bool, http2: bool
+    headers: Headers,
+    *,
+    client: str,
+    scheme: str,
+    trusted: bool,
+    http2: bool,
+    known_id: str = "",
 ) -> Incoming:
     """`trusted`: the peer is a configured proxy, whose forwarding headers are believed.
+    `known_id`: what another worker, which handed the request over, calls it already.
 
     Raises BadRequest for a request without one valid Host, or with a damaged Content-Length.
     """
@@ -110,7 +117,7 @@ def read_incoming(
         length = None  # RFC 9112 6.3: the chunks say how long it is, whatever else does
     if length is not None:
         passed.append(("content-length", str(length)))
-    identity = request_id.decode() or os.urandom(8).hex()
+    identity = known_id or request_id.decode() or os.urandom(8).hex()
     chain = forwarded.get(b"x-forwarded-for", b"").decode("latin-1")
     passed += [
         ("host", host),

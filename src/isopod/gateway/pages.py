@@ -51,6 +51,7 @@ _RETRY_AFTER_S = {
     "overloaded": 1,
     "node_busy": 2,
     "node_draining": 2,
+    "worker_unavailable": 2,
     "state_busy": 1,
     "too_many_requests": 1,
 }

@@ -24,6 +24,8 @@ from isopod.server.watchdog import LOOK_S, Watch, waited_for_cpu_s
 READY_FD = "ISOPOD_READY_FD"
 # A worker's end of its channel to the broker of connections, and the broker's ends of all.
 EGRESS_FD, EGRESS_FDS = "ISOPOD_EGRESS_FD", "ISOPOD_EGRESS_FDS"
+# A worker's end of its pair with the supervisor, for lines to other workers.
+LINES_FD = "ISOPOD_LINES_FD"
 _QUICK_S = 10.0  # a child that lived shorter died quickly
 _MAX_LINE_BYTES = 2**20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0

@@ -23,13 +23,14 @@ from isopod.errors import SandboxUnavailable, UsageError
 from isopod.host.egress import PrivateGrant
 from isopod.runtimes import known
 from isopod.sandbox.features import Features, probe
-from isopod.server.children import EGRESS_FD, EGRESS_FDS, Child, ChildSpec
+from isopod.server.children import EGRESS_FD, EGRESS_FDS, LINES_FD, Child, ChildSpec
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
 from isopod.server.preparing import prepare_runtimes
 from isopod.server.report import Reporter
 from isopod.server.sockets import bind_listener
+from isopod.server.switchboard import Switchboard
 from isopod.settings import NodeSettings, bare_environment, child_environment
 
 _CONTROL = "isopod.server.control_process"
@@ -142,6 +143,8 @@ class Supervisor:
         # For each worker its end, and the broker's (see host.channel). Held here: a process that
         # follows another one takes its place.
         self._channels: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._lines: dict[int, socket.socket] = {}  # each worker's end
+        self._switchboard = Switchboard()
         self._workers: dict[int, Child] = {}
         self._egress: Child | None = None
 
@@ -159,38 +162,44 @@ class Supervisor:
             await worker.start()
         except BaseException:
             self._workers.pop(index, None)
-            self._close_channel(index)
+            self._close_channels(index)
             raise
 
     async def remove_worker(self, index: int) -> None:
         """Drained as at a stop. No error when there is none."""
         if worker := self._workers.pop(index, None):
             await self._end_worker(index, worker)
-            self._close_channel(index)
+            self._close_channels(index)
 
     def _worker(self, index: int, *, gateway: socket.socket, **values: str) -> Child:
         number = gateway.fileno()
         if index not in self._channels:
             self._channels[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel = self._channels[index][0].fileno()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._lines[index] = theirs
+            self._switchboard.add(index, ours, tenant=None)
+        channel, lines = self._channels[index][0].fileno(), self._lines[index].fileno()
         spec = ChildSpec(
             f"worker {index}",
             self._worker_module,
             bare_environment(
                 ISOPOD_WORKER_INDEX=str(index),
                 ISOPOD_GATEWAY_FD=str(number),
-                **{EGRESS_FD: str(channel)},
+                **{EGRESS_FD: str(channel), LINES_FD: str(lines)},
                 **values,
             ),
-            fds=(number, channel),
+            fds=(number, channel, lines),
             handed=self._handed,
             stall_s=self._settings.stall_s,
         )
         return Child(spec, report=self._report.say)
 
-    def _close_channel(self, index: int) -> None:
+    def _close_channels(self, index: int) -> None:
         for end in self._channels.pop(index, ()):
             end.close()
+        self._switchboard.remove(index)
+        if (line := self._lines.pop(index, None)) is not None:
+            line.close()
 
     def _broker(self) -> Child:
         """The process that connects for the workers."""
@@ -270,7 +279,7 @@ class Supervisor:
             await self._egress.stop(_CONTROL_STOP_S)
         await self._control.stop(_CONTROL_STOP_S)
         for index in list(self._channels):
-            self._close_channel(index)
+            self._close_channels(index)
 
     async def _end_worker(self, index: int, worker: Child) -> None:
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)

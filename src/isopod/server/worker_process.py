@@ -36,7 +36,10 @@ from isopod.gateway.app import Gateway
 from isopod.gateway.connections import ConnectionWatch
 from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
+from isopod.gateway.forward import Forwarder
+from isopod.gateway.forwarded import ForwardedRequests
 from isopod.gateway.lag import LoopLag
+from isopod.gateway.lines import Lines, Peer
 from isopod.gateway.quota import Quotas, Today
 from isopod.host.capabilities import World
 from isopod.host.channel import BrokerClient
@@ -48,7 +51,7 @@ from isopod.routes import RouteTable
 from isopod.runtimes import known
 from isopod.runtimes.base import InWorker
 from isopod.sandbox.worker import Folders, Sandbox, shut_in
-from isopod.server.children import EGRESS_FD, READY_FD
+from isopod.server.children import EGRESS_FD, LINES_FD, READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
@@ -80,10 +83,11 @@ class Worker:
         sandbox: Sandbox,
         files: Maker,
         egress: socket.socket,
+        lines: socket.socket,
         trust: str,
     ) -> None:
-        """`egress`: this worker's channel to the broker of connections. `trust`: the certificates
-        that the machine trusts."""
+        """`egress`: this worker's channel to the broker of connections; `lines`: to other workers.
+        `trust`: the certificates that the machine trusts."""
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
@@ -111,7 +115,7 @@ class Worker:
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
-        self.egress, self.trust = egress, trust
+        self.egress, self.lines, self.trust = egress, lines, trust
         self.quotas = Quotas(
             folder=settings.run_dir / "quota",
             worker=index,
@@ -149,15 +153,20 @@ class Worker:
                 quotas=self.quotas, lag_s=lambda: lag.seconds, tell=self._tell
             )
             self._follow_tenants()
+            lines = Lines(self.lines, told=self._told)
             gateway = Gateway(
                 fleet=self.fleet,
                 direct=self.direct,
                 admission=self.admission,
                 find_route=self._find_route,
+                elsewhere=self._elsewhere,
+                forwarder=Forwarder(lines),
                 domain=settings.domain,
                 trusted_proxies=settings.trusted_proxies,
                 meter=meter.record,
             )
+            forwarded = ForwardedRequests(gateway)
+            lines.take_with(forwarded.take)
             admin = AdminSocket(
                 self.admin_listener,
                 {
@@ -184,6 +193,8 @@ class Worker:
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
                 await admin.close()
+                await forwarded.close()
+                lines.close()
                 await self.fleet.close()
                 # What was cut just now was served, and is billed.
                 await self._drain(gateway, _LAST_RECORDS_S)
@@ -253,6 +264,13 @@ class Worker:
                 self._known_routes.clear()
             self._known_routes[name] = route
             return route
+
+    def _elsewhere(self, _route: Route) -> Peer | None:
+        """The worker that must answer for an app; None: any, and so this one."""
+        return None
+
+    def _told(self, _body: dict[str, Any]) -> None:
+        """What the supervisor says."""
 
     def _follow_tenants(self) -> None:
         try:
@@ -398,13 +416,21 @@ def main(*, kill_unlisted: bool = False) -> None:
     settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
     folders = prepare_folders(settings, index)
     egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
+    lines = socket.socket(fileno=int(child_value(LINES_FD)))
     trust = system_trust()
     admin = AdminSocket.bind(settings.admin_path(index))
-    others = (listener, ready, admin.fileno(), egress.fileno())
+    others = (listener, ready, admin.fileno(), egress.fileno(), lines.fileno())
     files = start_maker(settings, handed.features, others=others)
     sandbox = shut_in(folders, features=handed.features)
     worker = Worker(
-        settings, index, admin=admin, sandbox=sandbox, files=files, egress=egress, trust=trust
+        settings,
+        index,
+        admin=admin,
+        sandbox=sandbox,
+        files=files,
+        egress=egress,
+        lines=lines,
+        trust=trust,
     )
     sandbox.guard(kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))

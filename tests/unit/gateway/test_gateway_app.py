@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway, ResponseCut
 from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
+from isopod.gateway.forward import FORWARDED, Forwarder
+from isopod.gateway.lines import Lines
 from isopod.runtimes.guest import GuestResponse
 
 GONE = {"type": "http.disconnect"}
@@ -109,11 +112,15 @@ def site(stage, route, quotas):
             lag_s=lambda: 0.0,
             tell=lambda route, line: fleet.log(route).write("isopod", line, version=1),
         )
+        end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lines = Lines(end, told=lambda body: None)
         gateway = Gateway(
             fleet=fleet,
             direct=DirectApps({}),
             admission=admission,
             find_route=lambda name: only if name == "shop" else None,
+            elsewhere=lambda route: None,
+            forwarder=Forwarder(lines),
             domain="localhost",
             trusted_proxies=(),
             meter=stage.usage.append,
@@ -122,6 +129,8 @@ def site(stage, route, quotas):
             yield Site(gateway, fleet)
         finally:
             await fleet.close()
+            lines.close()
+            other.close()
             assert stage.alive == 0
 
     return opened
@@ -600,5 +609,30 @@ def test_what_is_not_http_is_left_alone(site):
     async def main() -> None:
         async with site() as shop:
             assert (await shop.ask(type="lifespan")).sent == []
+
+    asyncio.run(main())
+
+
+def test_what_another_worker_must_answer_is_handed_over_once_and_metered_nowhere_else(site, stage):
+    async def main() -> None:
+        async with site() as shop:
+            shop.gateway._elsewhere = lambda route: 1
+            asked = []
+
+            async def forward(to, scope, receive, send, *, request_id) -> None:
+                asked.append((to, request_id))
+                await send({"type": "http.response.start", "status": 203, "headers": []})
+                await send({"type": "http.response.body", "body": b"there", "more_body": False})
+
+            shop.gateway._forwarder.forward = forward
+            answered = await shop.ask()
+            assert (answered.status, answered.body) == (203, b"there")
+            assert [to for to, _ in asked] == [1]
+            refused = await shop.ask(**{FORWARDED: "abc"})
+            assert (refused.status, refused.code) == (503, "worker_unavailable")
+            assert refused.headers[b"x-request-id"] == b"abc"
+            assert refused.headers[b"retry-after"] == b"2"
+            assert len(asked) == 1
+            assert not stage.usage
 
     asyncio.run(main())

@@ -1,0 +1,185 @@
+"""A request that another worker answers: this worker passes its messages on, both ways.
+
+The other worker runs it through its own gateway, which admits, meters and bounds it; here it is a
+client's connection and no more. Nothing is read from the client before the other worker asks for
+it, and nothing is taken from that worker before the client has taken what came before: each side
+is as fast as the slower one.
+
+A worker that ends in the middle ends the response (the client sees it cut), or is answered for
+with an error when nothing was sent. A request is handed over again only while no worker has begun
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from isopod.errors import Overloaded, WorkerGone, WorkerUnavailable
+from isopod.gateway.lines import Lines, Peer
+from isopod.gateway.messages import (
+    Frame,
+    FrameInvalid,
+    FrameReader,
+    Message,
+    frame_of_scope,
+    frames_of,
+    sent,
+)
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+# In a scope: the id of a request that another worker handed over. It is not handed over again.
+FORWARDED = "isopod.forwarded"
+# What the other worker says beside its application's messages.
+TAKEN, WANT, END = "isopod.taken", "isopod.want", "isopod.end"
+# For the other worker to begin: one that is started anew needs some seconds.
+TAKEN_S = 20.0
+# At once, to one worker: it may take as many requests of all others together.
+_MAX_TO_ONE = 2048
+
+
+class ResponseCut(Exception):
+    """Raised into the server: it closes the connection (HTTP/2: resets the stream)."""
+
+
+class Forwarder:
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._open: Counter[Peer] = Counter()
+
+    async def forward(
+        self, to_worker: Peer, scope: Message, receive: Receive, send: Send, *, request_id: str
+    ) -> None:
+        """Returns when the response is complete. Raises Overloaded, WorkerUnavailable (nothing has
+        begun), WorkerGone (nothing was sent, but perhaps done) and ResponseCut."""
+        if self._open[to_worker] >= _MAX_TO_ONE:
+            raise Overloaded(f"{_MAX_TO_ONE:,} requests wait for another worker already")
+        first = frame_of_scope(scope, request_id=request_id).pack()
+        self._open[to_worker] += 1
+        try:
+            for _ in range(2):  # the line may be that of a worker that has just ended
+                passing = await _Passing.begin(self._lines, to_worker, scope["type"], first)
+                try:
+                    if await passing.taken():
+                        await passing.run(receive, send)
+                        return
+                finally:
+                    passing.close()
+            raise WorkerUnavailable("the worker that answers this app is not there just now")
+        finally:
+            self._open[to_worker] -= 1
+            if not self._open[to_worker]:
+                del self._open[to_worker]
+
+
+class _Passing:
+    """One request on its way."""
+
+    def __init__(
+        self, protocol: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._protocol = protocol
+        self._frames = FrameReader(reader)
+        self._writer = writer
+        self._asking: asyncio.Task[None] | None = None
+        self._started = self._ended = False
+
+    @classmethod
+    async def begin(cls, lines: Lines, to: Peer, protocol: str, first: bytes) -> _Passing:
+        ours, theirs = socket.socketpair()
+        try:
+            lines.hand_over(to, theirs)
+            passing = cls(protocol, *await stream(ours))
+        except BaseException:
+            ours.close()
+            raise
+        passing._writer.write(first)
+        return passing
+
+    def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        # Not `close`: what the other worker has not read by now it does not need.
+        self._writer.transport.abort()
+
+    async def taken(self) -> bool:
+        """Whether the other worker has begun. False: it never will."""
+        try:
+            async with asyncio.timeout(TAKEN_S):
+                return (await self._frames.next()).type == TAKEN
+        except EOFError:
+            return False
+        except (TimeoutError, FrameInvalid):
+            raise WorkerUnavailable("the worker that answers this app does not begin") from None
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        while True:
+            try:
+                frame = await self._frames.next()
+                if frame.type == END:
+                    self._done()
+                    return
+                if frame.type == WANT:
+                    self._ask(receive)
+                    continue
+                message = self._checked(sent(frame, self._protocol))
+            except (EOFError, FrameInvalid) as bad:
+                if self._ended:  # the client has all of it
+                    return
+                raise self._broken(str(bad)) from bad
+            await send(message)
+
+    def _ask(self, receive: Receive) -> None:
+        if self._asking is None or self._asking.done():  # else it asks twice for one
+            self._asking = asyncio.get_running_loop().create_task(self._bring(receive))
+
+    async def _bring(self, receive: Receive) -> None:
+        """The next message of the client's. A side that ended meanwhile is seen by `run`."""
+        try:
+            message = await receive()
+            for frame in frames_of(message):
+                self._writer.write(frame.pack())
+                await self._writer.drain()
+        except (OSError, FrameInvalid):
+            self._writer.transport.abort()
+
+    def _checked(self, message: Message) -> Message:
+        """A response begins once and ends once, whatever the other worker says."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._started:
+                raise FrameInvalid("a response began twice")
+            self._started = True
+        elif kind == "http.response.body":
+            if not self._started or self._ended:
+                raise FrameInvalid("a body without a response")
+            self._ended = not message["more_body"]
+        else:
+            self._started = True
+        return message
+
+    def _done(self) -> None:
+        if self._protocol == "http" and not self._ended:
+            raise self._broken("it ended without an answer")
+
+    def _broken(self, why: str) -> Exception:
+        if self._started:
+            return ResponseCut(why)
+        return WorkerGone("the worker that answered this request ended")
+
+
+async def stream(link: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """What is written waits until the kernel has all of it: the other side may be slow, and a
+    process that ends must not take what it sent with it."""
+    link.setblocking(False)
+    reader, writer = await asyncio.open_unix_connection(sock=link)
+    writer.transport.set_write_buffer_limits(high=0)
+    return reader, writer
+
+
+def control(kind: str) -> bytes:
+    return Frame({"type": kind}).pack()

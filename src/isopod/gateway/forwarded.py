@@ -1,0 +1,127 @@
+"""Requests that other workers hand over, run through this worker's own gateway (see `forward`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from isopod.errors import ClientDisconnected
+from isopod.gateway.forward import (
+    END,
+    FORWARDED,
+    TAKEN,
+    WANT,
+    Receive,
+    ResponseCut,
+    Send,
+    control,
+    stream,
+)
+from isopod.gateway.messages import (
+    FrameInvalid,
+    FrameReader,
+    Message,
+    frames_of,
+    received,
+    scope_of,
+)
+
+_log = logging.getLogger(__name__)
+_MAX = 4096
+_SCOPE_S = 5.0  # it was sent with the socket
+_LAST_S = 5.0
+_AT_ONCE = 64 << 10
+
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class ForwardedRequests:
+    """`take` is given each one's socket."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, request: socket.socket) -> None:
+        if len(self._tasks) >= _MAX:
+            request.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End those that are left."""
+        await asyncio.sleep(0)  # who was taken just now begins, and so closes what it was given
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, request: socket.socket) -> None:
+        try:
+            reader, writer = await stream(request)
+        except BaseException:
+            request.close()
+            raise
+        try:
+            frames = FrameReader(reader)
+            async with asyncio.timeout(_SCOPE_S):
+                scope, request_id = scope_of(await frames.next())
+            writer.write(control(TAKEN))
+            link = _Link(frames, writer, scope["type"])
+            await self._app(scope | {FORWARDED: request_id}, link.receive, link.send)
+            writer.write(control(END))
+            # Until the other side has read that: a socket that closes with something unread in it
+            # takes back what it sent.
+            async with asyncio.timeout(_LAST_S):
+                await writer.drain()
+                while await reader.read(_AT_ONCE):
+                    pass
+        except (TimeoutError, EOFError, OSError, FrameInvalid, ClientDisconnected, ResponseCut):
+            pass  # who handed it over sees it end, and tells its client
+        except Exception:
+            _log.exception("a request that was handed over failed")
+        finally:
+            writer.transport.abort()
+
+
+class _Link:
+    """`receive` and `send` of a request whose client is at another worker."""
+
+    def __init__(self, frames: FrameReader, writer: asyncio.StreamWriter, protocol: str) -> None:
+        self._frames = frames
+        self._writer = writer
+        self._protocol = protocol
+        self._wanted = False
+        self._gone = "http.disconnect" if protocol == "http" else "websocket.disconnect"
+
+    async def receive(self) -> Message:
+        """One message for each time it is wanted, also when who wanted it was cancelled."""
+        try:
+            if not self._wanted:
+                self._wanted = True
+                self._writer.write(control(WANT))
+            frame = await self._frames.next()
+            message = received(frame, self._protocol)
+        except (EOFError, OSError, FrameInvalid):
+            return self._disconnect()
+        self._wanted = frame.head.get("split") is True  # the rest of it is on its way
+        return message
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        try:
+            for frame in frames_of(message):
+                self._writer.write(frame.pack())
+                await self._writer.drain()
+        except (OSError, RuntimeError):
+            raise ClientDisconnected("the client went away") from None
+
+    def _disconnect(self) -> Message:
+        message: Message = {"type": self._gone}
+        if self._gone == "websocket.disconnect":
+            message |= {"code": 1006, "reason": ""}
+        return message
