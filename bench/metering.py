@@ -88,33 +88,47 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.blobs.images import ImageCache
     from isopod.blobs.store import BlobStore
     from isopod.blobs.trees import TreeCache
+    from isopod.engine.config import EngineSettings, make_engine
     from isopod.engine.scheduler import Scheduler
     from isopod.gateway.admission import Admission
     from isopod.gateway.app import Gateway
+    from isopod.gateway.direct import DirectApps
     from isopod.gateway.fleet import Fleet
     from isopod.gateway.quota import Quotas
     from isopod.host.capabilities import no_world
     from isopod.metering.meter import Meter
     from isopod.metering.spool import Spool
     from isopod.routes import RouteTable
-    from isopod.runtimes.python.runtime import PythonRuntime
+    from isopod.runtimes import known
+    from isopod.runtimes.base import InWorker
     from isopod.server.guests import GuestMaker
+    from isopod.server.runtimes import WorkerRuntimes
     from isopod.settings import NodeSettings
 
     settings = NodeSettings.load(data_dir=data_dir)
     tmp = settings.worker_tmp(0)
     tmp.mkdir(parents=True, exist_ok=True)
     blobs = BlobStore(settings.blobs_dir)
-    runtime = PythonRuntime(settings.cache_dir)
+    trees = TreeCache(settings.trees_dir, blobs)
+    engine = make_engine(EngineSettings())
+    runtimes = WorkerRuntimes.load(
+        known(),
+        InWorker(
+            engine=engine,
+            cache_dir=settings.cache_dir,
+            trees=trees,
+            precise_clocks=settings.precise_clocks,
+        ),
+    )
     routes = RouteTable(settings.routes_path)
     route = routes.get("hello")
     meter = Meter(Spool(settings.spool_path(0)))
     quotas = Quotas(folder=tmp / "quota", worker=0, workers=1, clock=time.time)
-    async with Scheduler(runtime.linkage.engine) as scheduler:
+    async with Scheduler(engine) as scheduler:
         maker = GuestMaker(
-            runtime=runtime,
+            runtimes=runtimes.guests,
             scheduler=scheduler,
-            trees=TreeCache(settings.trees_dir, blobs),
+            trees=trees,
             images=ImageCache(settings.images_dir, blobs, limit_bytes=1 << 30),
             tmp_root=tmp,
             world=no_world(tmp),
@@ -130,6 +144,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
         )
         gateway = Gateway(
             fleet=fleet,
+            direct=DirectApps(runtimes.direct),
             admission=Admission(quotas=quotas, lag_s=lambda: 0.0, tell=lambda *_: None),
             find_route=lambda _name: route,
             domain="localhost",
@@ -200,6 +215,8 @@ class _NoSteps:
 
 
 class _NoUse:
+    egress_bytes = 0
+
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
