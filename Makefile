@@ -32,6 +32,7 @@ unit: setup ## tests of one package at a time, with real files, databases and gu
 	$(BIN)/pytest tests/unit $(ARGS)
 
 e2e: setup ## tests of the whole: `isopod up`, the command line and HTTP
+	@tools/debian.sh postgresql mariadb-server redis-server pgbouncer
 	$(BIN)/pytest tests --ignore=tests/unit $(ARGS)
 
 fuzz: setup ## ten minutes of hostile inputs for each target; ARGS="--minutes 1 manifest"

@@ -14,6 +14,7 @@ from wsgiref.validate import validator
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NEED_A_MANIFEST = {"django-postgres"}  # for what an app must ask for
 
 
 def load(name: str) -> ModuleType:
@@ -75,4 +76,5 @@ def test_the_hello_example_is_only_an_app_and_its_requirements() -> None:
 def test_no_example_knows_of_isopod(folder: Path) -> None:
     for source in folder.rglob("*.py"):  # a static site has none
         assert "import isopod" not in source.read_text()
-    assert not (folder / "isopod.toml").exists()
+    if folder.name not in NEED_A_MANIFEST:
+        assert not (folder / "isopod.toml").exists()

@@ -46,9 +46,9 @@ class World:
         self.digests.close()
 
 
-def no_world(folder: Path) -> World:
-    """For processes that build: no network."""
-    return World.make(NoOutside(), trust="", key_folder=folder)
+def no_world(folder: Path, outside: NoOutside | None = None) -> World:
+    """For processes that build: no network. `outside` remembers who was asked for."""
+    return World.make(outside or NoOutside(), trust="", key_folder=folder)
 
 
 class Capabilities:

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
+_MAX_ASKED = 4
+
 
 class OutsideError(Exception):
     """What the guest's call raises: `name` is an errno's ("ECONNREFUSED") or of a failed look-up
@@ -34,6 +36,9 @@ class Outside(Protocol):
 class NoOutside:
     """Where an app is built: what it connected to then would be lost with the snapshot."""
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []  # hosts, the first few
+
     async def resolve(self, _app: str, host: str, _port: int) -> list[str]:
         raise self._error(host)
 
@@ -43,6 +48,8 @@ class NoOutside:
         raise self._error(hosts[0])
 
     def _error(self, host: str) -> OutsideError:
+        if len(self.asked) < _MAX_ASKED and host not in self.asked:
+            self.asked.append(host)
         return OutsideError(
             "ENETUNREACH",
             f"isopod: no network to reach {host!r} while the app is deployed; connect in a request",

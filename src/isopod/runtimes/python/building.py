@@ -16,6 +16,8 @@ from isopod.errors import (
     HealthFailed,
     IsopodError,
 )
+from isopod.host.capabilities import no_world
+from isopod.host.outside import NoOutside
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
 from isopod.runtimes.guest import GuestRequest
@@ -63,6 +65,7 @@ def check_health(
     MemoryLimitExceeded or HealthFailed; `details["traceback"]` holds what the guest printed.
     """
     output = bytearray()
+    outside = NoOutside()
 
     def collect(_stream: Stream, data: bytes) -> None:
         output.extend(data[: _MAX_OUTPUT - len(output)])
@@ -82,6 +85,7 @@ def check_health(
             memory_mib=spec.limits.memory_mib,
             disk_mib=spec.limits.disk_mib,
             output=collect,
+            world=no_world(tmp_root, outside),
         )
         try:
             began = time.monotonic()
@@ -102,7 +106,8 @@ def check_health(
             tmp.remove()
         if response.status >= 500:
             raise HealthFailed(
-                f"app {spec.name!r} answered GET {spec.health.path} with {response.status}"
+                f"app {spec.name!r} answered GET {spec.health.path} with {response.status}",
+                hint=_needs_network(outside.asked),
             )
         return HealthResult(
             status=response.status,
@@ -114,14 +119,26 @@ def check_health(
     try:
         return in_scheduler(runtime, check)
     except IsopodError as error:
-        raise _explain(error, spec, printed()) from error
+        raise _explain(error, spec, printed(), outside.asked) from error
 
 
-def _explain(error: IsopodError, spec: AppSpec, printed: str) -> IsopodError:
+def _needs_network(hosts: list[str]) -> str:
+    """What to do about an app that asked for these and failed."""
+    if not hosts:
+        return ""
+    names = ", ".join(repr(host[:100]) for host in hosts)
+    return (
+        f"it asked for {names}, and there is no network while an app is deployed: let [health] "
+        "path name one that is answered without, with any status below 500"
+    )
+
+
+def _explain(error: IsopodError, spec: AppSpec, printed: str, asked: list[str]) -> IsopodError:
     """The error with what the app printed; an exception in the request is a failed health check."""
     if error.code in ("guest_failed", "guest_protocol_error"):
         error = HealthFailed(
             f"app {spec.name!r} failed to answer GET {spec.health.path}: {error.message}",
+            hint=_needs_network(asked),
             details=error.details,
         )
     elif error.code == "stack_limit_exceeded":
