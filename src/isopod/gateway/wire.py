@@ -112,7 +112,7 @@ class Wire(asyncio.Protocol):
         return message
 
     async def send(self, message: str | bytes) -> None:
-        """Returns when the client has taken most of it. Raises ClientDisconnected, ClientTooSlow."""
+        """Until the client has taken most of it. Raises ClientDisconnected, ClientTooSlow."""
         try:
             if isinstance(message, str):
                 self._protocol.send_text(message.encode())
@@ -143,7 +143,7 @@ class Wire(asyncio.Protocol):
             self._expect_the_end()
 
     def abort(self) -> None:
-        """End the connection now. The HTTP server has the socket too: closing ours is not enough."""
+        """End the connection now. The HTTP server has it too: closing ours is not enough."""
         if self._transport is not None and not self._closed.done():
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

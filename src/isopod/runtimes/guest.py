@@ -38,6 +38,9 @@ class GuestRequest:
     headers: tuple[tuple[str, str], ...] = ()
     has_body: bool = False
     request_id: str = ""  # for the log
+    # Of a WebSocket that was open while its instance was gone: what the app attached to it.
+    # None: the WebSocket is new.
+    attachment: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,10 @@ class SocketExchange(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    @property
+    def attachment(self) -> bytes | None:
+        """What the app attached to it since `open`; None: nothing."""
+
     async def open(
         self, request: GuestRequest, read: MessageReader
     ) -> SocketAccepted | GuestResponse:
@@ -139,6 +146,9 @@ class Guest(Protocol):
 
     def exchange(self) -> Exchange:
         """For a new request; only when `idle`."""
+
+    def socket(self) -> SocketExchange | None:
+        """For a new WebSocket; only when `idle`. None: its app takes none."""
 
     @property
     def speaker(self) -> str:

@@ -63,6 +63,9 @@ class ScriptedGuest:
     def exchange(self) -> "ScriptedGuest":
         return self
 
+    def socket(self) -> None:
+        return None
+
     def stop(self) -> None:
         self.close()
 

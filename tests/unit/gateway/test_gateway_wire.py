@@ -92,7 +92,7 @@ def _answers(port: int) -> bool:
 
 async def until(so: Callable[[], object], within_s: float = 10) -> None:
     async with asyncio.timeout(within_s):
-        while not so():  # noqa: ASYNC110  what it waits for tells nobody
+        while not so():
             await asyncio.sleep(0.01)
 
 
@@ -383,7 +383,9 @@ def test_a_subprotocol_header_of_any_bytes_leaves_the_server_whole():
 def test_a_handshake_that_is_none_gets_400():
     async def test(here: Place) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400")
         writer.close()
 

@@ -33,6 +33,8 @@ def request_frame(request: GuestRequest) -> bytes:
         "1" if request.has_body else "",
     ]
     lines += [f"{name}:{value}" for name, value in request.headers]
+    if request.attachment is not None:
+        lines.append(f":{request.attachment.hex()}")
     text = "\n".join(lines)
     if text.count("\n") != len(lines) - 1:
         raise BadRequest("the request holds a line break where none may be")

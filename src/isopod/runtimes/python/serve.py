@@ -111,6 +111,10 @@ class PythonGuest:
     def exchange(self) -> Exchange:
         return self
 
+    def socket(self) -> None:
+        """WSGI has none."""
+        return
+
     @property
     def ended(self) -> bool:
         """As its own exchange."""

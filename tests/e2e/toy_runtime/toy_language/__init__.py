@@ -37,6 +37,9 @@ class ToyGuest:
     def exchange(self):
         return self
 
+    def socket(self):
+        return None
+
     async def start(self):
         self.idle = True
 

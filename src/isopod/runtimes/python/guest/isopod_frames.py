@@ -16,11 +16,14 @@ From the guest: S H D E X as above | F the exchange is over: the app has done ev
 | B wants a piece of the body (u32 at most), or the next message of its WebSocket
 | A takes the WebSocket (latin-1 lines: subprotocol, then name:value) | T a text message, in UTF-8
 | M a binary message | Z closes (u16 code, reason in UTF-8); before A it refuses with 403, as a
-response does with what that says.
+response does with what that says | P attaches to the WebSocket what its next instance is given
+(at most ATTACHMENT bytes).
 
-From the host: r a request | w a WebSocket (a request frame) | b a piece of the body | e its end
-| t so many bytes of what was sent were taken (u32) | g the client is gone | c end it: nobody wants
-it | m a text message | y a binary message | q its WebSocket was closed (u16 code, reason in UTF-8)
+From the host: r a request | w a WebSocket (a request frame; a last line that begins with a colon
+says that it was open before, and holds what was attached to it, in hex) | b a piece of the body
+| e its end | t so many bytes of what was sent were taken (u32) | g the client is gone | c end it:
+nobody wants it | m a text message | y a binary message | q its WebSocket was closed (u16 code,
+reason in UTF-8)
 | s a socket (its number in the exchange's place) is ready (u8 mask) | z no more requests: end.
 
 At most WINDOW bytes of D, T and M may be on their way and not taken, but for the last of them. Its
@@ -35,6 +38,7 @@ import _host
 call = _host.call
 CHUNK = 256 * 1024
 WINDOW = 256 * 1024
+ATTACHMENT = 2048
 OUTPUT_CHUNK = 32 * 1024  # the host takes no larger piece of output
 
 # Header name, as on the wire -> its key in a WSGI environ. Bounded: names come from clients.
