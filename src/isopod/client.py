@@ -236,6 +236,7 @@ class Client:
         source: str,
         env: Mapping[str, str],
         strict: bool = False,
+        expected_name: str | None = None,
     ) -> Iterator[Json]:
         """Lines {"step": ...}, and {"result": ...} as the last; an error is raised."""
         body = {
@@ -245,8 +246,16 @@ class Client:
             "source": source,
             "env": dict(env),
             "strict": strict,
+            "expected_name": expected_name,
         }
         return self._lines("POST", "/v1/deploys", body=body)
+
+    def secrets(self, app: str) -> list[Json]:
+        return self._list(f"/v1/apps/{_part(app)}/secrets", "secrets")
+
+    def change_secrets(self, app: str, *, values: Mapping[str, str], unset: list[str]) -> Json:
+        body = {"set": dict(values), "unset": unset}
+        return self._json("PATCH", f"/v1/apps/{_part(app)}/secrets", body=body)
 
     def tenants(self) -> list[Json]:
         return self._list("/v1/tenants", "tenants")

@@ -191,6 +191,15 @@ class HostRefused(IsopodError):
     code, status, whose = "host_refused", 421, "caller"
 
 
+class SecretNameInvalid(IsopodError):
+    code, status, whose = "secret_name_invalid", 422, "caller"
+
+
+class SecretNotFound(IsopodError):
+    code, status, whose = "secret_not_found", 404, "caller"
+    default_hint = "`isopod secrets list NAME` lists those of an app"
+
+
 class NotFound(IsopodError):
     code, status, whose = "not_found", 404, "caller"
 
@@ -406,6 +415,10 @@ class BlobMissing(IsopodError):
 class StateCorrupt(IsopodError):
     code, status, whose = "state_corrupt", 500, "node"
     default_hint = "restore state.db from a backup; isopod will not serve from a damaged database"
+
+
+class SecretsUnreadable(IsopodError):
+    code, status, whose = "secrets_unreadable", 500, "node"
 
 
 class StateBusy(IsopodError):

@@ -64,6 +64,7 @@ class NodeSettings:
     cache_dir: Path = field(default_factory=_default_cache_dir)  # compiled modules, shared
     memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
     image_cache_mib: int = 8192  # memory images on disk, ready to be mapped
+    secrets_key: str = ""  # the file that seals apps' secrets; "": secrets.key in data_dir
     keep_versions: int = 20  # of each app, to roll back to; its live one stays in any case
     keep_unused_h: float = 168.0  # a blob that no version needs stays so long: for late restores
     new_state: bool = False  # start with an empty state.db although there are blobs
@@ -217,6 +218,13 @@ class NodeSettings:
     def signing_key_path(self) -> Path:
         """Of usage statements. Not below usage/, where workers have folders."""
         return self.data_dir / "statement.key"
+
+    @property
+    def sealing_key_path(self) -> Path:
+        """Of apps' secrets. Never in a folder that a worker may read."""
+        if self.secrets_key:
+            return Path(self.secrets_key).expanduser()
+        return self.data_dir / "secrets.key"
 
     @property
     def node_id_path(self) -> Path:

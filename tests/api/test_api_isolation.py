@@ -15,6 +15,7 @@ METHODS = ("get", "head", "post", "put", "patch", "delete")
 # Of what a route must be sent beside its path, to get past the reading of its body.
 BODIES = {
     ("POST", "/v1/apps/{name}/rollback"): {"version": None},
+    ("PATCH", "/v1/apps/{name}/secrets"): {"unset": ["NOTHING"]},
     ("POST", "/v1/deploys"): {"package": "a" * 64, "name": "x"},
     ("POST", "/v1/tenants"): {"name": "somebody"},
     ("PATCH", "/v1/tenants/{name}"): {"suspended": True},

@@ -197,10 +197,12 @@ def test_every_thread_of_a_serving_worker_is_shut_in(strict):
         assert _every_thread(worker.pid, field) == {value}, field
 
 
-def test_a_worker_whose_maker_of_files_has_ended_is_replaced(strict):
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_is_replaced_when_a_process_beside_it_has_ended(strict, which):
     worker, ready = _worker(strict), strict.said.count("is ready again")
-    (maker,) = [one for one in strict.children() if one.parent == worker.pid]
-    os.kill(maker.pid, signal.SIGKILL)
+    beside = [one for one in strict.children() if one.parent == worker.pid]
+    assert len(beside) == 2  # one makes files, one opens secrets
+    os.kill(beside[which].pid, signal.SIGKILL)
     until("a new worker", lambda: strict.said.count("is ready again") > ready)
     assert _worker(strict).pid != worker.pid
     assert text(strict, "busy")

@@ -22,6 +22,7 @@ from isopod.sandbox.worker import shut_in
 from isopod.server.children import READY_FD, tell_ready
 from isopod.server.handover import Handover
 from isopod.server.maker import start_maker
+from isopod.server.opener import start_opener
 from isopod.server.worker_process import Worker, prepare_folders
 from isopod.settings import child_value
 
@@ -82,6 +83,7 @@ admin = AdminSocket.bind(settings.admin_path(index))
 memory = os.memfd_create("program")
 os.write(memory, Path("/bin/true").read_bytes())
 files = start_maker(settings, handed.features, others=(ready, admin.fileno()))
+secrets = start_opener(settings, handed.features, others=(ready, admin.fileno(), files.fileno()))
 sandbox = shut_in(folders, features=handed.features)
 egress, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 lines, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -91,6 +93,7 @@ worker = Worker(
     admin=admin,
     sandbox=sandbox,
     files=files,
+    secrets=secrets,
     egress=egress,
     lines=lines,
     trust="",
@@ -105,6 +108,7 @@ attempts: dict[str, Callable[[], object]] = {
     "read the state": settings.state_path.read_bytes,
     "write the state": lambda: settings.state_path.open("r+b"),
     "read the control token": settings.token_path.read_bytes,
+    "read the key of secrets": settings.sealing_key_path.read_bytes,
     "read the usage ledger": settings.ledger_path.read_bytes,
     "list the data directory": lambda: [*settings.data_dir.iterdir()],
     "read a neighbour's /tmp": (neighbour / "secret").read_bytes,

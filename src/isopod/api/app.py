@@ -17,6 +17,7 @@ from isopod.api import (
     node,
     packages,
     runtimes,
+    secrets,
     tenants,
     tokens,
     usage,
@@ -41,7 +42,10 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
     )
     api.state.node = the_node
     errors.install(api)
-    resources = (node, apps, deploys, packages, runtimes, tenants, members, tokens, audit, usage)
+    resources = (
+        *(node, apps, secrets, deploys, packages, runtimes),
+        *(tenants, members, tokens, audit, usage),
+    )
     for resource in resources:
         api.include_router(resource.router)
     return Guard(api, token=token, node=the_node, attempts=Attempts(clock=time.monotonic))

@@ -24,6 +24,11 @@ class DeployBody(BaseModel):
     folder_name: str = Field("", max_length=255)
     source: str = Field("", max_length=4096, description="machine and folder it comes from")
     env: dict[str, str] = Field(default_factory=dict)
+    expected_name: str | None = Field(
+        None,
+        description="what the caller takes the name for that the package will give, if `name` is "
+        "not said: the app is tried with the secrets of that app",
+    )
     strict: bool = Field(False, description="fail unless its snapshot is sound")
 
 
@@ -47,6 +52,7 @@ async def create(request: Request, who: Who, node: TheNode, body: DeployBody) ->
         source=body.source,
         env=body.env,
         strict=body.strict,
+        expected_name=AppName.parse(body.expected_name) if body.expected_name else None,
     )
 
     def show(item: Step | Deployed) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isopod import manifest as manifests
@@ -16,10 +15,11 @@ from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.report import Report
 from isopod.builder.sites import SiteCache, site_key
+from isopod.errors import UsageError
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
-from isopod.model.ids import RESERVED_NAMES, AppName, Digest
+from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
 from isopod.package.unpack import unpack
 from isopod.runtimes.base import Runtime
@@ -50,13 +50,7 @@ def choose_name(given: str, manifest: Manifest, folder_name: str) -> AppName:
     """--name, else the manifest's, else one made from the folder's."""
     if given:
         return AppName.parse(given)
-    return manifest.name or slug(folder_name)
-
-
-def slug(folder_name: str) -> AppName:
-    """An app name that reads like the folder's."""
-    text = re.sub(r"[^a-z0-9]+", "-", folder_name.lower()).strip("-")[:63].strip("-")
-    return AppName.parse(f"{text}-app" if text in RESERVED_NAMES else text or "app")
+    return manifest.name or AppName.of_folder(folder_name)
 
 
 class Builds:
@@ -110,12 +104,22 @@ class Builds:
                 entrypoint=runtime.detect(app, manifest),
                 env=job.env,
             )
+            self._check_secrets_are_of(spec.name)
             step.text = f"{spec.entrypoint} ({runtime.name})"
         key = build_key(package, runtime.digest())
         build = self._earlier(key) or self._make(key, runtime, app, manifest, work)
         self._before_guests()
         self._start(runtime, spec, build, work)
         return Built(spec, build, self._snapshot(runtime, spec, build, work))
+
+    def _check_secrets_are_of(self, name: AppName) -> None:
+        """The caller said which app it is before anybody had read the package."""
+        if self._job.secrets and self._job.secrets_of != name:
+            raise UsageError(
+                f"the deploy came with the secrets of app {self._job.secrets_of!r}, and the "
+                f"package is app {name!r}",
+                hint=f"say its name: isopod deploy --name {name}",
+            )
 
     def _again(self, work: Path) -> Built:
         """A new snapshot of what serves already."""
@@ -178,7 +182,8 @@ class Builds:
                 self._cache_dir,
                 app_tree=app_tree,
                 site_tree=site_tree,
-                spec=spec,
+                # As it will run: an app may need its secrets to start.
+                spec=replace(spec, env={**spec.env, **self._job.secrets}),
                 tmp_root=scratch,
             )
             step.text = (
@@ -198,7 +203,9 @@ class Builds:
                 spec=spec,
                 images=self._images,
                 work=scratch,
+                secrets=self._job.secrets,
             )
+            snapshot = replace(snapshot, secrets=tuple(sorted(self._job.secrets)))
             step.text = describe(snapshot)
         return snapshot
 

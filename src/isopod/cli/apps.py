@@ -67,6 +67,7 @@ def show_app(
             ("entrypoint", found["entrypoint"]),
             ("source", app["source"].partition(":")[2] or "unknown"),
             ("env", ", ".join(found["env_names"]) or "none"),
+            ("secrets", ", ".join(found["secrets"]) or "none"),
             ("scaling", _pairs(found["scaling"])),
             ("limits", _pairs(found["limits"])),
             ("health", found["health_path"]),

@@ -7,12 +7,13 @@ import platform
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isopod.cli import output, snapshot
+from isopod.cli import env_file, output, snapshot
 from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
 from isopod.errors import FolderNotFound, IsopodError, UsageError
 
@@ -28,6 +29,7 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         epilog="Examples:\n\nisopod deploy\n\n"
         "isopod deploy ./shop --name shop --env DEBUG=0\n\n"
+        "isopod deploy --env-file settings.env\n\n"
         "URL=$(isopod deploy)"
     )(deploy)
     cli.command(epilog="Examples:\n\nisopod rollback hello\n\nisopod rollback hello 3")(rollback)
@@ -43,6 +45,10 @@ def deploy(
         list[str] | None,
         typer.Option("--env", metavar="K=V", help="An environment variable of the app."),
     ] = None,
+    env_files: Annotated[
+        list[Path] | None,
+        typer.Option("--env-file", metavar="F", help="A file of NAME=value lines; --env wins."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail unless its snapshot is sound.")
     ] = False,
@@ -53,7 +59,10 @@ def deploy(
     """Pack a folder, build it on the node and let it serve; prints its URL."""
     from isopod.model.ids import AppName
 
-    variables = _variables(env or [])
+    variables = {
+        name: value for path in env_files or () for name, value in env_file.read(path).items()
+    }
+    variables.update(_variables(env or []))
     if name is not None:
         AppName.parse(name)
     folder = path.expanduser()
@@ -117,6 +126,7 @@ def _deploy(
         source=f"{_machine()}:{folder}",
         env=env,
         strict=strict,
+        expected_name=None if name else _expected_name(folder),
     )
     for line in lines:
         if "step" in line:
@@ -129,6 +139,16 @@ def _deploy(
     if result is None:
         raise IsopodError("the node ended the deploy without a result", hint="deploy again")
     return result
+
+
+def _expected_name(folder: Path) -> str | None:
+    """What the node will find in the package, as far as can be told from here; it looks itself."""
+    from isopod import manifest
+    from isopod.model.ids import AppName
+
+    with suppress(IsopodError):
+        return manifest.load(folder).name or AppName.of_folder(folder.name)
+    return None
 
 
 def _pack(folder: Path, package: Path, steps: output.Steps) -> Packed:
@@ -190,7 +210,7 @@ def _tell_left_out(folder: Path) -> None:
         if entry.name in ALWAYS_LEFT_OUT - _EXPECTED and not entry.name.endswith("_cache")
     )
     if found:
-        also = "; give its values with --env" if ".env" in found else ""
+        also = "; --env-file .env gives its values" if ".env" in found else ""
         output.note(f"  left out by default: {', '.join(found)}{also}")
 
 

@@ -84,11 +84,12 @@ class StartTimes:
 
 @dataclass(frozen=True, slots=True)
 class AppDetail:
-    """All there is to say of one app, but the values of its environment variables."""
+    """All there is to say of one app, but the values of its environment variables and secrets."""
 
     app: AppSummary
     entrypoint: str
     env_names: list[str]
+    secrets: list[str]  # their names
     scaling: dict[str, int | float]
     limits: dict[str, int]
     health_path: str
@@ -131,20 +132,23 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
     who.need("read")
     mine = node.state.of(who.tenant)
 
-    def read() -> tuple[App, list[AppVersion]]:
+    def read() -> tuple[App, list[AppVersion], list[str]]:
         app = mine.apps.get(name)
         versions = mine.versions.of_app(app.label) if app else []
         if app is None or not any(v.number == app.live_version for v in versions):
             raise AppNotFound(f"there is no app {name!r}")
-        return app, versions
+        return app, versions, sorted(mine.secrets.sealed(name))
 
-    (app, versions), workers = await asyncio.gather(asyncio.to_thread(read), node.workers.status())
+    (app, versions, secrets), workers = await asyncio.gather(
+        asyncio.to_thread(read), node.workers.status()
+    )
     live = next(v for v in versions if v.number == app.live_version)
     spec = live.spec
     return AppDetail(
         app=summary(app, live, who.tenant, workers, node.settings),
         entrypoint=spec.entrypoint,
         env_names=sorted(spec.env),
+        secrets=secrets,
         scaling={
             "max_instances": spec.scaling.max_instances,
             "idle_s": spec.scaling.idle_s,
@@ -172,7 +176,7 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
 
 
 async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:
-    """The app, its versions and its log. AppNotFound; DeployInProgress while one runs."""
+    """The app, its versions, secrets and log. AppNotFound; DeployInProgress while one runs."""
 
     def forget() -> App:
         with node.state.transaction() as t:
@@ -181,6 +185,7 @@ async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:
             if app is None:
                 raise AppNotFound(f"there is no app {name!r}")
             mine.apps.delete(name, now=node.clock())
+            mine.secrets.delete_all(name)
             mine.audit.add(entry(who, "app.delete", name, node.clock()))
         with node.publishing:
             node.routes.remove(app.label)

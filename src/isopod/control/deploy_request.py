@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isopod.errors import UsageError
@@ -21,7 +21,8 @@ _ENV_BYTES = 64 * 1024
 class DeployRequest:
     """`name` is what the caller insists on; without it the name comes from isopod.toml or from
     `folder_name`. `source` says which machine and folder it came from, "" when unknown. `strict`:
-    only a version with a sound snapshot may go live."""
+    only a version with a sound snapshot may go live. `expected_name`: the name that the package
+    will give, as the caller takes it; the app is tried with the secrets of that one."""
 
     package: Digest
     name: AppName | None
@@ -29,14 +30,24 @@ class DeployRequest:
     source: str
     env: Mapping[str, str]
     strict: bool = False
+    expected_name: AppName | None = None
 
-    def made_from(self, runtimes: str, tenant: TenantName) -> MadeFrom:
+    @property
+    def secrets_of(self) -> AppName | None:
+        """Whose secrets the app is tried with."""
+        return self.name or self.expected_name
+
+    def made_from(
+        self, runtimes: str, tenant: TenantName, secret_names: Sequence[str] = ()
+    ) -> MadeFrom:
         """Equal for two requests that would give the same version; in part, for two that would
         give the same but for the name, or for the values of `env`. Never for two tenants: that
         somebody else deployed the same, even with the same secrets, is nobody's to find out."""
         shared = {"package": self.package, "runtimes": runtimes}
         if tenant != DEFAULT_TENANT:  # versions from before there were tenants keep their digests
             shared["tenant"] = tenant
+        if secret_names:  # an image is taken with the names, and holds no value
+            shared["secrets"] = " ".join(sorted(secret_names))
         env = dict(sorted(self.env.items()))
         folder_name = "" if self.name else self.folder_name
         return MadeFrom(

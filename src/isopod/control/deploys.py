@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass, replace
 
@@ -23,7 +23,7 @@ from isopod.control.apps import log_paths
 from isopod.control.audit import audited, entry
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
-from isopod.control.node import Node, sound
+from isopod.control.node import Node, fitting, sound
 from isopod.control.switching import follow, hold, make_live, to_the_end
 from isopod.control.twins import blobs_of, find_twin, is_sound
 from isopod.errors import (
@@ -91,7 +91,8 @@ async def _deploy(
             # Nobody to be kept apart from, but who renews snapshots has to see it.
             held.enter_context(node.one_deploy(f"{who.tenant} unnamed {id(held)}", ""))
         runtimes = await asyncio.to_thread(node.catalog.digest)
-        made_from = request.made_from(runtimes, who.tenant)
+        sealed = await asyncio.to_thread(_sealed, request, mine)
+        made_from = request.made_from(runtimes, who.tenant, sorted(sealed))
         known, unsound = await asyncio.to_thread(_known, request, made_from, mine, node)
         node.renewals.doubt(unsound)
         if known is not None:
@@ -110,7 +111,7 @@ async def _deploy(
             held.enter_context(node.one_build(made_from.twin))
             if node.builds.must_wait(who.tenant):
                 yield Step("build", "start", "Other builds are before this one")
-            job = await asyncio.to_thread(_job, who, request, node, runtimes)
+            job = await asyncio.to_thread(_job, who, request, node, runtimes, sealed)
             async with (
                 node.builds.turn(who.tenant),
                 aclosing(node.builder.build(job)) as lines,
@@ -171,7 +172,17 @@ def _unsound(built: Built) -> SnapshotUnsound:
     )
 
 
-def _job(who: Principal, request: DeployRequest, node: Node, runtimes: str) -> BuildJob:
+def _sealed(request: DeployRequest, mine: TenantHandles) -> dict[str, str]:
+    return mine.secrets.sealed(request.secrets_of) if request.secrets_of else {}
+
+
+def _job(
+    who: Principal,
+    request: DeployRequest,
+    node: Node,
+    runtimes: str,
+    sealed: Mapping[str, str],
+) -> BuildJob:
     settings, mine = node.settings, node.state.of(who.tenant)
     earlier = mine.builds.of_package(request.package, runtimes)
     if earlier:  # maybe no version has them: they stay at least until this deploy has ended
@@ -192,6 +203,8 @@ def _job(who: Principal, request: DeployRequest, node: Node, runtimes: str) -> B
         timeout_s=settings.build_timeout_s,
         reuse=earlier.to_json() if earlier else None,
         tenant=who.tenant,
+        secrets=node.open_secrets(who.tenant, request.secrets_of or "", sealed),
+        secrets_of=request.secrets_of or "",
     )
 
 
@@ -260,6 +273,7 @@ async def _publish(
                 created_at=earlier.created_at if earlier else now,
                 snapshot=built.snapshot,
             )
+            version = fitting(version, mine.secrets.sealed(name))
             check_storage(quota, version, mine=mine, blobs=node.blobs)
             mine.builds.save(build, package=request.package, runtimes=runtimes, now=now)
             if earlier:

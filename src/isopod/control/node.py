@@ -6,9 +6,9 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from isopod.blobs.store import BlobStore
 from isopod.control.builds import Builder
@@ -19,10 +19,12 @@ from isopod.control.turns import Seats, Turns
 from isopod.control.workers import Workers
 from isopod.errors import BlobCorrupt, BlobMissing, DataDirUnusable, DeployInProgress
 from isopod.model.app import AppVersion
-from isopod.model.ids import Digest
+from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
-from isopod.model.tenant import TenantName
+from isopod.model.secret import bound_to
+from isopod.model.tenant import TenantName, name_of_label
 from isopod.routes import RouteWriter
+from isopod.sealing import SealingKey
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
 
@@ -42,6 +44,7 @@ class Node:
     routes: RouteWriter
     workers: Workers
     builder: Builder
+    sealing: SealingKey
     catalog: Catalog
     builds: Turns
     uploads: Turns
@@ -55,6 +58,15 @@ class Node:
     # Held by who brings a live version from state to the routes: the later state is written later.
     publishing: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)  # endless answers end
+
+    def open_secrets(
+        self, tenant: TenantName, app: str, sealed: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The values, by name: for a builder. SecretsUnreadable."""
+        return {
+            name: self.sealing.open(text, bound_to=bound_to(tenant, app, name))
+            for name, text in sealed.items()
+        }
 
     @contextmanager
     def one_deploy(self, key: str, message: str) -> Iterator[None]:
@@ -93,7 +105,11 @@ def open_node(settings: NodeSettings) -> Node:
     _refuse_lost_state(settings)
     state = open_state(settings.state_path)
     routes = RouteWriter(settings.routes_path)
-    live = (route_of(version, tenant) for tenant, version in state.node.live())
+    secrets = state.node.secrets()
+    live = (
+        route_of(version, tenant, secrets.get((tenant, AppName(name_of_label(version.app))), {}))
+        for tenant, version in state.node.live()
+    )
     routes.replace_all(live, state.node.tenants.all())
     return Node(
         settings=settings,
@@ -102,6 +118,7 @@ def open_node(settings: NodeSettings) -> Node:
         routes=routes,
         workers=Workers(settings.run_dir),
         builder=Builder(settings),
+        sealing=SealingKey.at(settings.sealing_key_path),
         catalog=Catalog(settings.cache_dir),
         # One more than a tenant may have: somebody else's build always begins.
         builds=Turns(
@@ -163,8 +180,20 @@ def sound_lately(node: Node, *digests: Digest) -> bool:
     return True
 
 
-def route_of(version: AppVersion, tenant: TenantName) -> Route:
-    """What workers need to know of a live version."""
+def fitting(version: AppVersion, secrets: Mapping[str, str]) -> AppVersion:
+    """Without its snapshot when that was taken while the app had others than these: an app may have
+    seen at its start which there were. The values do not matter, no image holds them."""
+    taken = version.snapshot
+    if taken is None or taken.verdict == "unneeded" or not version.spec.startup.snapshot:
+        return version
+    if taken.secrets == tuple(sorted(secrets)):
+        return version
+    return replace(version, snapshot=None)
+
+
+def route_of(version: AppVersion, tenant: TenantName, secrets: Mapping[str, str]) -> Route:
+    """What workers need to know of a live version. `secrets`: its app's, sealed."""
+    version = fitting(version, secrets)
     return Route(
         name=version.app,
         version=version.number,
@@ -174,4 +203,5 @@ def route_of(version: AppVersion, tenant: TenantName) -> Route:
         spec=version.spec,
         snapshot=version.snapshot,
         tenant=tenant,
+        secrets=dict(secrets),
     )

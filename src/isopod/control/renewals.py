@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isopod.model.app import AppVersion
@@ -68,12 +68,13 @@ class Kind:
     env: str
 
     @staticmethod
-    def of(version: AppVersion, tenant: TenantName) -> Kind:
+    def of(version: AppVersion, tenant: TenantName, secret_names: Sequence[str] = ()) -> Kind:
         spec = version.spec.to_json()
         env = spec.pop("env")
         del spec["name"], spec["scaling"]
         build = version.build
-        shape = json.dumps([build.app_tree, build.site_tree, sorted(env), spec], sort_keys=True)
+        names = [sorted(env), sorted(secret_names)]
+        shape = json.dumps([build.app_tree, build.site_tree, names, spec], sort_keys=True)
         return Kind(tenant, shape, json.dumps(env, sort_keys=True))
 
 

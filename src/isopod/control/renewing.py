@@ -22,15 +22,15 @@ import orjson
 from isopod.control.apps import log_paths
 from isopod.control.builds import Built
 from isopod.control.former import FormerSnapshots
-from isopod.control.node import Node, route_of, sound
+from isopod.control.node import Node, fitting, route_of, sound
 from isopod.control.renewals import Kind, Ready, is_outdated
 from isopod.errors import BuildFailed, IsopodError
 from isopod.model.app import AppVersion
 from isopod.model.build import BuildJob
-from isopod.model.ids import Digest
+from isopod.model.ids import AppName, Digest
 from isopod.model.log import LogLine
 from isopod.model.snapshot import Snapshot
-from isopod.model.tenant import TenantName
+from isopod.model.tenant import TenantName, name_of_label
 
 _log = logging.getLogger("isopod.snapshots")
 _ASK_WORKERS_S = 3.0
@@ -106,7 +106,7 @@ class Renewing:
                     progress.done += 1
                     continue
                 try:
-                    snapshot = await self._take(version)
+                    snapshot = await self._take(version, kind.tenant)
                     ready.add(kind, snapshot)
                 except IsopodError as error:
                     takers = [v for k, v in todo if k == kind]
@@ -137,7 +137,10 @@ class Renewing:
         lost = {image for image in images if not node.blobs.has(image)}
         lost |= {image for image in images & set(doubted) if not sound(node, image)}
         old = [(t, v) for t, v in live if is_outdated(v, current, lost)]
-        todo = [(Kind.of(v, t), v) for t, v in old if _key(v) not in self._given_up]
+        secrets = _Secrets(node)
+        todo = [
+            (Kind.of(v, t, secrets.names(t, v)), v) for t, v in old if _key(v) not in self._given_up
+        ]
         ready = Ready()
         shapes = {kind.shape for kind, _ in todo}
         if shapes:
@@ -145,7 +148,7 @@ class Renewing:
             for tenant, version in live:
                 if version.app in stale or not version.snapshot or not version.snapshot.image:
                     continue
-                kind = Kind.of(version, tenant)
+                kind = Kind.of(version, tenant, secrets.names(tenant, version))
                 if kind.shape in shapes:
                     ready.add(kind, version.snapshot)
         return todo, ready
@@ -180,11 +183,12 @@ class Renewing:
             if version.spec.startup.snapshot and version.snapshot and not version.snapshot.image
         ]
         whole: dict[Digest, bool] = {}
+        secrets = _Secrets(node)
         found = []
         for tenant, version in asked:
             runtime = current.get(version.spec.runtime)
             snapshot = self._former.find(tenant, version, runtime) if runtime else None
-            if snapshot is None:
+            if snapshot is None or snapshot.secrets != secrets.names(tenant, version):
                 continue
             if snapshot.image not in whole:
                 whole[snapshot.image] = sound(node, snapshot.image)
@@ -206,8 +210,10 @@ class Renewing:
         live = app is not None and app.live_version == version.number
         return live and mine.versions.get(version.app, version.number) == version
 
-    async def _take(self, version: AppVersion) -> Snapshot:
+    async def _take(self, version: AppVersion, tenant: TenantName) -> Snapshot:
         node, settings = self._node, self._node.settings
+        name = AppName(name_of_label(version.app))
+        sealed = await asyncio.to_thread(node.state.of(tenant).secrets.sealed, name)
         job = BuildJob(
             package=version.package,
             app_name=version.app,
@@ -220,6 +226,8 @@ class Renewing:
             cache_dir=str(settings.cache_dir),
             timeout_s=settings.build_timeout_s,
             only_snapshot={"spec": version.spec.to_json(), "build": version.build.to_json()},
+            secrets=node.open_secrets(tenant, name, sealed),
+            secrets_of=name,
         )
         async with aclosing(node.builder.build(job)) as lines:
             async for line in lines:
@@ -231,22 +239,32 @@ class Renewing:
         self, versions: Sequence[AppVersion], snapshot: Snapshot, tenant: TenantName
     ) -> None:
         node = self._node
+        changed: list[AppVersion] = []
 
         def publish() -> list[AppVersion]:
             with node.publishing:
                 with node.state.transaction() as t:
-                    mine, given = t.of(tenant), []
+                    mine, given, routes = t.of(tenant), [], []
                     for version in versions:
                         app = mine.apps.labelled(version.app)
-                        live = app is not None and app.live_version == version.number
-                        if live and _runtime_of(version) != snapshot.runtime:
+                        if app is None or app.live_version != version.number:
+                            continue
+                        sealed = mine.secrets.sealed(app.name)
+                        renewed = replace(version, snapshot=snapshot)
+                        if fitting(renewed, sealed) is not renewed:
+                            changed.append(version)  # while it was taken
+                            continue
+                        if _runtime_of(version) != snapshot.runtime:
                             self._former.keep(tenant, version)
-                        if live and mine.versions.set_snapshot(version, snapshot):
-                            given.append(replace(version, snapshot=snapshot))
-                node.routes.put(*(route_of(version, tenant) for version in given))
+                        if mine.versions.set_snapshot(version, snapshot):
+                            given.append(renewed)
+                            routes.append(route_of(renewed, tenant, sealed))
+                node.routes.put(*routes)
             return given
 
         given = await asyncio.to_thread(publish)
+        for version in changed:
+            node.renewals.look_at(version, tenant)
         if given:
             # One is enough for the image that they share.
             await node.workers.refresh(given[0].app)
@@ -280,6 +298,16 @@ class Renewing:
             progress = self._node.renewals
             failed = f", {progress.failed} failed" if progress.failed else ""
             _log.info("snapshots  %d of %d rebuilt%s", progress.done, progress.total, failed)
+
+
+class _Secrets:
+    """The names of all apps' secrets, as they are now."""
+
+    def __init__(self, node: Node) -> None:
+        self._all = node.state.node.secrets()
+
+    def names(self, tenant: TenantName, version: AppVersion) -> tuple[str, ...]:
+        return tuple(sorted(self._all.get((tenant, AppName(name_of_label(version.app))), ())))
 
 
 def _key(version: AppVersion) -> tuple[str, Digest, Digest]:

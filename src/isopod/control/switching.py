@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from isopod.control.amounts import check_storage, check_tenant
 from isopod.control.audit import entry
-from isopod.control.node import Node, route_of
+from isopod.control.node import Node, fitting, route_of
 from isopod.errors import AppNotFound, IsopodError, VersionNotFound
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
@@ -70,6 +70,8 @@ async def make_live(
                     hint="deploy its source again, or choose another: `isopod app NAME`",
                 )
             check_storage(quota, version, mine=mine, blobs=node.blobs)
+            if fitting(there, mine.secrets.sealed(app.name)).snapshot is None:
+                mine.versions.set_snapshot(there, None)
             if source is not None:
                 mine.apps.save(app.name, source=source, now=now)
             mine.apps.set_live(app.name, version.number)
@@ -85,15 +87,17 @@ async def follow(
 ) -> None:
     """Routes and workers follow state; when routes cannot, state goes back."""
     try:
-        await asyncio.to_thread(_put_route, app, tenant, node)
+        live = await asyncio.to_thread(put_route, app, tenant, node)
     except IsopodError:
         await asyncio.to_thread(_take_back, tenant, app, version, before, node)
         raise
-    await node.workers.refresh(version.app)
-    node.renewals.look_at(version, tenant)
+    await node.workers.refresh(app.label)
+    if live is not None:
+        node.renewals.look_at(live, tenant)
 
 
-def _put_route(app: App, tenant: TenantName, node: Node) -> None:
+def put_route(app: App, tenant: TenantName, node: Node) -> AppVersion | None:
+    """Make the route what state says. Gives the version that is live; None: there is no app."""
     with node.publishing:
         # Read here: of two switches at once, the later one's may be what is live. It may have got
         # a new snapshot, too, or be gone: then who deleted it takes the route away.
@@ -101,7 +105,8 @@ def _put_route(app: App, tenant: TenantName, node: Node) -> None:
         now = mine.apps.labelled(app.label)
         live = mine.versions.get(app.label, now.live_version) if now else None
         if live is not None:
-            node.routes.put(route_of(live, tenant))
+            node.routes.put(route_of(live, tenant, mine.secrets.sealed(app.name)))
+        return live
 
 
 def _take_back(tenant: TenantName, app: App, version: AppVersion, before: int, node: Node) -> None:

@@ -146,6 +146,7 @@ async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: 
                 mine.apps.delete(app.name, now=now)
             mine.tokens.revoke_all(now=now)
             mine.members.delete_all()
+            mine.secrets.delete_all()
             t.node.tenants.delete(name, now=now)
             mine.audit.add(entry(who, "tenant.delete", name, now, details={"apps": len(apps)}))
         with node.publishing:

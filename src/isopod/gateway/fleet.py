@@ -74,7 +74,7 @@ class Fleet:
     def pool(self, route: Route) -> AppPool:
         """The pool of an app's live version; the pool of the version before it retires."""
         pool = self._pools.get(route.name)
-        if pool is None or pool.route.digest != route.digest or pool.route.version != route.version:
+        if pool is None or not pool.route.serves_as(route):
             if pool is not None:
                 self._retire(pool)
             pool = self._pools[route.name] = AppPool(route, self._new_slot, self._turns)
@@ -83,12 +83,13 @@ class Fleet:
         return pool
 
     def forget(self, live: dict[str, Route | None]) -> None:
-        """Retire pools whose route is gone or newer. `live` holds the names we asked about."""
+        """Retire pools whose route is gone, newer, or has other secrets. `live` holds the names we
+        asked about."""
         for name, route in live.items():
             pool = self._pools.get(name)
-            if pool is not None and (route is None or route.digest != pool.route.digest):
+            if pool is not None and (route is None or not pool.route.serves_as(route)):
                 self._retire(self._pools.pop(name))
-            elif pool is not None and route is not None and route.version == pool.route.version:
+            elif pool is not None and route is not None:
                 pool.follow(route)
 
     def log(self, route: Route) -> AppLog:

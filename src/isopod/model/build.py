@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 
@@ -30,9 +30,13 @@ class BuildJob:
     memory_mib: int = 4096  # of the builder and what it starts
     tenant: str = "default"  # whose build it is: nothing that was compiled for another is used
     require_sandbox: bool = False  # fail where the kernel refuses a part of it
+    # Values that the app is tried with, and that no image may hold. They are the app's of this name
+    # and no other's.
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "env": dict(self.env)}
+        return {**asdict(self), "env": dict(self.env), "secrets": dict(self.secrets)}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> BuildJob:

@@ -33,6 +33,12 @@ class AppName(str):
             raise NameInvalid(f"app name {text!r} is reserved", hint="choose another name")
         return cls(text)
 
+    @classmethod
+    def of_folder(cls, folder_name: str) -> Self:
+        """An app name that reads like the folder's."""
+        text = re.sub(r"[^a-z0-9]+", "-", folder_name.lower()).strip("-")[:63].strip("-")
+        return cls.parse(f"{text}-app" if text in RESERVED_NAMES else text or "app")
+
 
 class Digest(str):
     """sha256 in 64 lower-case hexadecimal digits."""

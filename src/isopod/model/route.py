@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from isopod.model.app import AppSpec
@@ -25,6 +25,17 @@ class Route:
     spec: AppSpec
     snapshot: Snapshot | None = None
     tenant: TenantName = DEFAULT_TENANT
+    # Name -> sealed value: a worker asks for them to be opened when an instance starts.
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    def serves_as(self, other: Route) -> bool:
+        """Whether instances of one may answer requests to the other: the same version with the
+        same secrets. (A new snapshot changes only how the next one starts.)"""
+        return (self.digest, self.version, self.secrets) == (
+            other.digest,
+            other.version,
+            other.secrets,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -36,6 +47,7 @@ class Route:
             "spec": self.spec.to_json(),
             "snapshot": self.snapshot.to_json() if self.snapshot else None,
             "tenant": self.tenant,
+            **({"secrets": dict(self.secrets)} if self.secrets else {}),
         }
 
     @staticmethod
@@ -49,4 +61,5 @@ class Route:
             spec=AppSpec.from_json(body["spec"]),
             snapshot=Snapshot.from_json(body["snapshot"]) if body.get("snapshot") else None,
             tenant=TenantName(body.get("tenant", DEFAULT_TENANT)),
+            secrets=dict(body.get("secrets", {})),
         )

@@ -38,6 +38,9 @@ class Snapshot:
     private: bool  # holds values of this app's settings: never shared, made anew when they change
     why: str  # one sentence for people; "" when there is nothing to say
     findings: tuple[Finding, ...] = ()
+    # Names of the app's secrets when it was taken. An image holds no value of theirs, but an app
+    # may have seen at its start which there were: with others it is taken anew.
+    secrets: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         # Not `asdict` of it all: it copies deeply, and a node that starts writes ten thousand.
@@ -52,6 +55,7 @@ class Snapshot:
                 "image": Digest(body["image"]),
                 "runtime": Digest(body["runtime"]),
                 "findings": tuple(Finding(**finding) for finding in body["findings"]),
+                "secrets": tuple(str(name) for name in body.get("secrets", ())),
             }
         )
 

@@ -112,6 +112,11 @@ class Tenant:
         )
 
 
+def name_of_label(label: str) -> str:
+    """The app's name within its tenant."""
+    return label.partition("--")[0]
+
+
 def app_label(name: str, tenant: TenantName, *, plain: bool) -> str:
     """What the node knows an app by: "NAME" where it was the first of that name (`plain`), else
     "NAME--TENANT". Neither part holds "--", so no two apps share a label. NameInvalid when it is

@@ -134,8 +134,10 @@ class Runtime(Protocol):
         spec: AppSpec,
         images: ImageCache,
         work: Path,
+        secrets: Mapping[str, str],
     ) -> Snapshot:
-        """Boot the app, warm it and keep its memory, or say why not. `work` is scratch space."""
+        """Boot the app, warm it and keep its memory, or say why not. `work` is scratch space.
+        `secrets`: what instances get beside `spec.env`, and no image may hold."""
 
     def in_worker(self, lent: InWorker) -> Guests | Direct:
         """What serves its apps in a worker: instances, or the gateway itself. Called once, before

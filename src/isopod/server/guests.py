@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,11 @@ class GuestMaker:
         images: ImageCache,
         tmp_root: Path,
         world: World,
+        secrets: Callable[[Route], Awaitable[Mapping[str, str]]],
     ) -> None:
+        """`secrets` gives an app's, opened."""
         self._runtimes = runtimes
+        self._secrets = secrets
         self._world = world
         self._scheduler = scheduler
         self._trees = trees
@@ -80,6 +83,7 @@ class GuestMaker:
         runtime = self._runtime_of(route)
         app_tree = await self._tree(route.app_tree)
         site_tree = await self._tree(route.site_tree)
+        secrets = await self._secrets(route)
         held = await self._image(route, runtime, output)
         for line in self._unsaid.pop(route.digest, ()):
             output("isopod", line)
@@ -95,7 +99,7 @@ class GuestMaker:
                 site_tree=site_tree,
                 tmp=tmp.path,
                 entrypoint=route.spec.entrypoint,
-                env=route.spec.env,
+                env={**route.spec.env, **secrets} if secrets else route.spec.env,
                 memory_mib=route.spec.limits.memory_mib,
                 disk_mib=route.spec.limits.disk_mib,
                 output=output,

@@ -9,28 +9,23 @@ is not made. It ends with its worker.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import socket
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.errors import IsopodError
 from isopod.model.ids import Digest
-from isopod.sandbox import seccomp
 from isopod.sandbox.features import Features
 from isopod.sandbox.worker import Folders, shut_in
+from isopod.server.beside import start_beside
 from isopod.settings import NodeSettings
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Maker:
@@ -40,6 +35,9 @@ class Maker:
         self._line = line
         self._answers = line.makefile("rb")
         self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        return self._line.fileno()
 
     def ask(self, what: str, digest: Digest, base: Path | None = None) -> None:
         """Returns when it is made. Raises what kept it from being made."""
@@ -92,29 +90,7 @@ class ReadImages(ImageCache):
 def start_maker(settings: NodeSettings, features: Features, *, others: Iterable[int]) -> Maker:
     """Fork it. Needs a process of one thread that is not shut in yet; `others` are descriptors
     that it shall not keep."""
-    if features.seccomp and features.libseccomp:
-        seccomp.library()  # looked for once, for both
-    ours, its = socket.socketpair()
-    parent = os.getpid()
-    if not os.fork():
-        ours.close()
-        for fd in others:
-            os.close(fd)
-        _make(settings, features, its, parent)
-    its.close()
-    return Maker(ours)
-
-
-def _make(settings: NodeSettings, features: Features, line: socket.socket, parent: int) -> NoReturn:
-    status = 1
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == parent:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its worker
-            _serve(settings, features, line)
-        status = 0
-    finally:
-        os._exit(status)
+    return Maker(start_beside(lambda line: _serve(settings, features, line), features, others))
 
 
 def _serve(settings: NodeSettings, features: Features, line: socket.socket) -> None:

@@ -55,6 +55,7 @@ from isopod.server.children import EGRESS_FD, LINES_FD, READY_FD
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
+from isopod.server.opener import Opener, start_opener
 from isopod.server.runtimes import WorkerRuntimes
 from isopod.server.watchdog import BEAT_S
 from isopod.settings import NodeSettings, child_value
@@ -82,6 +83,7 @@ class Worker:
         admin: socket.socket,
         sandbox: Sandbox,
         files: Maker,
+        secrets: Opener,
         egress: socket.socket,
         lines: socket.socket,
         trust: str,
@@ -93,7 +95,7 @@ class Worker:
         self.routes = RouteTable(settings.routes_path)
         self._known_routes: dict[str, Route | None] = {}  # until the table changes
         blobs = BlobStore(settings.blobs_dir)
-        self.files = files
+        self.files, self.secrets = files, secrets
         self.trees = ReadTrees(settings.trees_dir, blobs, maker=files)
         self.images = ReadImages(
             settings.images_dir,
@@ -137,6 +139,7 @@ class Worker:
                 trees=self.trees,
                 images=self.images,
                 tmp_root=self.tmp_root,
+                secrets=self.secrets.secrets,
             )
             self.direct = DirectApps(self.runtimes.direct)
             self.fleet = Fleet(
@@ -228,8 +231,8 @@ class Worker:
 
     def _beat(self, ready: int) -> None:
         """Tell the supervisor that the loop turns (see server.watchdog)."""
-        if self.files.is_gone():
-            _log.error("the process that makes files has ended: so does this worker")
+        if self.files.is_gone() or self.secrets.is_gone():
+            _log.error("a process beside this worker has ended: so does this worker")
             os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(OSError):  # it does not read just now, or died
             os.write(ready, b".")
@@ -421,6 +424,7 @@ def main(*, kill_unlisted: bool = False) -> None:
     admin = AdminSocket.bind(settings.admin_path(index))
     others = (listener, ready, admin.fileno(), egress.fileno(), lines.fileno())
     files = start_maker(settings, handed.features, others=others)
+    secrets = start_opener(settings, handed.features, others=(*others, files.fileno()))
     sandbox = shut_in(folders, features=handed.features)
     worker = Worker(
         settings,
@@ -428,6 +432,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         admin=admin,
         sandbox=sandbox,
         files=files,
+        secrets=secrets,
         egress=egress,
         lines=lines,
         trust=trust,

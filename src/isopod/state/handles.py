@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.model.app import AppVersion
+from isopod.model.ids import AppName
 from isopod.model.tenant import TenantName
 from isopod.state.apps import Apps, Connect
 from isopod.state.audit import Audit
 from isopod.state.builds import Builds
 from isopod.state.members import Members
 from isopod.state.packages import Packages
+from isopod.state.secrets import Secrets, secrets_of_node
 from isopod.state.storage import Storage
 from isopod.state.tenants import Tenants
 from isopod.state.tokens import AnyToken, Tokens
@@ -30,6 +32,7 @@ class TenantHandles:
     versions: Versions
     builds: Builds
     packages: Packages
+    secrets: Secrets
     members: Members
     tokens: Tokens
     audit: Audit
@@ -49,6 +52,10 @@ class NodeHandles:
         """The live version of every app, by label."""
         return live_of_node(self._reading, self._path)
 
+    def secrets(self) -> dict[tuple[TenantName, AppName], dict[str, str]]:
+        """The sealed secrets of every app that has some, by tenant and name."""
+        return secrets_of_node(self._reading)
+
 
 class Handles:
     """Over one transaction, or over one transaction per call."""
@@ -64,6 +71,7 @@ class Handles:
             versions=Versions(tenant, reading, writing, self._path),
             builds=Builds(tenant, reading, writing),
             packages=Packages(tenant, reading, writing),
+            secrets=Secrets(tenant, reading, writing),
             members=Members(tenant, reading, writing),
             tokens=Tokens(tenant, reading, writing),
             audit=Audit(tenant, reading, writing),

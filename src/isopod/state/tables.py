@@ -76,6 +76,18 @@ tenants = Table(
     Column("deleted_at", Float),  # the row stays: its name is never given again
 )
 
+# Of apps, by their names within the tenant: they may be set before the first deploy.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("app", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("sealed", Text, nullable=False),  # see isopod.sealing; the key is not in here
+    Column("changed_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "app", "name"),
+)
+
 members = Table(
     "members",
     metadata,

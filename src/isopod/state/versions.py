@@ -109,8 +109,9 @@ class Versions:
         with self._writing() as db:
             db.execute(update(versions).where(mine).values(**values, sha256=_sha256(values)))
 
-    def set_snapshot(self, version: AppVersion, snapshot: Snapshot) -> bool:
-        """Give `version`, as it was read, a new snapshot. False: it is another one by now."""
+    def set_snapshot(self, version: AppVersion, snapshot: Snapshot | None) -> bool:
+        """Give `version`, as it was read, a new snapshot, or (None) none until one is taken. False:
+        it is another one by now."""
         mine = (versions.c.app == version.app) & (versions.c.number == version.number) & self._mine
         with self._writing() as db:
             row = db.execute(select(versions).where(mine)).one_or_none()
@@ -118,7 +119,7 @@ class Versions:
                 return False
             values: dict[str, object] = dict(zip(_NAMES, row, strict=True))
             del values["sha256"]
-            values["snapshot"] = json.dumps(snapshot.to_json())
+            values["snapshot"] = json.dumps(snapshot.to_json()) if snapshot else None
             changed = {"snapshot": values["snapshot"], "sha256": _sha256(values)}
             db.execute(update(versions).where(mine).values(**changed))
         return True

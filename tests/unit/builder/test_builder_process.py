@@ -13,10 +13,10 @@ import pytest
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.sites import SiteCache, site_key
-from isopod.builder.steps import build_key, slug
+from isopod.builder.steps import build_key
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
-from isopod.model.ids import Digest
+from isopod.model.ids import AppName, Digest
 from isopod.package.pack import pack
 from isopod.sandbox.features import probe
 from isopod.settings import NodeSettings
@@ -295,7 +295,7 @@ def test_a_tenants_build_does_not_tell_what_another_depends_on(node: Node) -> No
     ],
 )
 def test_a_name_is_made_from_the_folders(folder_name: str, name: str) -> None:
-    assert slug(folder_name) == name
+    assert AppName.of_folder(folder_name) == name
 
 
 def test_the_key_changes_with_package_and_runtime() -> None:

@@ -27,12 +27,14 @@ class Linter:
         self.images = ImageCache(lab.folder / "images", self.blobs, limit_bytes=1 << 30)
         self.app = lab.folder
 
-    def take(self, files, env=None, limits=None, **startup) -> Snapshot:
+    def take(self, files, env=None, limits=None, secrets=None, **startup) -> Snapshot:
         self.app = self.lab.app(files)
         work = self.lab.tmp()
         taken = snapshotting.take_snapshot(
             self.lab.runtime,
-            snapshotting.Source(self.app, self.lab.folder / "site", spec(env, **startup)),
+            snapshotting.Source(
+                self.app, self.lab.folder / "site", spec(env, **startup), secrets or {}
+            ),
             images=self.images,
             work=work,
             limits=limits,
@@ -313,3 +315,37 @@ def test_a_thread_or_a_socket_at_import_fails_with_a_clear_message(lab, source, 
     with pytest.raises(AppFailedToStart, match=message) as caught:
         lab.restore(app, None)
     assert 'File "/app/app.py", line' in caught.value.details["traceback"]
+
+
+def test_a_secret_that_requests_read_is_in_no_image_and_in_each_instance(linter):
+    app = "import os\n" + ASK
+    snapshot = linter.take(app, {"NAME": "shop"}, secrets={"SECRET": SECRET})
+    assert (snapshot.verdict, snapshot.private, told(snapshot)) == ("sound", False, [])
+    assert not linter.holds(snapshot, SECRET)
+    restored = linter.restore(snapshot, {"NAME": "shop", "SECRET": "another"})
+    assert restored.ask("os.environ['SECRET']") == "another"
+
+
+@pytest.mark.parametrize("env", [{}, {"NAME": "shop"}])
+@pytest.mark.parametrize("read", ["key = os.environ['SECRET']", "port = int(os.environ['SECRET'])"])
+def test_a_secret_that_an_import_reads_means_plain_boot(linter, env, read):
+    snapshot = linter.take(f"import os\n{read}\n" + ASK, env, secrets={"SECRET": "8080"})
+    assert (snapshot.verdict, snapshot.image) == ("plain", "")
+    assert any("(app.py:2)" in line for line in told(snapshot)), told(snapshot)
+
+
+def test_a_secret_that_the_warm_up_reads_means_an_unwarmed_image(linter):
+    app = "import os\ndef key():\n    return os.environ['SECRET'].encode()\n" + FINE.replace(
+        "start_response(", "key(); start_response(", 1
+    )
+    snapshot = linter.take(app, {"NAME": "shop"}, secrets={"SECRET": SECRET})
+    assert (snapshot.verdict, snapshot.private) == ("unwarmed", False)
+    assert "secret: SECRET is read before the snapshot (app.py:3)" in told(snapshot)
+    assert not linter.holds(snapshot, SECRET)
+
+
+def test_a_setting_read_early_gets_its_image_although_there_are_secrets(linter):
+    app = "import os\nname = os.environ['NAME']\n" + ASK
+    snapshot = linter.take(app, {"NAME": "the-shop"}, secrets={"SECRET": SECRET})
+    assert (snapshot.verdict, snapshot.private) == ("sound", True)
+    assert linter.holds(snapshot, "the-shop") and not linter.holds(snapshot, SECRET)

@@ -40,6 +40,10 @@ REQUEST = GuestRequest(
 )  # fmt: skip
 
 
+async def no_secrets(_route: Route) -> dict[str, str]:
+    return {}
+
+
 @dataclass
 class Bench:
     """One deployed app with an image, and workers that start it."""
@@ -70,7 +74,7 @@ class Bench:
         images = ImageCache(images_dir or self.images_dir, self.blobs, limit_bytes=1 << 30)
         maker = GuestMaker(runtimes={"python": PythonGuests(self.runtime)},
                            scheduler=self.scheduler, trees=self.trees, images=images,
-                           tmp_root=tmp, world=no_world(tmp))  # fmt: skip
+                           tmp_root=tmp, world=no_world(tmp), secrets=no_secrets)  # fmt: skip
         self.makers.append(maker)
         return maker
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,16 +76,17 @@ async def take(
     site_tree: Path,
     tmp: Path,
     spec: AppSpec,
-    planted: bool,
+    variables: Mapping[str, str],
+    planted: Collection[str],
     warmup: Sequence[tuple[GuestRequest, bytes]],
     out: Path,
     limits: ImageLimits = _LIMITS,
 ) -> Taken:
-    """Boot `spec` (with planted values for its settings if `planted`), warm it, write the image
-    to `out`. Raises what the boot raises, AppFailedToStart when a warm-up or a hook fails,
-    ImageTooLarge; `details["place"]` is "file:line" of the app's code that failed."""
+    """Boot `spec` with `variables` (those named in `planted` with made-up values), warm it, write
+    the image to `out`. Raises what the boot raises, AppFailedToStart when a warm-up or a hook
+    fails, ImageTooLarge; `details["place"]` is "file:line" of the app's code that failed."""
     marker = secrets.token_hex(12) if planted else ""
-    env = _planted(spec.env, marker) if planted else spec.env
+    env = _planted(variables, planted, marker)
     output: list[bytes] = []
 
     def collect(_stream: Stream, data: bytes) -> None:
@@ -102,7 +103,7 @@ async def take(
         memory_mib=spec.limits.memory_mib,
         disk_mib=spec.limits.disk_mib,
         output=collect,
-        watch=sorted(spec.env),
+        watch=sorted(variables),
     )
     try:
         async with _bounded(limits.boot_s, "the import"):
@@ -171,6 +172,7 @@ async def try_out(
     site_tree: Path,
     tmp: Path,
     spec: AppSpec,
+    variables: Mapping[str, str],
     request: GuestRequest | None,
     limits: ImageLimits,
 ) -> None:
@@ -181,7 +183,7 @@ async def try_out(
         site_tree=site_tree,
         tmp=tmp,
         entrypoint=spec.entrypoint,
-        env=spec.env,
+        env=variables,
         memory_mib=spec.limits.memory_mib,
         disk_mib=spec.limits.disk_mib,
         output=lambda _stream, _data: None,
@@ -206,9 +208,9 @@ def interpreters(env: Mapping[str, str]) -> list[str]:
     return sorted(name for name in env if name.startswith(_INTERPRETERS))
 
 
-def _planted(env: Mapping[str, str], marker: str) -> dict[str, str]:
-    real = interpreters(env)
-    return {name: env[name] if name in real else f"{marker}-{name}" for name in env}
+def _planted(env: Mapping[str, str], planted: Collection[str], marker: str) -> dict[str, str]:
+    made_up = set(planted) - set(interpreters(env))
+    return {name: f"{marker}-{name}" if name in made_up else text for name, text in env.items()}
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
@@ -82,10 +83,11 @@ class PythonLanguage:
         spec: AppSpec,
         images: ImageCache,
         work: Path,
+        secrets: Mapping[str, str],
     ) -> Snapshot:
         return snapshotting.take_snapshot(
             PythonRuntime(cache_dir),
-            snapshotting.Source(app_tree, site_tree, spec),
+            snapshotting.Source(app_tree, site_tree, spec, secrets),
             images=images,
             work=work,
         )

@@ -3,13 +3,14 @@
 An image is taken after a boot with planted settings, so that it can be shared by all apps that have
 the same package and the same names of settings. An app that reads a setting before its snapshot
 gets an image with the real values, which is its own. What must not be shared (an open file, a
-connection to a database file) costs the warm-up first, the image then.
+connection to a database file) costs the warm-up first, the image then. So does a secret that was
+read: its values are always planted, and no image holds one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
@@ -31,11 +32,17 @@ _Warmup = Sequence[tuple[GuestRequest, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an image is taken of."""
+    """What an image is taken of. `secrets`: values that it is tried with, and never holds."""
 
     app_tree: Path
     site_tree: Path
     spec: AppSpec
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """A secret goes over a setting of its name."""
+        return {**self.spec.env, **self.secrets}
 
 
 def take_snapshot(
@@ -101,11 +108,11 @@ def _take(
     runtime: PythonRuntime, source: Source, warmup: _Warmup, work: Path, limits: ImageLimits
 ) -> tuple[imaging.Taken, tuple[Finding, ...]]:
     """An image, and what it holds that makes it this app's own (nothing: it can be shared)."""
-    env = source.spec.env
+    env = {name: text for name, text in source.spec.env.items() if name not in source.secrets}
     used = "a value is used when the app starts"
     if env:
         try:
-            taken = _boot(runtime, source, warmup, work, limits, planted=True)
+            taken = _boot(runtime, source, warmup, work, limits, planted=source.variables)
         except (ImageTooLarge, DeadlineExceeded, DiskFull):
             raise
         except IsopodError:
@@ -115,10 +122,12 @@ def _take(
                 return taken, _drawn(taken)
             taken.path.unlink()
             used = "a value is kept before the snapshot"
-    taken = _boot(runtime, source, warmup, work, limits, planted=False)
+    taken = _boot(runtime, source, warmup, work, limits, planted=source.secrets)
+    taken = _with_secrets_found(taken, source.secrets)
     held = [
         Finding("setting", f"{name} is read before the snapshot", place)
         for name, place in sorted(taken.read.items())
+        if name not in source.secrets
     ]
     held += [
         Finding("setting", f"{name} is for the interpreter, which reads it first", "")
@@ -127,6 +136,19 @@ def _take(
     if env and not held:
         held = [Finding("setting", used, "")]
     return taken, (*held, *_drawn(taken))
+
+
+def _with_secrets_found(taken: imaging.Taken, names: Collection[str]) -> imaging.Taken:
+    """What was made of a secret may be in the image, so one that was read is as bad as one that is
+    kept: a finding that costs the image."""
+    found = [
+        ("secret", f"{name} is read before the snapshot", taken.read[name])
+        for name in sorted(names)
+        if name in taken.read
+    ]
+    if taken.kept and not found:
+        found = [("secret", "the value of a secret is kept before the snapshot", "")]
+    return replace(taken, findings=(*taken.findings, *found)) if found else taken
 
 
 def _drawn(taken: imaging.Taken) -> tuple[Finding, ...]:
@@ -141,7 +163,7 @@ def _boot(
     work: Path,
     limits: ImageLimits,
     *,
-    planted: bool,
+    planted: Collection[str],
 ) -> imaging.Taken:
     tmp = TemporaryFolder(work)
     try:
@@ -157,6 +179,7 @@ def _boot(
                     site_tree=source.site_tree,
                     tmp=tmp.path,
                     spec=source.spec,
+                    variables=source.variables,
                     planted=planted,
                     warmup=warmup,
                     out=out,
@@ -225,6 +248,7 @@ def _try_out(
                 site_tree=source.site_tree,
                 tmp=tmp.path,
                 spec=source.spec,
+                variables=source.variables,
                 request=first,
                 limits=limits,
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -107,6 +108,7 @@ class StaticLanguage:
         spec: AppSpec,  # noqa: ARG002
         images: ImageCache,  # noqa: ARG002
         work: Path,  # noqa: ARG002
+        secrets: Mapping[str, str],  # noqa: ARG002
     ) -> Snapshot:
         return unneeded("the gateway serves it; there are no instances")
 

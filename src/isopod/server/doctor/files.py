@@ -29,6 +29,7 @@ def check_files(settings: NodeSettings, *, uid: int) -> list[Check]:
         settings.token_path,
         settings.state_path,
         settings.signing_key_path,
+        settings.sealing_key_path,
         settings.ledger_path,
         settings.storage_path,
         settings.routes_path,

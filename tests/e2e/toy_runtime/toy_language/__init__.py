@@ -111,7 +111,7 @@ class Toy:
     def check_health(self, cache_dir, *, app_tree, site_tree, spec, tmp_root):
         return HealthResult(200, 0.0, 0.0, "")
 
-    def take_snapshot(self, cache_dir, *, app_tree, site_tree, spec, images, work):
+    def take_snapshot(self, cache_dir, *, app_tree, site_tree, spec, images, work, secrets):
         return plain("a toy boots at once")
 
     def in_worker(self, lent):
