@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Extra arguments, for example: make unit ARGS="-k manifest -x", make bench ARGS="warm cold"
 ARGS ?=
+# Modules share a node each, so a module stays in one process. For one at a time: AT_ONCE=
+AT_ONCE ?= --numprocesses 2 --dist loadfile
 # Compiles one lock file; the rest of the command names the groups and the output.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
 	--no-annotate --python-version 3.11 --universal pyproject.toml
@@ -29,11 +31,11 @@ check: setup ## formatting, lint, types and import layers
 	$(BIN)/lint-imports
 
 unit: setup ## tests of one package at a time, with real files, databases and guests
-	$(BIN)/pytest tests/unit $(ARGS)
+	$(BIN)/pytest $(AT_ONCE) tests/unit $(ARGS)
 
 e2e: setup ## tests of the whole: `isopod up`, the command line and HTTP
 	@tools/debian.sh postgresql mariadb-server redis-server pgbouncer
-	$(BIN)/pytest tests --ignore=tests/unit $(ARGS)
+	$(BIN)/pytest $(AT_ONCE) tests --ignore=tests/unit $(ARGS)
 
 fuzz: setup ## ten minutes of hostile inputs for each target; ARGS="--minutes 1 manifest"
 	@$(BIN)/python -m tools.fuzz $(ARGS)

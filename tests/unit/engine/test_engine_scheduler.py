@@ -198,7 +198,7 @@ def test_a_mistake_of_ours_with_one_guest_does_not_stop_the_others(engine, guest
             broken.instance.on_call = lambda _frame: 1 / 0
             scheduler.wake(broken.instance)
             scheduler.wake(fine.instance)
-            await until(lambda: fine.frames)
+            await until(lambda: fine.frames and errors)
         assert isinstance(errors[0]["exception"], ZeroDivisionError)
 
     asyncio.run(main())
