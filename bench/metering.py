@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -94,6 +95,8 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.gateway.app import Gateway
     from isopod.gateway.direct import DirectApps
     from isopod.gateway.fleet import Fleet
+    from isopod.gateway.forward import Forwarder
+    from isopod.gateway.lines import Lines
     from isopod.gateway.quota import Quotas
     from isopod.host.capabilities import no_world
     from isopod.metering.meter import Meter
@@ -132,6 +135,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             images=ImageCache(settings.images_dir, blobs, limit_bytes=1 << 30),
             tmp_root=tmp,
             world=no_world(tmp),
+            secrets=_no_secrets,
         )
         fleet = Fleet(
             make=maker,
@@ -142,11 +146,15 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             quotas=quotas,
             meter=meter.record,
         )
+        end, supervisor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lines = Lines(end, told=lambda _body: None)
         gateway = Gateway(
             fleet=fleet,
             direct=DirectApps(runtimes.direct),
             admission=Admission(quotas=quotas, lag_s=lambda: 0.0, tell=lambda *_: None),
             find_route=lambda _name: route,
+            elsewhere=lambda _route: None,
+            forwarder=Forwarder(lines),
             domain="localhost",
             trusted_proxies=(),
             meter=meter.record,
@@ -161,7 +169,13 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
         await meter.close()
         maker.close()
         quotas.close()
+        lines.close()
+        supervisor.close()
     return rounds
+
+
+async def _no_secrets(_route: Any) -> dict[str, str]:
+    return {}
 
 
 async def _round(gateway: Any, requests: int) -> float:

@@ -92,7 +92,8 @@ class Instance:
         self.on_call: Callable[[bytes], None] = lambda _frame: None
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
         self.image_bytes = 0  # of the image that it was restored from
-        self.cpu_ns = 0  # thread time inside the guest's slices, host calls included
+        # By the scheduler: thread time inside the guest's slices, file calls included.
+        self.cpu_ns = 0
         self.polled_ns = 0  # the same by the wall clock
         self.host_ns = 0  # of its turns, time of ours around those: the scheduler's
         self._cpu_origin_ns = 0
@@ -192,8 +193,6 @@ class Instance:
         """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
         linkage = self.linkage
         linkage.current = self
-        began_ns = time.monotonic_ns()
-        started = time.thread_time_ns()
         try:
             self._poll()
         except IsopodError as error:
@@ -204,8 +203,6 @@ class Instance:
             failed.__cause__ = error
             self._finish(failed)
         finally:
-            self.cpu_ns += time.thread_time_ns() - started
-            self.polled_ns += time.monotonic_ns() - began_ns
             linkage.current = None
 
     def _poll(self) -> None:

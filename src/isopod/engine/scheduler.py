@@ -101,13 +101,7 @@ class Scheduler:
     def _slice(self, instance: Instance, began_ns: int) -> None:
         self._ticker.arm()
         try:
-            while instance.state is State.READY:
-                instance.poll()
-                frame = instance.take_frame()
-                if frame is not None:
-                    instance.on_call(frame)
-                if time.monotonic_ns() - began_ns > _SLICE_NS:
-                    break
+            self._run(instance, began_ns)
         finally:
             self._ticker.disarm()
         instance.computes = instance.state is State.READY
@@ -116,6 +110,27 @@ class Scheduler:
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
             delay = max(0.0, instance.wake_at - time.monotonic())
             instance.sleep_timer = self._loop.call_later(delay, self._end_sleep, instance)
+
+    def _run(self, instance: Instance, began_ns: int) -> None:
+        """The guest's CPU is what the thread used, less what its calls took of us."""
+        ours_ns = 0
+        entered_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        try:
+            while instance.state is State.READY:
+                instance.poll()
+                left_ns = now_ns = time.monotonic_ns()
+                frame = instance.take_frame()
+                if frame is not None:
+                    try:
+                        instance.on_call(frame)
+                    finally:
+                        now_ns = time.monotonic_ns()
+                        ours_ns += now_ns - left_ns
+                if now_ns - began_ns > _SLICE_NS:
+                    break
+        finally:
+            instance.cpu_ns += max(0, time.thread_time_ns() - cpu_ns - ours_ns)
+            instance.polled_ns += time.monotonic_ns() - entered_ns - ours_ns
 
     def _end_sleep(self, instance: Instance) -> None:
         instance.sleep_timer = None

@@ -31,7 +31,6 @@ def test_a_guest_talks_to_its_host_in_frames(guest):
     assert told.frames == [b"first", b"second", bytes(range(256)) * 900]
     assert told.ended
     assert told.error is None
-    assert told.instance.cpu_ns > 0
 
 
 @MANY
