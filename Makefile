@@ -47,7 +47,7 @@ setup: ## make or refresh .venv (quick when nothing changed)
 	@tools/setup.sh requirements-dev.lock
 
 setup-bench:
-	@tools/debian.sh bubblewrap crun nginx-light
+	@tools/debian.sh bubblewrap crun nginx-light postgresql
 	@tools/setup.sh requirements-bench.lock
 
 lock: setup ## resolve the lock files again (add ARGS=--upgrade for newer versions)

@@ -25,6 +25,7 @@ from bench import (
     ledger,
     memory,
     metering,
+    postgres,
     static,
     warm,
 )
@@ -42,6 +43,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "metering": metering.run,
     "ledger": ledger.run,
     "billed": billed.run,
+    "postgres": postgres.run,
     "deploy": deploy.run,
     "cli": cli.run,
 }
