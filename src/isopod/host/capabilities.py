@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from isopod.errors import EngineError, IsopodError
-from isopod.host.connections import Connections, OpenConnections
+from isopod.host.connections import Connections, OpenConnections, SocketWait
 from isopod.host.digests import Digests
 from isopod.host.outside import NoOutside, Outside
 from isopod.host.tls import TlsContexts, TlsSessions
@@ -85,11 +85,18 @@ class Capabilities:
         answer = self.connections.call(rest)
         if isinstance(answer, bytes):
             self._answers.answer(answer)
+        elif isinstance(answer, SocketWait):
+            answer.start(self._answers.answer, self._broken)
         else:
             self._wait(answer)
 
     def _wait(self, answer: Coroutine[Any, Any, bytes]) -> None:
         self._waiting = asyncio.get_running_loop().create_task(self._finish(answer))
+
+    def _broken(self, error: Exception) -> None:
+        failed = EngineError("a host call failed inside the node")
+        failed.__cause__ = error
+        self._answers.failed(failed)
 
     async def _finish(self, answer: Coroutine[Any, Any, bytes]) -> None:
         try:

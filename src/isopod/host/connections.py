@@ -9,7 +9,6 @@ or a byte 1, an errno's name, a line end and a text. A guest waits for one call 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import select
 import socket
@@ -28,7 +27,63 @@ _HEAD = struct.Struct("<cII")
 _MAX_POLLED = 1024
 _MAX_NAMES = 256  # whose addresses are remembered
 _READ, _WRITE = 1, 2
-Answer = bytes | Coroutine[Any, Any, bytes]
+
+
+class SocketWait:
+    """A call that is answered when a socket is ready. Callbacks, not a task: between a query and
+    its answer this is most of what the host does."""
+
+    def __init__(
+        self,
+        waits: set[SocketWait],
+        made: socket.socket,
+        mask: int,
+        wait_ms: int,
+        attempt: Callable[[], bytes],
+    ) -> None:
+        self._waits = waits
+        self._fd = made.fileno()
+        self._reads = mask == _READ
+        self._wait_ms = wait_ms
+        self._attempt = attempt
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, take: Callable[[bytes], None], failed: Callable[[Exception], None]) -> None:
+        """One of the two is called once, unless `stop` is before. `failed`: our own fault."""
+        self._take, self._failed = take, failed
+        self._waits.add(self)
+        (self._loop.add_reader if self._reads else self._loop.add_writer)(self._fd, self._ready)
+        if self._wait_ms != _FOR_EVER:
+            self._timer = self._loop.call_later(self._wait_ms / 1e3, self._too_late)
+
+    def stop(self) -> None:
+        if self in self._waits:
+            self._waits.discard(self)
+            (self._loop.remove_reader if self._reads else self._loop.remove_writer)(self._fd)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _ready(self) -> None:
+        try:
+            answer = self._attempt()
+        except BlockingIOError:
+            return
+        except (OutsideError, OSError) as error:
+            answer = _failed(error)
+        except Exception as error:
+            self.stop()
+            self._failed(error)
+            return
+        self.stop()
+        self._take(answer)
+
+    def _too_late(self) -> None:
+        self.stop()
+        self._take(_failed(TimeoutError()))
+
+
+Answer = bytes | SocketWait | Coroutine[Any, Any, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +116,7 @@ class Connections:
         self._connections: dict[int, _Connection] = {}
         self._names: OrderedDict[str, list[str]] = OrderedDict()  # address -> looked up for it
         self._watches: set[_Watch] = set()
+        self._waits: set[SocketWait] = set()
         self.sent_bytes = 0
         self.received_bytes = 0
         self._operations: dict[bytes, Callable[[int, int, bytes], Answer]] = {
@@ -91,11 +147,13 @@ class Connections:
             answer = run(number, wait_ms, frame[_HEAD.size :])
         except (OutsideError, OSError) as error:
             return _failed(error)
-        return answer if isinstance(answer, bytes) else _translated(answer)
+        return answer if isinstance(answer, bytes | SocketWait) else _translated(answer)
 
     def close(self) -> None:
         for watch in list(self._watches):
             watch.stop()
+        for wait in list(self._waits):
+            wait.stop()
         for number in list(self._connections):
             self._drop(number)
 
@@ -221,17 +279,7 @@ class Connections:
         except BlockingIOError:
             if wait_ms == 0:
                 raise
-        return self._later(made, mask, wait_ms, attempt)
-
-    async def _later(
-        self, made: socket.socket, mask: int, wait_ms: int, attempt: Callable[[], bytes]
-    ) -> bytes:
-        async with asyncio.timeout(_seconds(wait_ms)):
-            while True:
-                with _Watch(self._watches, {made: mask}) as watch:
-                    await watch.event.wait()
-                with contextlib.suppress(BlockingIOError):
-                    return attempt()
+        return SocketWait(self._waits, made, mask, wait_ms, attempt)
 
     # -- readiness --------------------------------------------------------------------------
 

@@ -183,12 +183,12 @@ class _Session:
         self._ended = not came
         return came
 
-    def _run(self, operation, argument=0, rest=b""):
+    def _run(self, operation, argument=0, rest=b"", came=b""):
+        """`came`: of the socket already."""
         if not self._number:
             self._begin()
         if self._connection is None:
             return self._run_between(operation, argument, rest)
-        came = b""
         while True:
             status, more, out, given = _ask(
                 operation, self._number, argument, came, rest, self._ended
@@ -249,7 +249,10 @@ class _Session:
             self._flush()
         if buffer is not None:
             size = min(size, len(buffer)) if size and size > 0 else len(buffer)
-        data = self._run(b"R", size)
+        came = b""
+        if self._connection is not None and self._about and not (self._ended or self.pending()):
+            came = self._fill()  # the host holds nothing, and would only say that it wants more
+        data = self._run(b"R", size, came=came)
         if self._connection is not None and self._unsent:
             with contextlib.suppress(SSLWantWriteError):
                 self._flush()  # an answer to the peer's update of keys
