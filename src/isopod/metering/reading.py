@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isopod.metering import rollups
-from isopod.metering.database import connect, translated
+from isopod.metering.database import connect, tenants_in, translated
 from isopod.metering.prices import Sheets
 from isopod.metering.rollups import DAY, HOUR, MINUTE, Span, Sums
 from isopod.metering.rows import FIELDS, Row
@@ -35,15 +35,7 @@ _ADDED = ", ".join(
     for name in _SUMS
 )
 NOBODY = ""  # in place of a tenant: no tenant is called so
-# SELECT DISTINCT would read every row; this one row of each tenant.
-TENANTS = """
-WITH RECURSIVE each (name) AS (
-    SELECT min(tenant) FROM rollups
-    UNION ALL
-    SELECT (SELECT min(tenant) FROM rollups WHERE tenant > each.name) FROM each
-    WHERE each.name IS NOT NULL
-) SELECT name FROM each WHERE name IS NOT NULL
-"""
+TENANTS = tenants_in("rollups")
 
 
 @dataclass(frozen=True, slots=True)

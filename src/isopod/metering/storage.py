@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from isopod.metering.database import connect, make_durable, transaction, translated
+from isopod.metering.database import connect, make_durable, tenants_in, transaction, translated
 
 EVERY_S = 300.0
 LONGEST_S = 900.0  # three looks
@@ -41,15 +41,7 @@ _FILL_DAYS = f"""
 INSERT INTO stored_days(hour, tenant, app, byte_s)
 SELECT hour - hour % {DAY_S}, tenant, app, sum(byte_s) FROM stored GROUP BY 1, 2, 3
 """  # noqa: S608
-# SELECT DISTINCT would read every row; this one row of each tenant.
-_TENANTS = """
-WITH RECURSIVE each (name) AS (
-    SELECT min(tenant) FROM stored
-    UNION ALL
-    SELECT (SELECT min(tenant) FROM stored WHERE tenant > each.name) FROM each
-    WHERE each.name IS NOT NULL
-) SELECT name FROM each WHERE name IS NOT NULL
-"""
+_TENANTS = tenants_in("stored")
 
 
 @dataclass(frozen=True, slots=True)
