@@ -237,6 +237,7 @@ class Client:
         env: Mapping[str, str],
         strict: bool = False,
         expected_name: str | None = None,
+        allow_new: bool = False,
     ) -> Iterator[Json]:
         """Lines {"step": ...}, and {"result": ...} as the last; an error is raised."""
         body = {
@@ -247,6 +248,7 @@ class Client:
             "env": dict(env),
             "strict": strict,
             "expected_name": expected_name,
+            "allow_new": allow_new,
         }
         return self._lines("POST", "/v1/deploys", body=body)
 
@@ -263,8 +265,15 @@ class Client:
     def tenant(self, name: str) -> Json:
         return self._json("GET", f"/v1/tenants/{_part(name)}")
 
-    def create_tenant(self, name: str, *, quota: Mapping[str, int], cordon: str | None) -> Json:
-        body = {"name": name, "quota": dict(quota), "cordon": cordon}
+    def create_tenant(
+        self,
+        name: str,
+        *,
+        quota: Mapping[str, int],
+        cordon: str | None,
+        egress: list[str] | None = None,
+    ) -> Json:
+        body = {"name": name, "quota": dict(quota), "cordon": cordon, "egress": egress}
         return self._json("POST", "/v1/tenants", body=body)
 
     def change_tenant(
@@ -274,9 +283,15 @@ class Client:
         quota: Mapping[str, int] | None = None,
         cordon: str | None = None,
         suspended: bool | None = None,
+        egress: list[str] | None = None,
     ) -> Json:
         """None: as it is."""
-        body = {"quota": dict(quota or {}), "cordon": cordon, "suspended": suspended}
+        body = {
+            "quota": dict(quota or {}),
+            "cordon": cordon,
+            "suspended": suspended,
+            "egress": egress,
+        }
         return self._json("PATCH", f"/v1/tenants/{_part(name)}", body=body)
 
     def delete_tenant(self, name: str, *, force: bool) -> Json:

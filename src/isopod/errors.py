@@ -200,6 +200,16 @@ class SecretNotFound(IsopodError):
     default_hint = "`isopod secrets list NAME` lists those of an app"
 
 
+class CapabilitiesNew(IsopodError):
+    code, status, whose = "capabilities_new", 409, "caller"
+    default_hint = "`isopod deploy --allow-new` lets it, if that is meant"
+
+
+class EgressRefused(IsopodError):
+    code, status, whose = "egress_refused", 403, "caller"
+    default_hint = "only the node's operator can widen what the tenant's apps may list"
+
+
 class NotFound(IsopodError):
     code, status, whose = "not_found", 404, "caller"
 

@@ -19,6 +19,7 @@ from isopod import settings_file
 from isopod.settings_file import Prices, SettingInvalid, SettingsFile
 
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
+_PATHS = ("data_dir", "cache_dir", "extra_ca", "secrets_key")
 
 
 def _cpus() -> int:
@@ -64,7 +65,8 @@ class NodeSettings:
     cache_dir: Path = field(default_factory=_default_cache_dir)  # compiled modules, shared
     memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
     image_cache_mib: int = 8192  # memory images on disk, ready to be mapped
-    secrets_key: str = ""  # the file that seals apps' secrets; "": secrets.key in data_dir
+    extra_ca: Path = Path()  # PEM: authorities that apps trust beside the machine's; Path(): none
+    secrets_key: Path = Path()  # the file that seals secrets; Path(): secrets.key in data_dir
     keep_versions: int = 20  # of each app, to roll back to; its live one stays in any case
     keep_unused_h: float = 168.0  # a blob that no version needs stays so long: for late restores
     new_state: bool = False  # start with an empty state.db although there are blobs
@@ -128,23 +130,20 @@ class NodeSettings:
                 values[spec.name] = given
             elif text is not None and text != "":
                 values[spec.name] = _parse(spec.name, str(spec.type), text)
-        for name in ("data_dir", "cache_dir"):
+        for name in _PATHS:
             if name in values:
                 values[name] = Path(values[name]).expanduser().absolute()
         return NodeSettings(**values)
 
     def to_json(self) -> dict[str, Any]:
         body = asdict(self)
-        return body | {
-            "data_dir": str(self.data_dir),
-            "cache_dir": str(self.cache_dir),
-            "prices": self.prices.to_json(),
-        }
+        paths = {name: str(getattr(self, name)) for name in _PATHS}
+        return body | paths | {"prices": self.prices.to_json()}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> NodeSettings:
         values = dict(body)
-        for name in ("data_dir", "cache_dir"):
+        for name in _PATHS:
             values[name] = Path(values[name])
         for name in ("trusted_proxies", "control_names", "egress_private"):
             values[name] = tuple(values[name])
@@ -222,9 +221,7 @@ class NodeSettings:
     @property
     def sealing_key_path(self) -> Path:
         """Of apps' secrets. Never in a folder that a worker may read."""
-        if self.secrets_key:
-            return Path(self.secrets_key).expanduser()
-        return self.data_dir / "secrets.key"
+        return self.secrets_key if self.secrets_key.name else self.data_dir / "secrets.key"
 
     @property
     def node_id_path(self) -> Path:

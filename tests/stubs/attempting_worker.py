@@ -97,6 +97,7 @@ worker = Worker(
     egress=egress,
     lines=lines,
     trust="",
+    extra="",
 )
 sandbox.guard()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -29,6 +30,9 @@ class DeployBody(BaseModel):
         description="what the caller takes the name for that the package will give, if `name` is "
         "not said: the app is tried with the secrets of that app",
     )
+    allow_new: bool = Field(
+        False, description="it may ask for more than the live version does, such as a host"
+    )
     strict: bool = Field(False, description="fail unless its snapshot is sound")
 
 
@@ -53,6 +57,7 @@ async def create(request: Request, who: Who, node: TheNode, body: DeployBody) ->
         env=body.env,
         strict=body.strict,
         expected_name=AppName.parse(body.expected_name) if body.expected_name else None,
+        allow_new=body.allow_new,
     )
 
     def show(item: Step | Deployed) -> dict[str, Any]:
@@ -67,6 +72,7 @@ async def create(request: Request, who: Who, node: TheNode, body: DeployBody) ->
                 "url": app_url(item.app, who.tenant, node.settings),
                 "unchanged": item.unchanged,
                 "built": item.built,
+                "capabilities": asdict(item.capabilities),
                 "dependencies": [list(one) for one in version.build.dependencies],
                 "snapshot": version.snapshot.to_json() if version.snapshot else None,
                 "warmup": [one.text() for one in version.spec.startup.warmup],

@@ -40,10 +40,15 @@ class ChangeBody(BaseModel):
     cordon: Cordon | None = Field(
         None, description='"tenant" is refused: no workers of one tenant alone yet'
     )
+    egress: list[str] | None = Field(
+        None,
+        description='what its apps may list in [network] allow, such as "*.example.com:443", '
+        '"*:443", "db:*"; ["any"]: all that is public, ["none"]: nothing',
+    )
     suspended: bool | None = Field(None, description="its apps answer 403, its tokens only read")
 
     def change(self) -> TenantChange:
-        return TenantChange(self.quota, self.cordon, self.suspended)
+        return TenantChange(self.quota, self.cordon, self.suspended, self.egress)
 
 
 class CreateBody(ChangeBody):

@@ -19,6 +19,7 @@ from isopod.errors import UsageError
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
+from isopod.model.capability import check_not_more
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
 from isopod.package.unpack import unpack
@@ -105,6 +106,8 @@ class Builds:
                 env=job.env,
             )
             self._check_secrets_are_of(spec.name)
+            if self._job.live is not None and spec.name == self._job.secrets_of:
+                check_not_more(spec, AppSpec.from_json(self._job.live))
             step.text = f"{spec.entrypoint} ({runtime.name})"
         key = build_key(package, runtime.digest())
         build = self._earlier(key) or self._make(key, runtime, app, manifest, work)

@@ -15,7 +15,7 @@ import typer
 
 from isopod.cli import env_file, output, snapshot
 from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
-from isopod.errors import FolderNotFound, IsopodError, UsageError
+from isopod.errors import CapabilitiesNew, FolderNotFound, IsopodError, UsageError
 
 if TYPE_CHECKING:
     from isopod.client import Client, Json
@@ -29,7 +29,7 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         epilog="Examples:\n\nisopod deploy\n\n"
         "isopod deploy ./shop --name shop --env DEBUG=0\n\n"
-        "isopod deploy --env-file settings.env\n\n"
+        "isopod deploy --env-file settings.env --allow-new\n\n"
         "URL=$(isopod deploy)"
     )(deploy)
     cli.command(epilog="Examples:\n\nisopod rollback hello\n\nisopod rollback hello 3")(rollback)
@@ -51,6 +51,10 @@ def deploy(
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail unless its snapshot is sound.")
+    ] = False,
+    allow_new: Annotated[
+        bool,
+        typer.Option("--allow-new", help="It may ask for more than the live version does."),
     ] = False,
     as_json: AsJson = False,
     tenant: InTenant = None,
@@ -80,8 +84,19 @@ def deploy(
         try:
             package = Path(scratch) / "package"
             result = _deploy(
-                client, folder, package, name=name, env=variables, strict=strict, steps=steps
+                client,
+                folder,
+                package,
+                name=name,
+                env=variables,
+                strict=strict,
+                allow_new=allow_new,
+                steps=steps,
             )
+        except CapabilitiesNew as refused:
+            steps.stop()
+            _show_diff(refused.details)
+            raise
         finally:
             steps.stop()
     _show(result, time.monotonic() - began, as_json=as_json)
@@ -113,6 +128,7 @@ def _deploy(
     name: str | None,
     env: dict[str, str],
     strict: bool,
+    allow_new: bool,
     steps: output.Steps,
 ) -> Json:
     _tell_left_out(folder)
@@ -127,6 +143,7 @@ def _deploy(
         env=env,
         strict=strict,
         expected_name=None if name else _expected_name(folder),
+        allow_new=allow_new,
     )
     for line in lines:
         if "step" in line:
@@ -185,9 +202,17 @@ def _show(result: Json, seconds: float, *, as_json: bool) -> None:
     if as_json:
         output.print_json(result | {"seconds": round(seconds, 3)})
         return
+    _show_diff(result["capabilities"])
     what = "was live already" if result["unchanged"] else "is live"
     output.note(f"{result['app']} version {result['version']} {what} ({seconds:.1f} s)")
     output.say(result["url"])
+
+
+def _show_diff(diff: Json) -> None:
+    """What the version asks for that the one before did not, and the reverse."""
+    for sign, what in (("+", "added"), ("-", "removed")):
+        for text in diff.get(what, ()):
+            output.note(f"  {sign} {text}")
 
 
 def _variables(given: list[str]) -> dict[str, str]:

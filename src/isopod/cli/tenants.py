@@ -21,6 +21,15 @@ CordonOption = Annotated[
     typer.Option("--cordon", help="shared; workers of its own (tenant) are refused yet."),
 ]
 
+EgressOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--egress",
+        metavar="H:P",
+        help="What its apps may list; '*' is any host or port. Alone: any, none.",
+    ),
+]
+
 _group = typer.Typer(
     no_args_is_help=False,
     invoke_without_command=True,
@@ -76,13 +85,14 @@ def create(
     *,
     quota: QuotaOption = None,
     cordon: CordonOption = None,
+    egress: EgressOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a tenant. Its name is never given again."""
     amounts = _amounts(quota or [])
     with connect(data_dir) as client:
-        made = client.create_tenant(tenant, quota=amounts, cordon=cordon)
+        made = client.create_tenant(tenant, quota=amounts, cordon=cordon, egress=egress)
     _show(made, as_json=as_json)
     if not as_json:
         output.note(
@@ -101,22 +111,25 @@ def show(tenant: Tenant, as_json: AsJson = False, data_dir: DataDir = None) -> N
 @_group.command(
     "set",
     epilog="Examples:\n\nisopod tenants set acme --quota requests_per_s=50\n\n"
-    "isopod tenants set acme --quota apps=0 --quota memory_mib=4096",
+    "isopod tenants set acme --quota apps=0 --quota memory_mib=4096\n\n"
+    "isopod tenants set acme --egress '*.example.com:443' --egress 'db.internal:*'\n\n"
+    "isopod tenants set acme --egress any",
 )
 def set_tenant(
     tenant: Tenant,
     *,
     quota: QuotaOption = None,
     cordon: CordonOption = None,
+    egress: EgressOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Change a tenant's quota or cordon; what is not named stays."""
-    if not quota and cordon is None:
+    """Change a tenant's quota, cordon or egress; what is not named stays."""
+    if not quota and cordon is None and not egress:
         raise UsageError("nothing to set", hint="e.g. --quota requests_per_s=50")
     amounts = _amounts(quota or [])
     with connect(data_dir) as client:
-        changed = client.change_tenant(tenant, quota=amounts, cordon=cordon)
+        changed = client.change_tenant(tenant, quota=amounts, cordon=cordon, egress=egress)
     _show(changed, as_json=as_json)
 
 
@@ -179,6 +192,13 @@ def _quota(quota: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in quota.items() if value) or "none"
 
 
+def _egress(rules: object) -> str:
+    if rules is None:
+        return "any public address"
+    assert isinstance(rules, list)
+    return ", ".join(rules) or "none"
+
+
 def _show(tenant: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         output.print_json(tenant)
@@ -191,6 +211,7 @@ def _show(tenant: dict[str, object], *, as_json: bool) -> None:
             ("state", "suspended" if tenant["suspended"] else "active"),
             ("cordon", tenant["cordon"]),
             ("quota", _quota(quota)),
+            ("egress", _egress(tenant["egress"])),
             ("apps", tenant["apps"]),
             ("members", tenant["members"]),
         ]

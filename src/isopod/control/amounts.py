@@ -5,15 +5,41 @@ from __future__ import annotations
 
 from isopod.blobs.store import BlobStore
 from isopod.control.twins import blobs_of
-from isopod.errors import BlobMissing, QuotaExceeded, TenantNotFound, TenantSuspended
-from isopod.model.app import AppVersion
+from isopod.errors import (
+    BlobMissing,
+    EgressRefused,
+    QuotaExceeded,
+    TenantNotFound,
+    TenantSuspended,
+)
+from isopod.model.app import AppSpec, AppVersion
+from isopod.model.capability import listed
 from isopod.model.ids import Digest
 from isopod.model.principal import Principal
-from isopod.model.tenant import Quota
+from isopod.model.tenant import Quota, TenantName
 from isopod.state.handles import TenantHandles
 from isopod.state.tenants import Tenants
 
 _TRIES = 4  # packages that fail to build take space until they are swept
+
+
+def check_egress(spec: AppSpec, tenant: TenantName, tenants: Tenants) -> None:
+    """EgressRefused when the app lists what its tenant may not reach."""
+    found = tenants.get(tenant)
+    if found is None or (bound := found.egress) is None:
+        return
+    beyond = [
+        str(target)
+        for target in spec.network.allow
+        if not any(rule.covers(target) for rule in bound)
+    ]
+    if beyond:
+        may = ", ".join(map(str, bound)) or "nothing"
+        raise EgressRefused(
+            f"app {spec.name!r} lists {listed(beyond)} in [network] allow, and the apps of this "
+            f"tenant may connect to {may}",
+            details={"refused": beyond, "egress": [str(rule) for rule in bound]},
+        )
 
 
 def check_tenant(who: Principal, tenants: Tenants) -> Quota:

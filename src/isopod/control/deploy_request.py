@@ -22,7 +22,8 @@ class DeployRequest:
     """`name` is what the caller insists on; without it the name comes from isopod.toml or from
     `folder_name`. `source` says which machine and folder it came from, "" when unknown. `strict`:
     only a version with a sound snapshot may go live. `expected_name`: the name that the package
-    will give, as the caller takes it; the app is tried with the secrets of that one."""
+    will give, as the caller takes it; the app is tried with the secrets of that one. `allow_new`:
+    it may ask for more than the live version does."""
 
     package: Digest
     name: AppName | None
@@ -31,10 +32,12 @@ class DeployRequest:
     env: Mapping[str, str]
     strict: bool = False
     expected_name: AppName | None = None
+    allow_new: bool = False
 
     @property
-    def secrets_of(self) -> AppName | None:
-        """Whose secrets the app is tried with."""
+    def likely_name(self) -> AppName | None:
+        """Whose secrets the app is tried with, and whose live version it is compared to before it
+        is built."""
         return self.name or self.expected_name
 
     def made_from(

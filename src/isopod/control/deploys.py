@@ -17,8 +17,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from isopod.control.amounts import check_apps, check_storage, check_tenant
+from isopod.control.amounts import check_apps, check_egress, check_storage, check_tenant
 from isopod.control.apps import log_paths
 from isopod.control.audit import audited, entry
 from isopod.control.builds import Built
@@ -34,6 +35,7 @@ from isopod.errors import (
 )
 from isopod.model.app import AppVersion, version_digest
 from isopod.model.build import BuildJob, Step
+from isopod.model.capability import CapabilityDiff, check_not_more, compare
 from isopod.model.ids import AppName, Digest
 from isopod.model.principal import Principal
 from isopod.state.apps import App
@@ -49,6 +51,7 @@ class Deployed:
     version: AppVersion
     unchanged: bool  # it was live already
     built: bool
+    capabilities: CapabilityDiff  # to the version that was live
 
 
 async def deploy(
@@ -173,7 +176,7 @@ def _unsound(built: Built) -> SnapshotUnsound:
 
 
 def _sealed(request: DeployRequest, mine: TenantHandles) -> dict[str, str]:
-    return mine.secrets.sealed(request.secrets_of) if request.secrets_of else {}
+    return mine.secrets.sealed(request.likely_name) if request.likely_name else {}
 
 
 def _job(
@@ -203,9 +206,16 @@ def _job(
         timeout_s=settings.build_timeout_s,
         reuse=earlier.to_json() if earlier else None,
         tenant=who.tenant,
-        secrets=node.open_secrets(who.tenant, request.secrets_of or "", sealed),
-        secrets_of=request.secrets_of or "",
+        secrets=node.open_secrets(who.tenant, request.likely_name or "", sealed),
+        secrets_of=request.likely_name or "",
+        live=None if request.allow_new else _live_spec(mine, request.likely_name),
     )
+
+
+def _live_spec(mine: TenantHandles, name: AppName | None) -> dict[str, Any] | None:
+    app = mine.apps.get(name) if name else None
+    live = mine.versions.get(app.label, app.live_version) if app else None
+    return live.spec.to_json() if live else None
 
 
 async def _publish_known(
@@ -221,10 +231,16 @@ async def _publish_known(
     if app.live_version == known.number:
         if app.source != request.source:
             await asyncio.to_thread(_note_source, who, app, request.source, node)
-        return Deployed(app, known, unchanged=True, built=False)
+        return Deployed(app, known, unchanged=True, built=False, capabilities=CapabilityDiff())
+    live = await asyncio.to_thread(
+        node.state.of(who.tenant).versions.get, app.label, app.live_version
+    )
+    diff = compare(known.spec, live.spec if live else None)
+    if live and not request.allow_new:
+        check_not_more(replace(known.spec, name=app.name), live.spec)
     work = make_live(who, "app.deploy", app, known, source=request.source, node=node)
     await to_the_end(work, held=held)
-    return Deployed(app, known, unchanged=False, built=False)
+    return Deployed(app, known, unchanged=False, built=False, capabilities=diff)
 
 
 def _note_source(who: Principal, app: App, source: str, node: Node) -> None:
@@ -250,14 +266,18 @@ async def _publish(
 ) -> Deployed:
     name, build = built.spec.name, built.build
 
-    def commit() -> tuple[App, AppVersion, int]:
+    def commit() -> tuple[App, AppVersion, int, CapabilityDiff]:
         now = node.clock()
         with node.state.transaction() as t:
             quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
             before = mine.apps.get(name)
             _check_name(before, request, name)
+            check_egress(replace(built.spec, name=name), who.tenant, t.node.tenants)
+            live = mine.versions.get(before.label, before.live_version) if before else None
             if before is None:
                 check_apps(quota, mine)
+            if live and not request.allow_new:
+                check_not_more(replace(built.spec, name=name), live.spec)
             app = mine.apps.save(name, source=request.source, now=now)
             # From here on the app is known by its label, which only now is certain.
             spec = replace(built.spec, name=app.label)
@@ -288,11 +308,12 @@ async def _publish(
         if before is None:  # what an app of that label wrote once is not this one's
             for path in log_paths(node.settings, app.label):
                 path.unlink(missing_ok=True)
-        return app, version, before.live_version if before else 0
+        diff = compare(spec, live.spec if live else None)
+        return app, version, before.live_version if before else 0, diff
 
-    app, version, before = await asyncio.to_thread(commit)
+    app, version, before, diff = await asyncio.to_thread(commit)
     await follow(who.tenant, app, version, before=before, node=node)
-    return Deployed(app, version, unchanged=before == version.number, built=anew)
+    return Deployed(app, version, unchanged=before == version.number, built=anew, capabilities=diff)
 
 
 def _check_name(app: App | None, request: DeployRequest, name: AppName) -> None:

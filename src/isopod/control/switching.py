@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from isopod.control.amounts import check_storage, check_tenant
+from isopod.control.amounts import check_egress, check_storage, check_tenant
 from isopod.control.audit import entry
 from isopod.control.node import Node, fitting, route_of
 from isopod.errors import AppNotFound, IsopodError, VersionNotFound
@@ -70,6 +71,7 @@ async def make_live(
                     hint="deploy its source again, or choose another: `isopod app NAME`",
                 )
             check_storage(quota, version, mine=mine, blobs=node.blobs)
+            check_egress(replace(there.spec, name=app.name), who.tenant, t.node.tenants)
             if fitting(there, mine.secrets.sealed(app.name)).snapshot is None:
                 mine.versions.set_snapshot(there, None)
             if source is not None:

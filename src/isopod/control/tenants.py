@@ -6,13 +6,20 @@ What a worker needs to know of a tenant follows state into routes.db.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isopod.control.apps import end_app
 from isopod.control.audit import audited, entry
 from isopod.control.node import Node
 from isopod.errors import NameTaken, TenantInUse, TenantNotFound, UsageError
+from isopod.model.network import (
+    MAX_TARGETS,
+    EgressPolicy,
+    EgressRule,
+    policy_from_json,
+    policy_to_json,
+)
 from isopod.model.principal import Principal
 from isopod.model.tenant import DEFAULT_TENANT, Cordon, Quota, Tenant, TenantName
 from isopod.state.apps import App
@@ -25,6 +32,7 @@ class TenantSummary:
     quota: dict[str, int]  # 0: no bound but the node's
     cordon: str
     suspended: bool
+    egress: list[str] | None  # what its apps may list; None: all that is public
     apps: int
     members: int
 
@@ -36,6 +44,7 @@ class TenantChange:
     quota: Mapping[str, int]
     cordon: Cordon | None = None
     suspended: bool | None = None
+    egress: Sequence[str] | None = None  # rules; ("any",): no bound, ("none",): nothing
 
     def of(self, tenant: Tenant) -> Tenant:
         return replace(
@@ -43,6 +52,7 @@ class TenantChange:
             quota=replace(tenant.quota, **self.quota),
             cordon=self.cordon or tenant.cordon,
             suspended=tenant.suspended if self.suspended is None else self.suspended,
+            egress=tenant.egress if self.egress is None else _policy(self.egress),
         )
 
     def check(self) -> None:
@@ -53,12 +63,36 @@ class TenantChange:
                 raise UsageError(f"there is no quota {name[:80]!r}", hint=f"there are: {known}")
             if not 0 <= value < 2**53:
                 raise UsageError(f"quota {name!r} is below 0 or out of reason")
+        if self.egress is not None:
+            _policy(self.egress)
         if self.cordon == "tenant":
             # Better refused than believed: whoever asks for it relies on it.
             raise UsageError(
                 "cordon can only be 'shared' yet: this version has no workers of one tenant alone",
                 hint="a tenant that must share no process with others needs a node of its own",
             )
+
+
+def _policy(rules: Sequence[str]) -> EgressPolicy:
+    """UsageError."""
+    if list(rules) == ["any"]:
+        return None
+    if list(rules) == ["none"]:
+        return ()
+    if not rules or len(rules) > MAX_TARGETS:
+        raise UsageError(
+            f"an egress policy has 1 to {MAX_TARGETS} entries, not {len(rules)}",
+            hint="'any' alone is no bound, 'none' alone is nothing",
+        )
+    for rule in rules:
+        try:
+            EgressRule.parse(rule)
+        except ValueError as bad:
+            raise UsageError(
+                f"egress {rule[:80]!r} {bad}",
+                hint="e.g. api.example.com:443, *.example.com:443, *:443, db.example.com:*",
+            ) from None
+    return policy_from_json(rules)
 
 
 async def list_tenants(who: Principal, *, node: Node) -> list[TenantSummary]:
@@ -181,7 +215,12 @@ def _tell_workers(name: TenantName, node: Node) -> None:
 
 def _about(tenant: Tenant) -> dict[str, object]:
     quota = {name: value for name, value in tenant.quota.to_json().items() if value}
-    return {"quota": quota, "cordon": tenant.cordon, "suspended": tenant.suspended}
+    return {
+        "quota": quota,
+        "cordon": tenant.cordon,
+        "suspended": tenant.suspended,
+        "egress": policy_to_json(tenant.egress),
+    }
 
 
 def _summary(tenant: Tenant, node: Node) -> TenantSummary:
@@ -192,6 +231,7 @@ def _summary(tenant: Tenant, node: Node) -> TenantSummary:
         quota=tenant.quota.to_json(),
         cordon=tenant.cordon,
         suspended=tenant.suspended,
+        egress=policy_to_json(tenant.egress),
         apps=mine.apps.count(),
         members=mine.members.count(),
     )

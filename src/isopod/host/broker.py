@@ -24,11 +24,12 @@ from isopod.host.egress import (
     Refused,
     Wanted,
     check_address,
+    check_bound,
     check_listed,
     parse_wanted,
 )
 from isopod.host.outside import OutsideError
-from isopod.model.network import Target
+from isopod.model.network import EgressPolicy, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class AppGrant:
 
     tenant: str
     allow: tuple[Target, ...]
+    bound: EgressPolicy = None  # the tenant's
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Broker:
             if wanted.address is not None:
                 return [str(wanted.address)]  # nothing is asked; connecting is
             check_listed(wanted, grant.allow)
+            check_bound(wanted, grant.bound)
             usable, refused = [], None
             for address in await self._addresses(app, grant.tenant, wanted.host):
                 try:
@@ -109,6 +112,7 @@ class Broker:
         grant = self._grant(app)
         with _refusals():
             wanted = _listed(hosts, port, grant.allow)
+            check_bound(wanted, grant.bound)
             chosen = await self._chosen(app, grant.tenant, wanted, address)
             for one in chosen:
                 check_address(wanted, one, tenant=grant.tenant, grants=self._private)

@@ -38,8 +38,8 @@ class World:
     open_now: OpenConnections
 
     @staticmethod
-    def make(outside: Outside, *, trust: str, key_folder: Path) -> World:
-        contexts = TlsContexts(trust=trust, key_folder=key_folder)
+    def make(outside: Outside, *, trust: str, extra: str, key_folder: Path) -> World:
+        contexts = TlsContexts(trust=trust, extra=extra, key_folder=key_folder)
         return World(outside, contexts, Digests(), OpenConnections())
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class World:
 
 def no_world(folder: Path, outside: NoOutside | None = None) -> World:
     """For processes that build: no network. `outside` remembers who was asked for."""
-    return World.make(outside or NoOutside(), trust="", key_folder=folder)
+    return World.make(outside or NoOutside(), trust="", extra="", key_folder=folder)
 
 
 class Capabilities:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from isopod.host import addresses
 from isopod.host.addresses import Address
-from isopod.model.network import Target, normal_name
+from isopod.model.network import EgressPolicy, Target, normal_name
 
 DEFAULT_TENANT, EVERYBODY = "default", "*"
 
@@ -85,6 +85,17 @@ def check_listed(wanted: Wanted, allow: Sequence[Target]) -> None:
     raise Refused(
         f"this app may not connect to {str(wanted)!r}; to allow it, write in isopod.toml: "
         f'[network] allow = ["{example}"]'
+    )
+
+
+def check_bound(wanted: Wanted, bound: EgressPolicy) -> None:
+    """Raises Refused unless the tenant may. `bound` is its operator's word, whatever an app of it
+    lists."""
+    if bound is None or any(rule.holds(wanted.host, wanted.address, wanted.port) for rule in bound):
+        return
+    raise Refused(
+        f"no app of this tenant may connect to {str(wanted)!r}: the node's operator bounds what "
+        f"they may list"
     )
 
 

@@ -58,14 +58,31 @@ def system_trust() -> str:
     return "\n".join(texts)
 
 
+def extra_trust(path: Path) -> str:
+    """The certificates of a PEM file that the node's operator adds (Path() for none). Raises
+    ValueError saying what is wrong with it."""
+    if not path.name:
+        return ""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as bad:
+        raise ValueError(f"cannot be read: {getattr(bad, 'strerror', None) or 'no text'}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ValueError("holds no certificates in PEM") from None
+    return text
+
+
 class TlsContexts:
     """A worker's. Making one parses a hundred certificates (10 ms): they are kept by what they
     are made of, which says all that is in them."""
 
-    def __init__(self, *, trust: str, key_folder: Path) -> None:
-        """`trust`: PEM. `key_folder`: where a client's key lies while it is read: OpenSSL's
-        interface in Python takes files only."""
-        self._trust = trust
+    def __init__(self, *, trust: str, extra: str, key_folder: Path) -> None:
+        """`trust`: PEM. `extra`: PEM of the operator's authorities, trusted where the system's are,
+        or a bundle of public ones. `key_folder`: where a client's key lies while it is read:
+        OpenSSL's interface in Python takes files only."""
+        self._trust, self._extra = trust, extra
         self._key_folder = key_folder
         self._made: OrderedDict[str, ssl.SSLContext] = OrderedDict()
 
@@ -98,6 +115,8 @@ class TlsContexts:
             context.set_alpn_protocols(protocols)
         if described["system"] and self._trust:
             context.load_verify_locations(cadata=self._trust)
+        if (described["system"] or described.get("bundle")) and self._extra:
+            context.load_verify_locations(cadata=self._extra)
         if authorities := str(described["authorities"]):
             context.load_verify_locations(cadata=authorities)
         if certificate := str(described["certificate"]):

@@ -34,6 +34,9 @@ class BuildJob:
     # and no other's.
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets_of: str = ""
+    # AppSpec, as JSON, of the live version of app `secrets_of`: what asks for more is refused
+    # before it is built. None: it may.
+    live: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "env": dict(self.env), "secrets": dict(self.secrets)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _A_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 MAX_TARGETS = 100
+ANY_HOST, ANY_PORT = "*", 0
 
 
 def normal_name(text: str) -> str:
@@ -78,6 +79,20 @@ class Target:
         single = self.host.removesuffix("/128" if ":" in self.host else "/32")
         return f"[{single}]:{self.port}" if ":" in single else f"{single}:{self.port}"
 
+    def covers(self, other: Target) -> bool:
+        """Whether all that `other` allows is allowed by this."""
+        if (self.port, self.addresses) != (other.port, other.addresses):
+            return False
+        if not self.addresses:
+            bare = other.host.removeprefix("*.")
+            # "*.a.b" holds "*.x.a.b", and not "a.b" itself.
+            return self.host == other.host or (self.host[0] == "*" and self.holds_name(bare))
+        mine, its = ipaddress.ip_network(self.host), ipaddress.ip_network(other.host)
+        return mine.version == its.version and (
+            mine.network_address <= its.network_address
+            and mine.broadcast_address >= its.broadcast_address
+        )
+
     def holds_name(self, name: str) -> bool:
         """`name` in its normal form."""
         if self.addresses:
@@ -103,3 +118,64 @@ class NetworkGrant:
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> NetworkGrant:
         return NetworkGrant(tuple(Target.parse(str(one)) for one in body.get("allow", ())))
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """One entry of what an operator lets a tenant's apps list: as a `Target`, and also "*:443" (any
+    host), "db.example.com:*" (any port) and "*:*"."""
+
+    host: str  # as a Target's, or ANY_HOST: names and addresses
+    port: int  # ANY_PORT: every
+    addresses: bool = False
+
+    @staticmethod
+    def parse(text: str) -> EgressRule:
+        """Raises ValueError saying what it has to be."""
+        host, _, port = text.rpartition(":")
+        any_port = port == "*"
+        if host == "*" and (any_port or (_PORT.fullmatch(port) and int(port) <= 65535)):
+            return EgressRule(ANY_HOST, ANY_PORT if any_port else int(port))
+        target = Target.parse(f"{host}:1" if any_port else text)
+        return EgressRule(target.host, ANY_PORT if any_port else target.port, target.addresses)
+
+    def __str__(self) -> str:
+        if self.host == ANY_HOST:
+            return f"*:{self.port or '*'}"
+        text = str(Target(self.host, self.port or 1, self.addresses))
+        return text if self.port else f"{text.removesuffix('1')}*"
+
+    def covers(self, target: Target) -> bool:
+        """Whether all that `target` allows is within this."""
+        if self.port not in (ANY_PORT, target.port):
+            return False
+        return self.host == ANY_HOST or self._at(target.port).covers(target)
+
+    def holds(
+        self, name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int
+    ) -> bool:
+        """`name` in its normal form, else `address`. Port 0: of a look-up, any."""
+        if port and self.port not in (ANY_PORT, port):
+            return False
+        if self.host == ANY_HOST:
+            return True
+        target = self._at(port or 1)
+        return target.holds_name(name) if address is None else target.holds_address(address)
+
+    def _at(self, port: int) -> Target:
+        return Target(self.host, port, self.addresses)
+
+
+# None: all that is public; (): nothing.
+EgressPolicy = tuple[EgressRule, ...] | None
+
+
+def policy_to_json(policy: EgressPolicy) -> list[str] | None:
+    return None if policy is None else [str(rule) for rule in policy]
+
+
+def policy_from_json(body: Sequence[str] | None) -> EgressPolicy:
+    """Raises ValueError."""
+    if body is None:
+        return None
+    return tuple(dict.fromkeys(EgressRule.parse(str(one)) for one in body))

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from isopod.errors import NameInvalid
+from isopod.model.network import EgressPolicy, policy_from_json, policy_to_json
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -91,6 +92,7 @@ class Tenant:
     quota: Quota = Quota()
     cordon: Cordon = "shared"  # "tenant": worker processes of its own; refused yet
     suspended: bool = False  # its apps answer 403, its tokens read only
+    egress: EgressPolicy = None  # what bounds the lists of its apps' manifests
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -99,6 +101,7 @@ class Tenant:
             "quota": self.quota.to_json(),
             "cordon": self.cordon,
             "suspended": self.suspended,
+            "egress": policy_to_json(self.egress),
         }
 
     @staticmethod
@@ -109,6 +112,7 @@ class Tenant:
             quota=Quota.from_json(body.get("quota", {})),
             cordon=body.get("cordon", "shared"),
             suspended=bool(body.get("suspended", False)),
+            egress=policy_from_json(body.get("egress")),
         )
 
 

@@ -18,6 +18,7 @@ from isopod.errors import IsopodError
 from isopod.host.broker import AppGrant, Broker
 from isopod.host.channel import BrokerServer
 from isopod.host.egress import PrivateGrant
+from isopod.model.network import EgressPolicy
 from isopod.routes import RouteTable
 from isopod.sandbox import egress
 from isopod.server.children import EGRESS_FDS, READY_FD, tell_ready
@@ -33,17 +34,20 @@ class Grants:
 
     def __init__(self, path: Path) -> None:
         self._routes = RouteTable(path)
+        self._bounds: dict[str, EgressPolicy] | None = None  # of tenants that have one
 
     def __call__(self, app: str) -> AppGrant | None:
         try:
-            self._routes.changed()  # a rebuilt file is another one
+            if self._routes.changed() or self._bounds is None:  # a rebuilt file is another one
+                tenants = self._routes.tenants()
+                self._bounds = {t.name: t.egress for t in tenants.values() if t.egress is not None}
             route = self._routes.get(app)
         except (IsopodError, OSError):
             _log.exception("cannot read the routes")
             return None
         if route is None:
             return None
-        return AppGrant(route.tenant, route.spec.network.allow)
+        return AppGrant(route.tenant, route.spec.network.allow, self._bounds.get(route.tenant))
 
 
 async def run(broker: Broker, channels: list[int], ready: int) -> None:

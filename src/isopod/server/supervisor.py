@@ -21,6 +21,7 @@ from dataclasses import replace
 from isopod import __version__
 from isopod.errors import SandboxUnavailable, UsageError
 from isopod.host.egress import PrivateGrant
+from isopod.host.tls import extra_trust
 from isopod.runtimes import known
 from isopod.sandbox.features import Features, probe
 from isopod.server.children import EGRESS_FD, EGRESS_FDS, LINES_FD, Child, ChildSpec
@@ -61,6 +62,10 @@ def up(
             PrivateGrant.parse(grant)
         except ValueError as bad:
             raise UsageError(f"egress_private {grant!r} {bad}") from None
+    try:
+        extra_trust(settings.extra_ca)
+    except ValueError as bad:
+        raise UsageError(f"extra_ca {str(settings.extra_ca)!r} {bad}") from None
     features = ask_kernel()
     _check_sandbox(settings, features, report)
     prepare_data_dir(settings)

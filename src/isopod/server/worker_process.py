@@ -43,7 +43,7 @@ from isopod.gateway.lines import Lines, Peer
 from isopod.gateway.quota import Quotas, Today
 from isopod.host.capabilities import World
 from isopod.host.channel import BrokerClient
-from isopod.host.tls import system_trust
+from isopod.host.tls import extra_trust, system_trust
 from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
 from isopod.model.route import Route
@@ -87,9 +87,10 @@ class Worker:
         egress: socket.socket,
         lines: socket.socket,
         trust: str,
+        extra: str,
     ) -> None:
         """`egress`: this worker's channel to the broker of connections; `lines`: to other workers.
-        `trust`: the certificates that the machine trusts."""
+        `trust`: the certificates that the machine trusts; `extra`: what its operator adds."""
         self.settings = settings
         self.index = index
         self.routes = RouteTable(settings.routes_path)
@@ -117,7 +118,8 @@ class Worker:
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
-        self.egress, self.lines, self.trust = egress, lines, trust
+        self.egress, self.lines = egress, lines
+        self.trust, self.extra = trust, extra
         self.quotas = Quotas(
             folder=settings.run_dir / "quota",
             worker=index,
@@ -131,7 +133,9 @@ class Worker:
         async with Scheduler(self.engine) as self.scheduler:
             scheduler = self.scheduler
             outside = BrokerClient(self.egress)
-            world = World.make(outside, trust=self.trust, key_folder=self.tmp_root)
+            world = World.make(
+                outside, trust=self.trust, extra=self.extra, key_folder=self.tmp_root
+            )
             maker = self.maker = GuestMaker(
                 runtimes=self.runtimes.guests,
                 world=world,
@@ -406,6 +410,15 @@ def prepare_folders(settings: NodeSettings, index: int) -> Folders:
     )
 
 
+def _extra_trust(settings: NodeSettings) -> str:
+    """As it was at the start of the node, or nothing: then apps' connections fail, and say why."""
+    try:
+        return extra_trust(settings.extra_ca)
+    except ValueError as bad:
+        _log.error("extra_ca %s %s: serving without it", settings.extra_ca, bad)
+        return ""
+
+
 def main(*, kill_unlisted: bool = False) -> None:
     """`kill_unlisted`: for tests (see `sandbox.seccomp.guard_guests`)."""
     sys.setswitchinterval(_GIL_PATIENCE_S)
@@ -420,7 +433,7 @@ def main(*, kill_unlisted: bool = False) -> None:
     folders = prepare_folders(settings, index)
     egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
     lines = socket.socket(fileno=int(child_value(LINES_FD)))
-    trust = system_trust()
+    trust, extra = system_trust(), _extra_trust(settings)
     admin = AdminSocket.bind(settings.admin_path(index))
     others = (listener, ready, admin.fileno(), egress.fileno(), lines.fileno())
     files = start_maker(settings, handed.features, others=others)
@@ -436,6 +449,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         egress=egress,
         lines=lines,
         trust=trust,
+        extra=extra,
     )
     sandbox.guard(kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))

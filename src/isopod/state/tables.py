@@ -73,6 +73,7 @@ tenants = Table(
     Column("quota", Text, nullable=False),  # JSON
     Column("cordon", Text, nullable=False),
     Column("suspended", Boolean, nullable=False),
+    Column("egress", Text),  # JSON list of rules; NULL: no bound
     Column("deleted_at", Float),  # the row stays: its name is never given again
 )
 

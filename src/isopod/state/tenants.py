@@ -6,6 +6,7 @@ import json
 
 from sqlalchemy import Row, insert, select, update
 
+from isopod.model.network import policy_from_json, policy_to_json
 from isopod.model.tenant import Quota, Tenant, TenantName
 from isopod.state.apps import Connect
 from isopod.state.tables import tenants
@@ -55,6 +56,7 @@ def _values(tenant: Tenant) -> dict[str, object]:
         "quota": json.dumps(tenant.quota.to_json()),
         "cordon": tenant.cordon,
         "suspended": tenant.suspended,
+        "egress": None if tenant.egress is None else json.dumps(policy_to_json(tenant.egress)),
     }
 
 
@@ -66,4 +68,5 @@ def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
         quota=Quota.from_json(json.loads(values["quota"])),
         cordon=values["cordon"],
         suspended=values["suspended"],
+        egress=policy_from_json(None if values["egress"] is None else json.loads(values["egress"])),
     )

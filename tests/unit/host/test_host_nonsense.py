@@ -31,7 +31,7 @@ DESCRIPTION = st.fixed_dictionaries(dict.fromkeys(MEMBERS, VALUES))
 
 
 def contexts() -> TlsContexts:
-    return TlsContexts(trust="", key_folder=Path(tempfile.gettempdir()))
+    return TlsContexts(trust="", extra="", key_folder=Path(tempfile.gettempdir()))
 
 
 @settings(deadline=None)

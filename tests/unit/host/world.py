@@ -123,11 +123,12 @@ async def guests(
     *,
     site: Path | None = None,
     limits: ConnectionLimits | None = None,
+    extra: str = "",
 ) -> AsyncIterator[Guests]:
     (folder / "tmp").mkdir(exist_ok=True)
     (folder / "site").mkdir(exist_ok=True)
     runtime = PythonRuntime(cache)
-    world = World.make(outside, trust=system_trust(), key_folder=folder)
+    world = World.make(outside, trust=system_trust(), extra=extra, key_folder=folder)
     if limits is not None:
         world.open_now.limits = limits
     async with Scheduler(runtime.linkage.engine) as scheduler:

@@ -380,6 +380,7 @@ class _SSLContext:
             "ciphers": "",
             "alpn": [],
             "system": False,
+            "bundle": False,
             "authorities": "",
             "certificate": "",
             "password": "",
@@ -462,6 +463,12 @@ class _SSLContext:
         texts = []
         if cafile is not None:
             texts.append(_read(cafile))
+            # Public authorities as a dependency ships them (certifi, and who carries a copy of it):
+            # it means "whom everybody trusts", and cannot know whom this node trusts beside them.
+            # A file of the app's own means these and no others.
+            path = os.path.abspath(os.fsdecode(cafile))
+            if path.startswith("/site/") and path.endswith("/cacert.pem"):
+                self._set(bundle=True)
         if capath is not None:
             for name in sorted(os.listdir(capath)):
                 texts.append(_read(os.path.join(os.fsdecode(capath), name)))
