@@ -88,9 +88,10 @@ class Target:
             # "*.a.b" holds "*.x.a.b", and not "a.b" itself.
             return self.host == other.host or (self.host[0] == "*" and self.holds_name(bare))
         mine, its = ipaddress.ip_network(self.host), ipaddress.ip_network(other.host)
-        return mine.version == its.version and (
-            mine.network_address <= its.network_address
-            and mine.broadcast_address >= its.broadcast_address
+        return (
+            mine.version == its.version
+            and int(mine.network_address) <= int(its.network_address)
+            and int(mine.broadcast_address) >= int(its.broadcast_address)
         )
 
     def holds_name(self, name: str) -> bool:
