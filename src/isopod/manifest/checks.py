@@ -4,13 +4,16 @@ has to be."""
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 from isopod.errors import NameInvalid
 from isopod.model.app import WarmupRequest
 from isopod.model.ids import AppName
+from isopod.model.job import Job
 from isopod.model.network import MAX_TARGETS, Target
+from isopod.model.schedule import check_schedule
 from isopod.toml_text import shown
 
 _IDENTIFIER = r"[^\W\d]\w*"
@@ -25,6 +28,10 @@ _MAX_WARMUP_HEADERS = 50
 _MAX_WARMUP_BYTES = 64 << 10  # of a body
 # They follow from the body and the connection.
 _OUR_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
+
+_JOB_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_MAX_COMMANDS = 20
+_MAX_COMMAND_CHARS = 4096
 
 Check = Callable[[Any], Any]
 
@@ -161,6 +168,42 @@ def allow(value: Any) -> tuple[Target, ...]:
         except ValueError as error:
             raise ValueError(f"entry {number} {error}") from error
     return tuple(dict.fromkeys(found))
+
+
+def job_name(value: Any) -> str:
+    if not _JOB_NAME.fullmatch(text(value)):
+        raise ValueError("must be small letters, digits and '-', 40 characters at most")
+    return str(value)
+
+
+def schedule(value: Any) -> str:
+    return check_schedule(text(value))
+
+
+def job(**values: Any) -> Job:
+    """Of checked values."""
+    if ("path" in values) == ("command" in values):
+        raise ValueError("must have a path or a command: one of the two")
+    return Job(**values)
+
+
+def command(value: Any) -> str:
+    said = text(value)
+    if len(said) > _MAX_COMMAND_CHARS:
+        raise ValueError(f"must be {_MAX_COMMAND_CHARS:,} characters at most")
+    try:
+        words = shlex.split(said)
+    except ValueError as error:
+        raise ValueError(f"must be a command: {str(error).lower()}") from error
+    if not words:
+        raise ValueError('must be a command, such as "python manage.py migrate"')
+    return said
+
+
+def commands(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_COMMANDS:
+        raise ValueError(f"must be a list of commands, {_MAX_COMMANDS} at most")
+    return tuple(command(one) for one in value)
 
 
 def _headers(value: Any) -> tuple[tuple[str, str], ...]:

@@ -97,7 +97,13 @@ class _Reader:
             self._fail("", section, f"must be one section or more: [[{section}]]")
         if len(content) > table.most:
             self._fail("", section, f"may be there {table.most} times, not {len(content):,}")
-        return tuple(self._entry(section, number, one) for number, one in enumerate(content))
+        entries: list[Any] = []
+        for number, one in enumerate(content):
+            entry = self._entry(section, number, one)
+            if any(before.name == entry.name for before in entries):
+                self._fail(section, "name", "is there twice", value=entry.name, entry=number)
+            entries.append(entry)
+        return tuple(entries)
 
     def _entry(self, section: str, number: int, content: Mapping[str, Any]) -> Any:
         table = TABLES[section]
@@ -112,7 +118,10 @@ class _Reader:
         for key in table.required:
             if key not in values:
                 self._fail("", section, f"lacks its {key}", entry=number)
-        return table.make(**values)
+        try:
+            return table.make(**values)
+        except ValueError as error:
+            self._fail("", section, str(error), entry=number)
 
     def _other(self, section: str, name: str) -> str:
         """The section beside `section` that sets the same field."""

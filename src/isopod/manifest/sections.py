@@ -9,22 +9,25 @@ from typing import Any
 from isopod.manifest.checks import (
     Check,
     allow,
+    command,
+    commands,
     cordon,
     entrypoint,
     folder,
     hook,
+    job,
+    job_name,
     mode,
     name,
     not_yet,
     number,
     runtime,
-    text,
+    schedule,
     true_or_false,
     url_path,
     warmup,
     whole,
 )
-from isopod.model.job import Job
 from isopod.model.volume import VolumeMount
 
 # section -> key -> (field of Manifest, check)
@@ -61,7 +64,7 @@ SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
     "isolation": {"mode": ("isolation", mode), "cordon": ("cordon", cordon)},
     "static": {"root": ("static_root", folder), "spa": ("static_spa", true_or_false)},
     "network": {"allow": ("allow", allow)},
-    "deploy": {"post_deploy": ("post_deploy", not_yet)},
+    "deploy": {"post_deploy": ("post_deploy", commands)},
     "websocket": {"hibernate": ("hibernate", not_yet)},
 }
 
@@ -84,14 +87,14 @@ TABLES: dict[str, Table] = {
     ),
     "jobs": Table(
         {
-            "name": not_yet,
-            "schedule": not_yet,
+            "name": job_name,
+            "schedule": schedule,
             "path": url_path,
-            "command": text,
+            "command": command,
             "timeout_s": number(1, 3600),
             "retries": whole(0, 10),
         },
-        Job,
+        job,
         required=("name", "schedule"),
         most=50,
     ),

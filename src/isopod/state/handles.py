@@ -15,6 +15,7 @@ from isopod.model.tenant import TenantName
 from isopod.state.apps import Apps, Connect
 from isopod.state.audit import Audit
 from isopod.state.builds import Builds
+from isopod.state.jobs import AnyJobs, Jobs
 from isopod.state.members import Members
 from isopod.state.packages import Packages
 from isopod.state.secrets import Secrets, secrets_of_node
@@ -36,6 +37,7 @@ class TenantHandles:
     members: Members
     tokens: Tokens
     audit: Audit
+    jobs: Jobs
 
 
 class NodeHandles:
@@ -47,6 +49,7 @@ class NodeHandles:
         self.tokens = AnyToken(reading, writing)
         self.audit = Audit(None, reading, writing)
         self.storage = Storage(reading, writing, path)
+        self.jobs = AnyJobs(reading, writing)
 
     def live(self) -> list[tuple[TenantName, AppVersion]]:
         """The live version of every app, by label."""
@@ -75,4 +78,5 @@ class Handles:
             members=Members(tenant, reading, writing),
             tokens=Tokens(tenant, reading, writing),
             audit=Audit(tenant, reading, writing),
+            jobs=Jobs(tenant, reading, writing),
         )

@@ -158,6 +158,42 @@ versions = Table(
     Index("versions_by_shape", "shape", "created_at"),
 )
 
+# When each job of a live version is due next.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("app", Text, ForeignKey("apps.name", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("schedule", Text, nullable=False),
+    Column("next_at", Float, nullable=False),
+    PrimaryKeyConstraint("app", "name"),
+    Index("jobs_by_time", "next_at"),
+)
+
+# Its rows are claims as well: who adds one for a time and an attempt runs it, and nobody else.
+job_runs = Table(
+    "job_runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("app", Text, ForeignKey("apps.name", ondelete="CASCADE"), nullable=False),
+    Column("job", Text, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("trigger", Text, nullable=False),  # "schedule", "retry" or "hand"
+    Column("version", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),  # NULL: under way
+    Column("outcome", Text, nullable=False),  # "running", "ok", "missed", or an error's code
+    Column("message", Text, nullable=False),
+    Column("status", Integer, nullable=False),  # of the answer; 0: there was none
+    Column("request_id", Text, nullable=False),
+    Column("cpu_ms", Float, nullable=False),
+    UniqueConstraint("app", "job", "due_at", "attempt"),
+    Index("job_runs_by_app", "app", "id"),
+    Index("job_runs_under_way", "ended_at"),
+    sqlite_autoincrement=True,
+)
+
 meta = Table(
     "meta",
     metadata,
