@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from isopod.model.job import Outcome
 from isopod.model.tenant import TenantName
 
 _ANSWER_S = 1.0
@@ -81,6 +83,24 @@ class Workers:
         answers = await self._ask_all({"op": "failed_images"})
         return {str(image) for answer in answers for image in answer.get("images", ())}
 
+    async def run(self, question: Mapping[str, Any], *, within_s: float) -> Outcome:
+        """Let one worker run a job or a command; who gives this up ends it there. "worker_lost"
+        when none answers, or the one that began does not come to the end."""
+        names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))
+        random.shuffle(names)
+        folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name in names:
+                path = f"/proc/self/fd/{folder}/{name}"
+                try:
+                    reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
+                except OSError:
+                    continue  # it is starting, or ended
+                return await _run(reader, writer, question, within_s)
+        finally:
+            os.close(folder)
+        return Outcome("worker_lost", "no worker is there")
+
     async def _ask_all(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))
         if not names:
@@ -108,6 +128,24 @@ async def _ask(path: str, question: Mapping[str, Any]) -> dict[str, Any] | None:
     except (OSError, TimeoutError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None
+
+
+async def _run(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    question: Mapping[str, Any],
+    within_s: float,
+) -> Outcome:
+    try:
+        async with asyncio.timeout(within_s):
+            writer.write(orjson.dumps(question) + b"\n")
+            await writer.drain()
+            answer = orjson.loads(await reader.readline())
+            return Outcome.from_json(answer)
+    except (OSError, TimeoutError, ValueError, AttributeError, TypeError):
+        return Outcome("worker_lost", "the worker ended, or did not answer")
+    finally:
+        writer.close()
 
 
 def _status(answer: Mapping[str, Any]) -> WorkerStatus:

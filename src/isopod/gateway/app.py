@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from isopod.gateway.fleet import Fleet
 from isopod.gateway.forward import FORWARDED, Forwarder, Receive, ResponseCut, Send
 from isopod.gateway.headers import Incoming, port_of, read_incoming
 from isopod.gateway.invoke import Invocation
+from isopod.gateway.job_request import JOB_SCOPE, JobScope
 from isopod.gateway.lines import Peer
 from isopod.gateway.pages import error_page
 from isopod.gateway.router import app_name_of, hostname_of, route_of
@@ -111,6 +113,9 @@ class Gateway:
                 known_id=scope.get(FORWARDED, ""),
             )
             answer.request_id, answer.accept = incoming.request_id, incoming.accept
+            job: JobScope | None = scope.get(JOB_SCOPE)
+            if job is not None:
+                incoming = replace(incoming, headers=(*incoming.headers, *job.headers))
             await self._serve(scope, receive, incoming, client, answer)
             answer.outcome = "ok"
         except ClientDisconnected as error:
@@ -151,7 +156,9 @@ class Gateway:
         try:
             if direct is None:
                 request = self._request(scope, incoming, client)
-                await self._invoke(route, request, incoming, receive, answer)
+                job: JobScope | None = scope.get(JOB_SCOPE)
+                deadline_ms = job.deadline_ms if job else route.spec.limits.deadline_ms
+                await self._invoke(route, request, incoming, receive, answer, deadline_ms)
             else:
                 answer.use = DirectUse(route)
                 asked = _direct_request(scope)
@@ -168,6 +175,7 @@ class Gateway:
         incoming: Incoming,
         receive: Receive,
         answer: _Answer,
+        deadline_ms: int,
     ) -> None:
         limits = route.spec.limits
         limit_bytes = limits.max_request_mib * _MIB
@@ -179,7 +187,15 @@ class Gateway:
         slot = acquired.slot
         timing = Timing(queue_ms=acquired.queue_ms, start_ms=acquired.start_ms)
         use = answer.use = RequestUse(slot, cold=acquired.start_ms > 0)
-        invocation = Invocation(slot, request, body, answer.send, timing, incoming.request_id)
+        invocation = Invocation(
+            slot,
+            request,
+            body,
+            answer.send,
+            timing,
+            incoming.request_id,
+            deadline_ms=deadline_ms,
+        )
         healthy = False
         try:
             await invocation.run()

@@ -36,6 +36,7 @@ _OURS = frozenset(
         b"x-real-ip",
         b"forwarded",
         b"x-request-id",
+        b"x-isopod-job",  # only a job's own request has it
         # httpoxy: would become HTTP_PROXY in a CGI-like environment.
         b"proxy",
         b"expect",

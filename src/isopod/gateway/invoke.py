@@ -43,6 +43,8 @@ class Invocation:
         send: Send,
         timing: Timing,
         request_id: str,
+        *,
+        deadline_ms: int,
     ) -> None:
         self._slot = slot
         self._request = request
@@ -53,7 +55,7 @@ class Invocation:
         self._exchange = slot.guest.exchange()
         self._cpu_before = slot.guest.cpu_ns
         self._loop = asyncio.get_running_loop()
-        self._deadline_s = slot.route.spec.limits.deadline_ms / 1e3
+        self._deadline_s = deadline_ms / 1e3
         self._cpu_limit_ns = slot.route.spec.limits.cpu_ms_per_request * 1_000_000
         self._cpu_timer: asyncio.TimerHandle | None = None
         self._response_limit = slot.route.spec.limits.max_response_mib << 20
@@ -167,7 +169,7 @@ class Invocation:
         self._stop(
             DeadlineExceeded(
                 f"app {self._slot.route.name!r} ran past its deadline of "
-                f"{self._slot.route.spec.limits.deadline_ms} ms"
+                f"{round(self._deadline_s * 1e3)} ms"
             )
         )
 

@@ -204,6 +204,7 @@ def frame_of_scope(scope: Mapping[str, Any], *, request_id: str) -> Frame:
             "client": [str(address), int(port)],
             "subprotocols": [str(one) for one in scope.get("subprotocols", ())],
             "request_id": request_id,
+            "job": job.to_json() if (job := scope.get(JOB_SCOPE)) else None,
         }
     )
 
@@ -238,7 +239,11 @@ def scope_of(frame: Frame) -> tuple[Message, str]:
     request_id = _text(frame, "request_id")
     if not re.fullmatch(r"[0-9A-Za-z._-]{1,128}", request_id):
         raise FrameInvalid("a request id is none")
-    return scope, request_id
+    try:
+        job = JobScope.from_json(head.get("job"))
+    except ValueError as error:
+        raise FrameInvalid(str(error)) from error
+    return scope | ({JOB_SCOPE: job} if job else {}), request_id
 
 
 def headers_of(given: Any) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""When a job is due: cron's five fields (minute, hour, day of month, month, day of week), in UTC."""
+"""When a job is due: cron's five fields (minute, hour, day of month, month, weekday), in UTC."""
 
 from __future__ import annotations
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    Row,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
 
 from isopod.model.ids import AppName
 from isopod.model.job import Outcome, Run, Trigger
@@ -127,7 +137,7 @@ class Jobs:
             row = db.execute(found).one_or_none()
         return None if row is None else _run(row)
 
-    def _mine(self, label: AppName):  # type: ignore[no-untyped-def]  # SQLAlchemy's, and long
+    def _mine(self, label: AppName) -> Exists:
         return exists().where(apps.c.name == label, apps.c.tenant == self._tenant)
 
     def _add(
@@ -208,7 +218,7 @@ class AnyJobs:
         return [(TenantName(row.tenant), AppName(row.app), _run(row)) for row in rows]
 
 
-def _prune(db: Connection, this) -> None:  # type: ignore[no-untyped-def]  # as `_mine`
+def _prune(db: Connection, this: ColumnElement[bool]) -> None:
     kept = select(job_runs.c.id).where(this).order_by(job_runs.c.id.desc()).limit(1)
     last = db.execute(kept.offset(KEPT_RUNS)).scalar_one_or_none()
     if last is not None:
