@@ -172,6 +172,22 @@ class Client:
         params |= {"request_id": request_id} if request_id else {}
         return self._lines("GET", f"/v1/apps/{_part(name)}/logs", params=params)
 
+    def jobs(self, app: str | None) -> list[Json]:
+        """Of an app, or of all."""
+        return self._list("/v1/jobs" if app is None else f"/v1/apps/{_part(app)}/jobs", "jobs")
+
+    def job_runs(self, app: str, *, job: str, limit: int) -> list[Json]:
+        """Newest first; `job` "" is all of them."""
+        params: Json = {"job": job, "limit": limit}
+        found = self._json("GET", f"/v1/apps/{_part(app)}/job-runs", params=params)
+        return [dict(one) for one in found["runs"]]
+
+    def job_run(self, app: str, number: int) -> Json:
+        return self._json("GET", f"/v1/apps/{_part(app)}/job-runs/{number}")
+
+    def run_job(self, app: str, job: str) -> Json:
+        return self._json("POST", f"/v1/apps/{_part(app)}/jobs/{_part(job)}/run")
+
     def runtimes(self) -> list[Json]:
         return self._list("/v1/runtimes", "runtimes")
 

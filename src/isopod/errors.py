@@ -114,6 +114,20 @@ class VersionNotFound(IsopodError):
     default_hint = "`isopod app NAME` lists its versions"
 
 
+class JobNotFound(IsopodError):
+    code, status, whose = "job_not_found", 404, "caller"
+    default_hint = "`isopod jobs list` lists the jobs of live versions"
+
+
+class JobUnderWay(IsopodError):
+    code, status, whose = "job_under_way", 409, "caller"
+    default_hint = "a job has one run at a time: wait for its end, `isopod jobs runs NAME`"
+
+
+class JobFailed(IsopodError):
+    code, status, whose = "job_failed", 502, "app"
+
+
 class RuntimeNotFound(IsopodError):
     code, status, whose = "runtime_not_found", 404, "caller"
     default_hint = "`isopod runtimes` lists what this node can run"

@@ -61,6 +61,8 @@ out(
             "scaling": {},
             "limits": {},
             "health": {},
+            "jobs": json.loads(env.get("JOBS", "[]")),
+            "post_deploy": json.loads(env.get("POST_DEPLOY", "[]")),
         },
         "build": {
             "key": hashlib.sha256(job["package"].encode()).hexdigest(),

@@ -13,6 +13,7 @@ from isopod.api import (
     audit,
     deploys,
     errors,
+    jobs,
     members,
     node,
     packages,
@@ -43,7 +44,7 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
     api.state.node = the_node
     errors.install(api)
     resources = (
-        *(node, apps, secrets, deploys, packages, runtimes),
+        *(node, apps, secrets, deploys, packages, jobs, runtimes),
         *(tenants, members, tokens, audit, usage),
     )
     for resource in resources:

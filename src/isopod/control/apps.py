@@ -201,6 +201,7 @@ async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:
 
 async def end_app(app: App, *, node: Node) -> None:
     """After its route is gone: its instances, and then what they wrote."""
+    node.jobs.cancel(app.label)
     await node.workers.refresh()
     await node.workers.sleep(app.label)
     for path in log_paths(node.settings, app.label):

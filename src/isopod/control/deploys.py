@@ -26,6 +26,7 @@ from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.node import Node, fitting, sound
 from isopod.control.switching import follow, hold, make_live, to_the_end
+from isopod.control.timetable import set_live
 from isopod.control.twins import blobs_of, find_twin, is_sound
 from isopod.errors import (
     BuildFailed,
@@ -303,7 +304,7 @@ async def _publish(
             # In here nobody removes a blob: what is there now stays, the version needs it.
             for needed in (version.package, build.app_tree, build.site_tree):
                 node.blobs.size(needed)
-            mine.apps.set_live(name, version.number)
+            set_live(name, version, mine=mine, now=now)
             mine.audit.add(entry(who, "app.deploy", name, now, details={"version": version.number}))
         if before is None:  # what an app of that label wrote once is not this one's
             for path in log_paths(node.settings, app.label):

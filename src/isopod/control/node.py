@@ -16,6 +16,7 @@ from isopod.control.refusals import Refusals
 from isopod.control.renewals import Renewals
 from isopod.control.runtimes import Catalog
 from isopod.control.turns import Seats, Turns
+from isopod.control.under_way import UnderWay
 from isopod.control.workers import Workers
 from isopod.errors import BlobCorrupt, BlobMissing, DataDirUnusable, DeployInProgress
 from isopod.model.app import AppVersion
@@ -54,6 +55,7 @@ class Node:
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
     whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
     renewals: Renewals = field(default_factory=Renewals)
+    jobs: UnderWay = field(default_factory=UnderWay)
     refusals: Refusals = field(default_factory=Refusals)
     # Held by who brings a live version from state to the routes: the later state is written later.
     publishing: threading.Lock = field(default_factory=threading.Lock)

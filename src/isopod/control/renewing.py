@@ -17,18 +17,15 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-import orjson
-
-from isopod.control.apps import log_paths
 from isopod.control.builds import Built
 from isopod.control.former import FormerSnapshots
+from isopod.control.log_writing import say
 from isopod.control.node import Node, fitting, route_of, sound
 from isopod.control.renewals import Kind, Ready, is_outdated
 from isopod.errors import BuildFailed, IsopodError
 from isopod.model.app import AppVersion
 from isopod.model.build import BuildJob
 from isopod.model.ids import AppName, Digest
-from isopod.model.log import LogLine
 from isopod.model.snapshot import Snapshot
 from isopod.model.tenant import TenantName, name_of_label
 
@@ -276,20 +273,8 @@ class Renewing:
         more = f" and {len(versions) - 1} more" if len(versions) > 1 else ""
         _log.warning("app %r%s: no new snapshot: %s", first, more, error.message)
         for version in versions:
-            line = LogLine(
-                at=round(self._node.clock(), 3),
-                app=version.app,
-                stream="isopod",
-                message=f"{error.code}: no new snapshot: {error.message}; starting without it",
-                version=version.number,
-                level="warning",
-            )
-            _, path = log_paths(self._node.settings, version.app)
-            try:
-                with path.open("ab", buffering=0) as log:
-                    log.write(orjson.dumps(line.to_json()) + b"\n")
-            except OSError as bad:  # a line less is better than the others' snapshots less
-                _log.warning("cannot write %s: %s", path, bad.strerror)
+            message = f"{error.code}: no new snapshot: {error.message}; starting without it"
+            say(self._node, version.app, message, version=version.number)
 
     def _say(self, *, last: bool) -> None:
         now = time.monotonic()

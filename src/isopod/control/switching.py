@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from isopod.control.amounts import check_egress, check_storage, check_tenant
 from isopod.control.audit import entry
 from isopod.control.node import Node, fitting, route_of
+from isopod.control.timetable import set_live
 from isopod.errors import AppNotFound, IsopodError, VersionNotFound
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
@@ -76,7 +77,7 @@ async def make_live(
                 mine.versions.set_snapshot(there, None)
             if source is not None:
                 mine.apps.save(app.name, source=source, now=now)
-            mine.apps.set_live(app.name, version.number)
+            set_live(app.name, version, mine=mine, now=now)
             mine.audit.add(entry(who, action, app.name, now, details={"version": version.number}))
         return before.live_version
 
@@ -120,5 +121,5 @@ def _take_back(tenant: TenantName, app: App, version: AppVersion, before: int, n
             return
         if not before:
             mine.apps.delete(app.name, now=node.clock())
-        elif mine.versions.get(app.label, before) is not None:  # else it was forgotten meanwhile
-            mine.apps.set_live(app.name, before)
+        elif earlier := mine.versions.get(app.label, before):  # else it was forgotten meanwhile
+            set_live(app.name, earlier, mine=mine, now=node.clock())

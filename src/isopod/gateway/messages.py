@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from isopod.gateway.job_request import JOB_SCOPE, JobScope
+
 _SIZES = struct.Struct("!II")  # of the JSON object, of the payload
 SIZES_BYTES = _SIZES.size
 MAX_HEAD_BYTES = 1 << 20  # a request's headers are bounded at 64 KiB, a response's by its guest

@@ -9,8 +9,6 @@ from typing import Any
 from isopod.manifest.checks import (
     Check,
     allow,
-    command,
-    commands,
     cordon,
     entrypoint,
     folder,
@@ -64,7 +62,7 @@ SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
     "isolation": {"mode": ("isolation", mode), "cordon": ("cordon", cordon)},
     "static": {"root": ("static_root", folder), "spa": ("static_spa", true_or_false)},
     "network": {"allow": ("allow", allow)},
-    "deploy": {"post_deploy": ("post_deploy", commands)},
+    "deploy": {"post_deploy": ("post_deploy", not_yet)},
     "websocket": {"hibernate": ("hibernate", not_yet)},
 }
 
@@ -90,7 +88,7 @@ TABLES: dict[str, Table] = {
             "name": job_name,
             "schedule": schedule,
             "path": url_path,
-            "command": command,
+            "command": not_yet,
             "timeout_s": number(1, 3600),
             "retries": whole(0, 10),
         },

@@ -20,6 +20,7 @@ from granian.server.embed import Server
 
 from isopod.api.app import create_app
 from isopod.control.collecting import collect_usage
+from isopod.control.job_clock import run_jobs
 from isopod.control.log_keeping import keep_logs
 from isopod.control.node import Node, open_node
 from isopod.control.quotas import watch_quotas
@@ -81,6 +82,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
             asyncio.create_task(watch_quotas(node)),
             asyncio.create_task(sweep_regularly(node)),
             asyncio.create_task(keep_logs(node)),
+            asyncio.create_task(_run_jobs(node)),
         ]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -97,10 +99,19 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
 
 
 async def _renew_snapshots(node: Node) -> None:
-    """Once the workers are ready too: what a start needs goes first."""
+    await _workers_are_ready(node)
+    await Renewing(node).run()
+
+
+async def _run_jobs(node: Node) -> None:
+    await _workers_are_ready(node)
+    await run_jobs(node)
+
+
+async def _workers_are_ready(node: Node) -> None:
+    """What a start needs goes first."""
     while not node.settings.node_path.exists():  # noqa: ASYNC110  another process writes it
         await asyncio.sleep(_LOOK_S)
-    await Renewing(node).run()
 
 
 async def _answers(settings: NodeSettings, serving: asyncio.Task[None]) -> None:

@@ -38,6 +38,7 @@ from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.forward import Forwarder
 from isopod.gateway.forwarded import ForwardedRequests
+from isopod.gateway.jobs import JobRunner
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.lines import Lines, Peer
 from isopod.gateway.quota import Quotas, Today
@@ -174,6 +175,8 @@ class Worker:
             )
             forwarded = ForwardedRequests(gateway)
             lines.take_with(forwarded.take)
+            jobs = JobRunner(serve=gateway, find_route=self._find_route, domain=settings.domain)
+            jobs = JobRunner(serve=gateway, find_route=self._find_route, domain=settings.domain)
             admin = AdminSocket(
                 self.admin_listener,
                 {
@@ -183,6 +186,7 @@ class Worker:
                     "usage_today": self._usage_today,
                     "failed_images": self._failed_images,
                 },
+                {"run": jobs.run},
             )
             await admin.open()
             self.connections = ConnectionWatch(
