@@ -140,6 +140,7 @@ def test_the_openapi_document_names_every_resource(opened, run):
                 "tokens",
                 "whoami",
                 "audit",
+                "jobs",
                 "usage",
             }
 

@@ -31,7 +31,7 @@ def test_of_two_switches_at_once_the_routes_get_what_state_says(opened, run, mon
             for number in range(1, 4):
                 await api.deployed(b"%d" % number)
             first, go = threading.Event(), threading.Event()
-            put = switching._put_route
+            put = switching.put_route
 
             def slowly(*args):
                 if not first.is_set():
@@ -39,7 +39,7 @@ def test_of_two_switches_at_once_the_routes_get_what_state_says(opened, run, mon
                     go.wait(10)
                 put(*args)
 
-            monkeypatch.setattr(switching, "_put_route", slowly)
+            monkeypatch.setattr(switching, "put_route", slowly)
             slow = asyncio.create_task(to_version(api, 1))
             await asyncio.to_thread(first.wait, 10)
             await to_version(api, 2)
@@ -97,7 +97,7 @@ def test_nobody_else_deploys_an_app_until_a_publication_whose_caller_hung_up_has
         async with opened() as api:
             await api.deployed(b"1", name="hello")
             first, go = threading.Event(), threading.Event()
-            put = switching._put_route
+            put = switching.put_route
 
             def slowly(*args):
                 if not first.is_set():
@@ -105,7 +105,7 @@ def test_nobody_else_deploys_an_app_until_a_publication_whose_caller_hung_up_has
                     go.wait(10)
                 put(*args)
 
-            monkeypatch.setattr(switching, "_put_route", slowly)
+            monkeypatch.setattr(switching, "put_route", slowly)
             slow = asyncio.create_task(api.deploy(b"2", name="hello"))
             await asyncio.to_thread(first.wait, 10)
             slow.cancel()
