@@ -27,6 +27,7 @@ from bench import (
     metering,
     postgres,
     static,
+    waiting,
     warm,
 )
 from bench.figures import Result
@@ -43,6 +44,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "metering": metering.run,
     "ledger": ledger.run,
     "billed": billed.run,
+    "waiting": waiting.run,
     "postgres": postgres.run,
     "deploy": deploy.run,
     "cli": cli.run,
