@@ -28,9 +28,10 @@ class Upstream:
 
 
 @contextmanager
-def running(after_s: float) -> Iterator[Upstream]:
+def running(after_s: float, *, together: int = 0) -> Iterator[Upstream]:
+    """Answers each request after so long, and none before `together` of them wait."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.slow_upstream", str(after_s)],
+        [sys.executable, "-m", "bench.slow_upstream", str(after_s), str(together)],
         cwd=ROOT,
         text=True,
         stdin=subprocess.PIPE,
@@ -44,8 +45,9 @@ def running(after_s: float) -> Iterator[Upstream]:
         process.communicate()
 
 
-async def _serve(after_s: float) -> None:
+async def _serve(after_s: float, together: int) -> None:
     waiting = most = 0
+    all_wait = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal waiting, most
@@ -53,7 +55,9 @@ async def _serve(after_s: float) -> None:
             await reader.readuntil(b"\r\n\r\n")
             waiting += 1
             most = max(most, waiting)
-            await asyncio.sleep(after_s)
+            if most >= together:
+                all_wait.set()
+            await asyncio.gather(asyncio.sleep(after_s), all_wait.wait())
             waiting -= 1
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nanswer")
             await writer.drain()
@@ -69,4 +73,4 @@ async def _serve(after_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(float(sys.argv[1])))
+    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2])))

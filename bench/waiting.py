@@ -1,7 +1,7 @@
 """Guests that wait, one each for a slow upstream: WSGI apps that call a model scale by instances.
 
 All are asked at once while they sleep, so that the bench holds their starts too; a probe asks
-another app meanwhile.
+another app meanwhile. Nobody is answered before all wait, so that all wait at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench import many, sites, slow_upstream
 from bench.crowd import crowd
@@ -48,8 +49,8 @@ deadline_ms = 120000
 
 
 def run(say: Callable[[str], None]) -> Result:
-    with many.home() as home, slow_upstream.running(WAIT_S) as upstream:
-        settings = {
+    with many.home() as home, slow_upstream.running(WAIT_S, together=GUESTS) as upstream:
+        settings: dict[str, Any] = {
             "port": 0,
             "control_port": 0,
             "memory_budget_mib": BUDGET_MIB,
@@ -71,9 +72,11 @@ def run(say: Callable[[str], None]) -> Result:
             before = _memory_mib(node)
             watched = _Watched(node)
             hostnames = [f"{names[number % APPS]}.localhost" for number in range(GUESTS)]
-            with probe(node.gateway_port, "probe.localhost") as seen:
-                with crowd(node.gateway_port) as visitors:
-                    load = visitors.ask(hostnames, at_once=GUESTS, path="/wait")
+            with (
+                probe(node.gateway_port, "probe.localhost") as seen,
+                crowd(node.gateway_port) as visitors,
+            ):
+                load = visitors.ask(hostnames, at_once=GUESTS, path="/wait")
             watched.stop()
             at_once = upstream.most_at_once()
     return _result(load, seen, quiet, watched.most_mib, before, at_once)

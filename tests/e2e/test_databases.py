@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,29 @@ from tools.databases import Server
 from tools.http_calls import Caller
 from tools.node import ROOT, Node
 
+POOL, VISITORS = 5, 60
+DIRECT = 8  # connections at most that other tests of this module keep
+# Each request in an instance of its own, with a connection of its own.
+SHORT_LIVED = """
+import os
+import pg8000.dbapi
+
+def app(environ, start_response):
+    start_response("200 OK", [("content-type", "application/json")])
+    if environ["PATH_INFO"] == "/":
+        return [b"here"]
+    connection = pg8000.dbapi.connect(
+        user="app", password=os.environ["PASSWORD"], host="localhost", database="app",
+        port=int(os.environ["PGBOUNCER_PORT"]), ssl_context=False,
+    )
+    cursor = connection.cursor()
+    cursor.execute("select pg_sleep(0.02), count(*) from pg_stat_activity where usename = %s",
+                   ("app",))
+    seen = cursor.fetchone()[1]
+    connection.commit()
+    connection.close()
+    return [str(seen).encode()]
+"""
 LIBRARY = ROOT / "examples" / "django-postgres"
 # What a deploy will run before a version goes live.
 COMMANDS = """
@@ -40,7 +65,7 @@ MANIFEST = """
 [network]
 allow = [{allow}]
 [scaling]
-max_instances = 1
+max_instances = {instances}
 [health]
 path = "{health}"
 """
@@ -54,6 +79,7 @@ class World:
         certificate = self.authority.issue("localhost")
         start = stack.enter_context
         self.postgres = start(databases.postgres(certificate=certificate))
+        self.pgbouncer = start(databases.pgbouncer(self.postgres, connections=POOL))
         self.mariadb = start(databases.mariadb(certificate=certificate))
         self.redis = start(databases.redis())
         self.redis_tls = start(databases.redis(certificate=certificate))
@@ -65,23 +91,33 @@ class World:
     def servers(self) -> dict[str, Server]:
         return {
             "POSTGRES": self.postgres,
+            "PGBOUNCER": self.pgbouncer,
             "MARIADB": self.mariadb,
             "REDIS": self.redis,
             "REDIS_TLS": self.redis_tls,
         }
 
-    def deploy(self, name: str, source: Path, where: Path, health: str = "/", **more: str) -> str:
-        """What the command said. `more`: text of other files, without their ".py"."""
+    def deploy(
+        self,
+        name: str,
+        source: Path,
+        where: Path,
+        *,
+        health: str = "/",
+        instances: int = 1,
+        more: str = "",
+        **modules: str,
+    ) -> str:
+        """What the command said. `more`: of the manifest; `modules`: text of other files."""
         files = {
             str(file.relative_to(source)): file.read_text()
             for file in source.rglob("*")
             if file.is_file() and "__pycache__" not in file.parts
         }
         allow = ", ".join(f'"localhost:{server.port}"' for server in self.servers.values())
-        files |= {f"{module}.py": text for module, text in more.items()}
-        path = folder(
-            where / name, {**files, "isopod.toml": MANIFEST.format(allow=allow, health=health)}
-        )
+        files |= {f"{module}.py": text for module, text in modules.items()}
+        manifest = MANIFEST.format(allow=allow, health=health, instances=instances) + more
+        path = folder(where / name, {**files, "isopod.toml": manifest})
         env = {f"{key}_PORT": str(server.port) for key, server in self.servers.items()}
         env |= {"PASSWORD": databases.PASSWORD, "CA": self.authority.pem}
         env |= {
@@ -163,6 +199,18 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_refused(
 def test_a_query_is_not_waited_for_longer_than_the_driver_says(world: World) -> None:
     told = world.ask("/wait")
     assert "timed out" in told["text"].lower() or told["error"] == "TimeoutError", told
+
+
+def test_a_pooler_gives_many_short_lived_instances_few_connections(
+    world: World, tmp_path: Path
+) -> None:
+    source = folder(tmp_path / "source", {"app.py": SHORT_LIVED, "requirements.txt": "pg8000"})
+    world.deploy("short", source, tmp_path, more='[isolation]\nmode = "request"\n', instances=20)
+    with ThreadPoolExecutor(VISITORS) as pool:
+        asked = [pool.submit(get, world.node, "short", "/seen") for _ in range(VISITORS)]
+        answers = [one.result() for one in asked]
+    assert {answer.status for answer in answers} == {200}, Counter(a.text for a in answers)
+    assert max(int(answer.text) for answer in answers) <= POOL + DIRECT
 
 
 def test_django_with_its_admin_runs_on_postgresql(
