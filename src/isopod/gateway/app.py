@@ -201,12 +201,16 @@ class Gateway:
             await invocation.run()
             healthy = not self._out_of_memory(slot, answer)
         except IsopodError as error:
-            # An app's own exception leaves its guest able to serve on; our stops do not.
+            # An app's own exception leaves its guest able to serve on; our stops do not, if it has
+            # one request at a time.
             healthy = slot.guest.idle and not isinstance(error, MemoryLimitExceeded)
             answer.timing = timing
             if not isinstance(error, ClientDisconnected):
                 pool.errors += 1
-                slot.report(error)
+                slot.report(error, incoming.request_id)
+            raise
+        except BaseException:
+            healthy = slot.guest.idle
             raise
         finally:
             use.end()
@@ -240,6 +244,7 @@ class Gateway:
             client=client,
             headers=incoming.headers,
             has_body=incoming.has_body,
+            request_id=incoming.request_id,
         )
 
     def _out_of_memory(self, slot: Slot, answer: _Answer) -> bool:

@@ -61,6 +61,7 @@ class AppPool:
         self.idle: list[Slot] = []  # the last used is at the end, and goes first
         self.busy: set[Slot] = set()
         self.starting: set[Slot] = set()
+        self._shares = False  # its instances have many requests at once
         self.cold_starts = 0
         self.requests = 0
         self.errors = 0
@@ -93,10 +94,12 @@ class AppPool:
         """An instance for one request. Raises Overloaded (queue full, or waited as long as a
         request may take), NodeBusy, or the error of a boot that failed."""
         self.requests += 1
-        if self.idle:
-            slot = self._lend(self.idle.pop(), request_id)
+        free = self._find_room()
+        if free is not None:
+            self._give(free)
+            free.begin(request_id)
             self._keep_spare()
-            return Acquired(slot, 0.0, 0.0)
+            return Acquired(free, 0.0, 0.0)
         if self.closed:
             raise NodeDraining("this worker is shutting down")
         if self._boot_failed is not None:
@@ -119,18 +122,27 @@ class AppPool:
 
     def release(self, slot: Slot, *, reusable: bool) -> None:
         """Give an instance back after its request."""
-        self.busy.discard(slot)
-        reusable = reusable and self.route.spec.isolation.mode == "app"
-        if reusable and slot.guest.idle and (self._waiters or not self.retired):
-            slot.end()
+        slot.in_flight -= 1
+        if not reusable or self.route.spec.isolation.mode != "app":
+            slot.draining = True
+        if slot.in_flight == 0:
+            self.busy.discard(slot)
+            if slot.guest.idle and not slot.draining and (self._waiters or not self.retired):
+                slot.end()
+                self._offer(slot)
+            else:
+                slot.close()
+        elif slot.has_room:
             self._offer(slot)
-        else:
-            slot.close()
         self.consider()
 
     def consider(self) -> None:
         """Start an instance if the plan says so. Called whenever something changed."""
         if not self._waiters or self.closed:
+            return
+        while self._waiters and (free := self._find_room()) is not None:
+            self._offer(free)
+        if not self._waiters:
             return
         view = PoolView(
             waiting=len(self._waiters),
@@ -188,10 +200,26 @@ class AppPool:
 
     # ---------------------------------------------------------------------------------------
 
-    def _lend(self, slot: Slot, request_id: str) -> Slot:
+    def _find_room(self) -> Slot | None:
+        """An instance that can take a request now: of those that have some already and do not
+        compute, the one with fewest; else an idle one, or one that computes."""
+        shared = [slot for slot in self.busy if slot.has_room] if self._shares else []
+        waiting = [slot for slot in shared if slot.waiting]
+        if waiting:
+            return min(waiting, key=_load)
+        while self.idle:
+            slot = self.idle[-1]
+            if slot.guest.idle:
+                return slot
+            self.idle.pop().close()  # ended by what its last request left behind
+        return min(shared, key=_load, default=None)
+
+    def _give(self, slot: Slot) -> None:
+        """Now: nothing else may take its room before the request wakes."""
+        if slot.in_flight == 0 and slot in self.idle:
+            self.idle.remove(slot)
+        slot.in_flight += 1
         self.busy.add(slot)
-        slot.begin(request_id)
-        return slot
 
     async def _wait(self, waiter: Waiter) -> Slot:
         deadline_s = self.route.spec.limits.deadline_ms / 1e3
@@ -205,8 +233,11 @@ class AppPool:
                 self._waiters.remove(waiter)
             elif given.done() and not given.cancelled() and given.exception() is None:
                 # Given an instance in the very moment it gave up: pass it on.
-                self.busy.discard(given.result())
-                self._offer(given.result())
+                slot = given.result()
+                slot.in_flight -= 1
+                if slot.in_flight == 0:
+                    self.busy.discard(slot)
+                self._offer(slot)
             if isinstance(error, TimeoutError):
                 raise Overloaded(
                     f"no instance of app {self.route.name!r} was free within {deadline_s:g} s"
@@ -214,14 +245,15 @@ class AppPool:
             raise
 
     def _offer(self, slot: Slot) -> None:
-        """To the first that waits, or to the idle ones."""
-        while self._waiters:
+        """To those that wait, or to the idle ones."""
+        while self._waiters and (slot.in_flight == 0 or slot.has_room):
             waiter = self._waiters.popleft()
             if not waiter.future.done():
-                self.busy.add(slot)  # now: nothing may take it before its request wakes
+                self._give(slot)
                 waiter.future.set_result(slot)
                 self._moved_at = time.monotonic()
-                return
+        if slot.in_flight or slot in self.idle:
+            return
         if self.retired:
             slot.close()
         else:
@@ -289,6 +321,7 @@ class AppPool:
         else:
             self.starting.discard(slot)
             self.starts_ms.append(slot.boot_s * 1e3)
+            self._shares = slot.capacity > 1
             self._offer_started(slot)
 
     def _boot_ended(self, slot: Slot, error: IsopodError | None) -> None:
@@ -307,3 +340,7 @@ class AppPool:
         for waiter in waiters:
             if not waiter.future.done():
                 waiter.future.set_exception(error.again())
+
+
+def _load(slot: Slot) -> int:
+    return slot.in_flight

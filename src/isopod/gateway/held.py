@@ -10,7 +10,7 @@ from __future__ import annotations
 class HeldMemory:
     """Times are in nanoseconds of a clock that does not go back. Each moment is given out once."""
 
-    __slots__ = ("_at", "_bytes", "_idle", "_request", "_serving")
+    __slots__ = ("_at", "_bytes", "_idle", "_request", "_serving", "served")
 
     def __init__(self, now_ns: int) -> None:
         self._at = now_ns
@@ -18,25 +18,29 @@ class HeldMemory:
         self._idle = 0  # byte-nanoseconds
         self._request = 0
         self._serving = False
+        self.served = 0  # byte-nanoseconds in requests, up to the last look or end
 
     def look(self, private_bytes: int, now_ns: int) -> None:
         spent = self._bytes * (now_ns - self._at)
         if self._serving:
             self._request += spent
+            self.served += spent
         else:
             self._idle += spent
         self._at = now_ns
         self._bytes = max(0, private_bytes)  # a closed guest's may be less than nothing
 
     def begin(self, now_ns: int) -> None:
-        """A request has it from now on."""
+        """Requests have it from now on."""
         self._idle += self._bytes * (now_ns - self._at)
         self._at = now_ns
         self._serving = True
 
     def end(self, private_bytes: int, now_ns: int) -> int:
-        """The request is over: its byte-milliseconds."""
-        held = self._request + self._bytes * (now_ns - self._at)
+        """No request has it any more: their byte-milliseconds."""
+        spent = self._bytes * (now_ns - self._at)
+        held = self._request + spent
+        self.served += spent
         self._request, self._serving, self._at = 0, False, now_ns
         self._bytes = max(0, private_bytes)
         return held // 1_000_000

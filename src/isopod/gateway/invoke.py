@@ -2,6 +2,8 @@
 
 The deadline counts the app's time: waits for the client (a slow upload, a slow download) stop its
 clock, and are bounded on their own. A bound on its CPU counts neither those nor the app's sleeps.
+An instance with many requests at once is not kept from others by one that streams for long: there,
+each piece of a response has the deadline to itself.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Invocation:
         self._timing = timing
         self._request_id = request_id
         self._exchange = slot.guest.exchange()
-        self._cpu_before = slot.guest.cpu_ns
+        self._cpu_before = slot.used_cpu_ns()
         self._loop = asyncio.get_running_loop()
         self._deadline_s = deadline_ms / 1e3
         self._cpu_limit_ns = slot.route.spec.limits.cpu_ms_per_request * 1_000_000
@@ -69,8 +71,7 @@ class Invocation:
         self._deadline_timer = deadline
         if self._cpu_limit_ns:
             self._check_cpu()
-        watch = self._loop.call_later(_WATCH_AFTER_S, self._start_watch)
-        guest = self._slot.guest
+        self._watch_timer = self._loop.call_later(_WATCH_AFTER_S, self._start_watch)
         try:
             response = await self._exchange.send(self._request, self._body.read)
             await self._respond(response)
@@ -80,10 +81,10 @@ class Invocation:
             self._deadline_timer.cancel()
             if self._cpu_timer is not None:
                 self._cpu_timer.cancel()
-            watch.cancel()
-            if self._watch is not None:
-                self._watch.cancel()
-            self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
+            self._stop_watching()
+            if not self._exchange.ended:
+                self._exchange.stop()
+            self._timing.guest_ms = (self._slot.used_cpu_ns() - self._cpu_before) / 1e6
 
     def _reason(self, error: IsopodError) -> IsopodError:
         """Why it really ended: our deadline or the client, before what the guest died of."""
@@ -96,12 +97,12 @@ class Invocation:
         return error
 
     async def _respond(self, response: GuestResponse) -> None:
-        guest, exchange = self._slot.guest, self._exchange
+        exchange = self._exchange
         silent = self._request.method == "HEAD" or response.status in _NO_BODY
         _check_length(response, silent=silent)
         if not silent:
             self._check_size(max(len(response.body), response.length or 0))
-        self._timing.guest_ms = (guest.cpu_ns - self._cpu_before) / 1e6
+        self._timing.guest_ms = (self._slot.used_cpu_ns() - self._cpu_before) / 1e6
         headers = outgoing(response.headers, self._request_id, self._timing.header())
         if self._slot.route.spec.debug:
             headers.append(self._timing.cpu_header())
@@ -116,6 +117,8 @@ class Invocation:
         else:
             await self._stream(response)
         if not exchange.ended:
+            # The client has everything, and may go: what the app still does is not for it.
+            self._stop_watching()
             await exchange.finish()
 
     async def _stream(self, response: GuestResponse) -> None:
@@ -128,6 +131,8 @@ class Invocation:
                     f"the app sent more than the {response.length} bytes it declared"
                 )
             await send_piece(chunk, self._send)
+            if self._slot.capacity > 1:
+                self._started = self._loop.time() - self._exchange.client_wait_s
             following = await self._exchange.next_chunk()
             if following is None:
                 break
@@ -148,7 +153,7 @@ class Invocation:
     def _check_cpu(self) -> None:
         """A guest cannot use more CPU than time goes by, so there is nothing to look at before as
         much time as it has CPU left: a request costs a look or two, not one per slice."""
-        left = self._cpu_limit_ns - (self._slot.guest.cpu_ns - self._cpu_before)
+        left = self._cpu_limit_ns - (self._slot.used_cpu_ns() - self._cpu_before)
         if left > 0:
             delay = max(left / 1e9, _CPU_LOOK_S)
             self._cpu_timer = self._loop.call_later(delay, self._check_cpu)
@@ -175,6 +180,11 @@ class Invocation:
 
     def _start_watch(self) -> None:
         self._watch = self._loop.create_task(self._watch_client())
+
+    def _stop_watching(self) -> None:
+        self._watch_timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def _watch_client(self) -> None:
         try:

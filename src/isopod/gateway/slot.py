@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from isopod.errors import GuestFailed, IsopodError
 from isopod.gateway.held import HeldMemory
 from isopod.gateway.logs import AppLog, LineSplitter
+from isopod.gateway.shares import Shares, Totals
 from isopod.gateway.steps import Steps
 from isopod.metering.meter import Record
 from isopod.model.log import Level, Stream
@@ -21,6 +22,8 @@ from isopod.runtimes.guest import Guest, OutputSink
 MakeGuest = Callable[[Route, OutputSink], Awaitable[tuple[Guest, Callable[[], None]]]]
 
 
+# Requests at once in an instance whose guest can have many, if the app does not say.
+CONCURRENCY = 50
 # CPython's memory after a plain boot; what a restored instance writes of its image.
 _BOOTED_BYTES = 48 << 20
 _RESTORED_BYTES = 3 << 20
@@ -41,6 +44,8 @@ class Slot:
         self.route = route
         self.request_id = ""
         self.requests = 0
+        self.in_flight = 0
+        self.draining = False  # takes no more requests, and ends with the last that it has
         self.made_at = time.monotonic()
         self.used_at = self.made_at
         self.boot_s = 0.0
@@ -49,8 +54,7 @@ class Slot:
         self.closed = False
         self.stopped_by: IsopodError | None = None  # why it was ended while it served
         self.held = HeldMemory(time.monotonic_ns())
-        self._sent_bytes = 0
-        self._billed_ns = self._billed_host_ns = 0
+        self._shares = Shares()
         self._counted_cpu_ns = 0
         self._began_cpu_ns = 0
         self._meter = meter
@@ -68,6 +72,25 @@ class Slot:
         return self._guest
 
     @property
+    def capacity(self) -> int:
+        """How many requests it may have at once."""
+        if self._guest is None or self.route.spec.isolation.mode == "request":
+            return 1
+        return min(self._guest.capacity, self.route.spec.scaling.concurrency or CONCURRENCY)
+
+    @property
+    def has_room(self) -> bool:
+        """For one request more, which would not only wait in it."""
+        guest = self._guest
+        return (
+            guest is not None
+            and not self.draining
+            and self.in_flight < self.capacity
+            and guest.idle
+            and not guest.blocked
+        )
+
+    @property
     def waiting(self) -> bool:
         return self._guest is None or self._guest.waiting
 
@@ -77,7 +100,7 @@ class Slot:
 
     @property
     def request_cpu_ns(self) -> int:
-        """Since its request began."""
+        """Since its request began, or the first of those that it has."""
         return self.cpu_ns - self._began_cpu_ns
 
     def uncounted_cpu_ns(self) -> int:
@@ -125,13 +148,17 @@ class Slot:
         await self._guest.start()
 
     def begin(self, request_id: str) -> None:
+        """A request has it; `in_flight` counts it already."""
+        self.requests += 1
+        if self.in_flight > 1:
+            self.request_id = ""  # the guest says whose its output is
+            return
         self.request_id = request_id
         self.said_memory_error = False
         self._began_cpu_ns = self.cpu_ns
-        self.requests += 1
 
     def end(self) -> None:
-        """The request is over: what was printed without a line end is a line too."""
+        """Its requests are over: what was printed without a line end is a line too."""
         for stream, splitter in self._splitters.items():
             self._write(stream, splitter.end())
         self.request_id = ""
@@ -153,21 +180,39 @@ class Slot:
 
     # -- what it uses -----------------------------------------------------------------------
 
-    def take_sent_bytes(self) -> int:
-        """What its own connections sent since this was last asked: egress."""
-        now = 0 if self._guest is None else self._guest.sent_bytes
-        before, self._sent_bytes = self._sent_bytes, now
-        return now - before
+    def begin_use(self, now_ns: int) -> Totals:
+        """A request uses it from now on; `end_use` wants what this gives."""
+        if not self._shares.requests:
+            self.held.begin(now_ns)
+        else:
+            self._look_shared(now_ns)
+        return self._shares.begin(self._totals())
 
-    def take_unbilled(self) -> tuple[int, int]:
-        """CPU of the guest, and ours in its turns, since this was last asked: whoever asks bills
-        it, so that nothing is left between two requests."""
-        if self._guest is None:
-            return 0, 0
-        cpu_ns, host_ns = self._guest.cpu_ns, self._guest.host_ns
-        taken = cpu_ns - self._billed_ns, host_ns - self._billed_host_ns
-        self._billed_ns, self._billed_host_ns = cpu_ns, host_ns
-        return taken
+    def end_use(self, began: Totals, now_ns: int) -> Totals:
+        """What the request is billed: its part, and of one that is alone all that was not billed
+        before, so that nothing is left between two requests."""
+        if self._shares.requests == 1:
+            guest = self.guest
+            self.held.end(guest.private_of(guest.peak_memory_bytes), now_ns)
+        else:
+            self._look_shared(now_ns)
+        return self._shares.end(self._totals(), began)
+
+    def used_cpu_ns(self) -> int:
+        """Of which a request's CPU up to now is the difference since it began."""
+        if self.capacity == 1:
+            return self.cpu_ns
+        return self._shares.so_far(self._totals())
+
+    def _look_shared(self, now_ns: int) -> None:
+        guest = self.guest
+        self.held.look(guest.private_of(guest.peak_memory_bytes), now_ns)
+
+    def _totals(self) -> Totals:
+        guest = self._guest
+        if guest is None:
+            return Totals()
+        return Totals(guest.cpu_ns, guest.host_ns, guest.sent_bytes, self.held.served)
 
     def look(self, now_ns: int) -> None:
         """Note how much memory it has. Called about every second."""
@@ -181,12 +226,12 @@ class Slot:
             self._record("live", memory_byte_ms=held)
 
     def _record_start(self, outcome: str, host_ns: int) -> None:
-        cpu_ns, turns_host_ns = self.take_unbilled()
+        took = self._shares.take(self._totals())
         self._record(
             "start",
             outcome=outcome,
-            cpu_ns=cpu_ns,
-            host_ns=host_ns + turns_host_ns,
+            cpu_ns=took.cpu_ns,
+            host_ns=host_ns + took.host_ns,
             wall_ns=int(self.boot_s * 1e9),
         )
         self.look(time.monotonic_ns())
@@ -227,18 +272,18 @@ class Slot:
         with contextlib.suppress(OSError):
             self._remove()
 
-    def say(self, message: str, level: Level = "info") -> None:
+    def say(self, message: str, level: Level = "info", *, request_id: str = "") -> None:
         """A line of ours in the app's log."""
-        self._write("isopod", [message], level)
+        self._write("isopod", [message], level, request_id=request_id)
 
-    def report(self, error: IsopodError) -> None:
+    def report(self, error: IsopodError, request_id: str = "") -> None:
         """An error in the app's log, with everything that a stranger is not told."""
         hint = f" ({error.hint})" if error.hint else ""
-        self.say(f"{error.code}: {error.message}{hint}", "error")
+        self.say(f"{error.code}: {error.message}{hint}", "error", request_id=request_id)
         for key in ("traceback", "trap", "summary"):
             text = str(error.details.get(key) or "")
             stream: Stream = "stderr" if key == "traceback" else "isopod"
-            self._write(stream, text.splitlines(), "error")
+            self._write(stream, text.splitlines(), "error", request_id=request_id)
 
     @property
     def idle_s(self) -> float:
@@ -253,15 +298,23 @@ class Slot:
         if stream != "isopod" and self._log.full:
             self._log.drop(splitter.skip(data), len(data))
             return
-        self._write(stream, splitter.feed(data))
+        speaker = "" if self._guest is None else self._guest.speaker
+        self._write(stream, splitter.feed(data), request_id=speaker)
 
-    def _write(self, stream: Stream, messages: list[str], level: Level = "warning") -> None:
+    def _write(
+        self,
+        stream: Stream,
+        messages: list[str],
+        level: Level = "warning",
+        *,
+        request_id: str = "",
+    ) -> None:
         """`level`: of ours; who starts instances tells only what he had to do without."""
         self._log.write_lines(
             stream,
             messages,
             version=self.route.version,
             instance=self.id,
-            request_id=self.request_id,
+            request_id=request_id or self.request_id,
             level=level,
         )

@@ -1,7 +1,8 @@
 """What requests, starts and live instances used, as usage records.
 
 A request is billed from when it has an instance to when that is free again, so with what the app
-does after its response. What was refused before is nobody's.
+does after its response. What was refused before is nobody's. Requests that share an instance at
+the same time share what it uses (see `shares`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from isopod.gateway.shares import Totals
 from isopod.gateway.slot import Slot
 from isopod.model.route import Route
 from isopod.model.usage import UsageRecord, hundreds_of_ms
@@ -17,30 +19,20 @@ from isopod.model.usage import UsageRecord, hundreds_of_ms
 class RequestUse:
     """One request's use of an instance. Made when it has it; `end` before it gives it back."""
 
-    __slots__ = (
-        "_began_ns",
-        "_cpu_ns",
-        "_egress_bytes",
-        "_host_ns",
-        "_memory",
-        "_peak",
-        "_slot",
-        "_wall_ns",
-        "cold",
-    )
+    __slots__ = ("_began", "_began_ns", "_part", "_peak", "_slot", "_wall_ns", "cold")
 
     def __init__(self, slot: Slot, *, cold: bool) -> None:
         self.cold = cold
         self._slot = slot
         self._began_ns = time.monotonic_ns()
-        self._cpu_ns = self._host_ns = self._wall_ns = self._peak = self._memory = 0
-        self._egress_bytes = 0
-        slot.held.begin(self._began_ns)
+        self._wall_ns = self._peak = 0
+        self._part = Totals()
+        self._began = slot.begin_use(self._began_ns)
 
     @property
     def egress_bytes(self) -> int:
         """After `end`: sent by the app's own connections."""
-        return self._egress_bytes
+        return self._part.sent_bytes
 
     @property
     def route(self) -> Route:
@@ -51,10 +43,8 @@ class RequestUse:
         slot = self._slot
         now_ns = time.monotonic_ns()
         self._wall_ns = now_ns - self._began_ns
-        self._cpu_ns, self._host_ns = slot.take_unbilled()
         self._peak = slot.guest.peak_memory_bytes
-        self._egress_bytes = slot.take_sent_bytes()
-        self._memory = slot.held.end(slot.guest.private_of(self._peak), now_ns)
+        self._part = slot.end_use(self._began, now_ns)
 
     def record(
         self,
@@ -68,7 +58,8 @@ class RequestUse:
     ) -> UsageRecord:
         """After `end`. `host_ns`: of the gateway's own steps."""
         route, slot = self._slot.route, self._slot
-        host_ns += self._host_ns
+        part = self._part
+        host_ns += part.host_ns
         return UsageRecord(
             kind="request",
             at=time.time(),
@@ -80,14 +71,14 @@ class RequestUse:
             outcome=outcome,
             status=status,
             cold=self.cold,
-            cpu_ns=self._cpu_ns,
+            cpu_ns=part.cpu_ns,
             host_ns=host_ns,
             wall_ns=self._wall_ns,
-            wait_ns=max(0, self._wall_ns - self._cpu_ns - host_ns),
+            wait_ns=max(0, self._wall_ns - part.cpu_ns - host_ns),
             peak_memory_bytes=self._peak,
-            memory_byte_ms=self._memory,
+            memory_byte_ms=part.memory_byte_ns // 1_000_000,
             bytes_in=bytes_in,
-            bytes_out=bytes_out + self._egress_bytes,
+            bytes_out=bytes_out + part.sent_bytes,
             wall_100ms=hundreds_of_ms(self._wall_ns),
         )
 

@@ -287,12 +287,28 @@ class Connections:
         if len(rest) % 5 or len(rest) > 5 * _MAX_POLLED:
             raise GuestProtocolError("the guest polls what is no list of sockets")
         wanted = dict(struct.iter_unpack("<IB", rest))
-        ready = self._ready(wanted)
+        ready = self.ready(wanted)
         if ready or wait_ms == 0:
             return _packed(ready)
         return self._poll_later(wanted, wait_ms)
 
-    def _ready(self, wanted: dict[int, int]) -> dict[int, int]:
+    def watch(self, wanted: dict[int, int], changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` when one of them may be ready, once or more, until what this gives is
+        called. Only of what is not ready now."""
+        sockets, making = {}, []
+        for number, mask in wanted.items():
+            connection = self._connections[number]  # else it would be ready
+            if connection.socket is not None:
+                sockets[connection.socket] = mask
+            elif connection.making is not None:
+                making.append(connection.making)
+        watch = _Watch(self._watches, sockets, changed)
+        for task in making:
+            task.add_done_callback(watch.wake)
+        watch.__enter__()
+        return watch.end
+
+    def ready(self, wanted: dict[int, int]) -> dict[int, int]:
         """What is ready now; one that is not connected, or failed, is ready for everything."""
         ready, asked, poll = {}, {}, select.poll()
         for number, mask in wanted.items():
@@ -319,18 +335,13 @@ class Connections:
     async def _poll_later(self, wanted: dict[int, int], wait_ms: int) -> bytes:
         try:
             async with asyncio.timeout(_seconds(wait_ms)):
-                while not (ready := self._ready(wanted)):
-                    sockets, making = {}, []
-                    for number, mask in wanted.items():
-                        connection = self._connections[number]  # else it would be ready
-                        if connection.socket is not None:
-                            sockets[connection.socket] = mask
-                        elif connection.making is not None:
-                            making.append(connection.making)
-                    with _Watch(self._watches, sockets) as watch:
-                        for task in making:
-                            task.add_done_callback(watch.wake)
-                        await watch.event.wait()
+                while not (ready := self.ready(wanted)):
+                    changed = asyncio.Event()
+                    stop = self.watch(wanted, changed.set)
+                    try:
+                        await changed.wait()
+                    finally:
+                        stop()
         except TimeoutError:
             ready = {}
         return _packed(ready)
@@ -382,14 +393,20 @@ class Connections:
 class _Watch:
     """Waits for sockets, and can be stopped from outside, before they are closed."""
 
-    def __init__(self, watches: set[_Watch], sockets: dict[socket.socket, int]) -> None:
-        self.event = asyncio.Event()
+    def __init__(
+        self,
+        watches: set[_Watch],
+        sockets: dict[socket.socket, int],
+        changed: Callable[[], None],
+    ) -> None:
+        self._changed: Callable[[], None] | None = changed
         self._loop = asyncio.get_running_loop()
         self._watches = watches
         self._sockets = {made.fileno(): mask for made, mask in sockets.items()}
 
     def wake(self, *_: object) -> None:
-        self.event.set()
+        if self._changed is not None:
+            self._changed()
 
     def __enter__(self) -> _Watch:
         self._watches.add(self)
@@ -408,9 +425,13 @@ class _Watch:
             if mask & _WRITE:
                 self._loop.remove_writer(fd)
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        self._changed = None
         self.stop()
         self._watches.discard(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
 
 def _host_and_port(rest: bytes) -> tuple[str, int]:

@@ -40,7 +40,7 @@ SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
         "max_instances": ("max_instances", whole(1, 1000)),
         "idle_s": ("idle_s", number(0, 86_400)),
         "queue": ("queue", whole(0, 100_000)),
-        "concurrency": ("concurrency", not_yet),
+        "concurrency": ("concurrency", whole(1, 1000)),
     },
     "limits": {
         "memory_mib": ("memory_mib", whole(32, 4095)),  # a 32-bit guest's address space

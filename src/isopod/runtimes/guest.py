@@ -159,6 +159,10 @@ class Guest(Protocol):
         """Suspended in a host call: it needs no CPU now."""
 
     @property
+    def blocked(self) -> bool:
+        """Suspended in a call for one of its exchanges, and deaf to all others meanwhile."""
+
+    @property
     def cpu_ns(self) -> int:
         """CPU time used so far, over all requests; also after its end."""
 

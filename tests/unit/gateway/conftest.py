@@ -41,6 +41,7 @@ class ScriptedGuest:
         self.client_wait_s = 0.0
         self.capacity = 1
         self.speaker = ""
+        self.blocked = False
         self.closed = False
         self.abandoned = False
         self.chunks: list[bytes | Exception] = []

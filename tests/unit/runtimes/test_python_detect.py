@@ -43,7 +43,7 @@ def folder(tmp_path: Path, files: dict[str, str]) -> Path:
         ({"app.py": "app = None", "wsgi.py": FLASK}, "wsgi:app"),
         ({"src/app.py": FLASK}, "app:app"),
         ({"app/__init__.py": FLASK}, "app:app"),
-        ({"app.py": "from fastapi import FastAPI\napp = FastAPI()", "wsgi.py": FLASK}, "wsgi:app"),
+        ({"app.py": "from fastapi import FastAPI\napp = FastAPI()", "wsgi.py": FLASK}, "app:app"),
         (
             {"app.py": "from fastapi import FastAPI\nfrom a2wsgi import ASGIMiddleware\n"
              "api = FastAPI()\napp = ASGIMiddleware(api)"},
@@ -110,21 +110,27 @@ def test_a_named_entrypoint_that_is_absent_is_refused_with_what_there_is(tmp_pat
         detect(app, Manifest(entrypoint="web"))
 
 
-def test_a_factory_and_an_asgi_app_are_told_what_to_do(tmp_path: Path) -> None:
-    app = folder(
-        tmp_path,
-        {
-            "web.py": "def create_app(config=None): ...",
-            "api.py": "import fastapi\napi = fastapi.FastAPI()\nasync def raw(a, b, c): ...",
-        },
-    )
+def test_a_factory_is_told_what_to_do(tmp_path: Path) -> None:
+    app = folder(tmp_path, {"web.py": "def create_app(config=None): ..."})
     with pytest.raises(EntrypointNotCallable) as caught:
         detect(app, Manifest(entrypoint="web:create_app"))
     assert "`app = create_app()`" in caught.value.hint
-    for name in ("api", "raw"):
-        with pytest.raises(EntrypointNotCallable, match="ASGI") as caught:
-            detect(app, Manifest(entrypoint=f"api:{name}"))
-        assert "WSGI apps only" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("files", "entrypoint"),
+    [
+        ({"main.py": "from fastapi import FastAPI\napp = FastAPI()"}, "main:app"),
+        ({"app.py": "async def app(scope, receive, send): ..."}, "app:app"),
+        ({"asgi.py": "application = make()"}, "asgi:application"),
+        ({"manage.py": "", "zoo/asgi.py": "application = get()"}, "zoo.asgi:application"),
+        ({"manage.py": "", "zoo/asgi.py": WSGI, "zoo/wsgi.py": WSGI}, "zoo.wsgi:application"),
+    ],
+)
+def test_an_asgi_app_is_found_like_any_other(
+    tmp_path: Path, files: dict[str, str], entrypoint: str
+) -> None:
+    assert detect(folder(tmp_path, files), Manifest()) == entrypoint
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,6 @@ def test_a_factory_and_an_asgi_app_are_told_what_to_do(tmp_path: Path) -> None:
         ({"x.py": ""}, "there is no app.py, main.py, wsgi.py", "isopod.toml"),
         ({"app.py": "x = 1", "wsgi.py": ""}, "looked at app.py, wsgi.py", "isopod.toml"),
         ({"app.py": "import app"}, "looked at app.py", "isopod.toml"),
-        ({"main.py": "from fastapi import FastAPI\napp = FastAPI()"}, "ASGI", "WSGI apps only"),
         ({"app.py": "def create_app(): ..."}, "factory 'app:create_app'", "`app = create_app()`"),
         ({"web/manage.py": ""}, "found no WSGI", "deploy the folder 'web'"),
         ({"app.py": "if __name__ == '__main__':\n    app = 1 + x"}, "looked at", "isopod.toml"),

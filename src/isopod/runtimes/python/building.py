@@ -93,7 +93,7 @@ def check_health(
                 await guest.start()
             booted = time.monotonic()
             async with asyncio.timeout(spec.limits.deadline_ms / 1e3):
-                response = await guest.send(_request(spec), _no_body)
+                response = await guest.exchange().send(_request(spec), _no_body)
                 # One piece is enough: a health endpoint may stream for ever.
             ended = time.monotonic()
         except TimeoutError:

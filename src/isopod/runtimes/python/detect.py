@@ -1,7 +1,9 @@
-"""Which object of a folder is its WSGI application. Nothing of the app is imported for it.
+"""Which object of a folder is its WSGI or ASGI application. Nothing of the app is imported for it:
+which of the two it is shows when a guest has.
 
-Order: isopod.toml's entrypoint; `app` or `application` in app.py, main.py or wsgi.py; Django's
-wsgi.py. Each is looked for in the folder and then in its `src/`, as the guest imports.
+Order: isopod.toml's entrypoint; `app` or `application` in app.py, main.py, wsgi.py or asgi.py;
+Django's wsgi.py, then its asgi.py. Each is looked for in the folder and then in its `src/`, as the
+guest imports.
 """
 
 from __future__ import annotations
@@ -19,18 +21,15 @@ from isopod.errors import (
 )
 from isopod.manifest import Manifest
 from isopod.runtimes.base import Claim
-from isopod.runtimes.python.sources import Definitions, definitions
+from isopod.runtimes.python.sources import Definitions, Kind, definitions
 
-_MODULES = ("app", "main", "wsgi")
+_MODULES = ("app", "main", "wsgi", "asgi")
 _OBJECTS = ("app", "application")
+_SERVED: tuple[Kind, ...] = ("wsgi", "asgi")
 _ROOTS = ("", "src")
 _ENTRYPOINT = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _DJANGO_SETTINGS = re.compile(r"DJANGO_SETTINGS_MODULE['\"]\s*(?:,|\]\s*=)\s*['\"]([\w.]+)['\"]")
 _FACTORY_HINT = "a factory is not called: write `app = {0}()` below it and name that object"
-_ASGI_HINT = (
-    "this version of isopod serves WSGI apps only (Flask, Django, Bottle...); "
-    "a2wsgi's ASGIMiddleware turns an ASGI app into a WSGI app"
-)
 
 
 @dataclass
@@ -38,7 +37,6 @@ class _Looked:
     """What was seen on the way, for the message when nothing was found."""
 
     at: list[str] = field(default_factory=list)
-    asgi: list[str] = field(default_factory=list)
     factories: list[str] = field(default_factory=list)
 
 
@@ -88,11 +86,8 @@ def _application_in(folder: Path, module: str, looked: _Looked) -> str | None:
     looked.at.append(shown)
     found = definitions(path, shown)
     for name in _OBJECTS:
-        kind = found.kinds.get(name)
-        if kind == "wsgi":
+        if found.kinds.get(name) in _SERVED:
             return f"{module}:{name}"
-        if kind == "asgi":
-            looked.asgi.append(f"{module}:{name}")
     looked.factories += [
         f"{module}:{name}" for name in found.of_kind("factory") if name.endswith(("_app", "_wsgi"))
     ]
@@ -125,13 +120,9 @@ def _checked(folder: Path, entrypoint: str) -> str:
         )
     if "." in parsed[2]:
         return entrypoint  # an attribute: what it is shows when the guest imports it
-    if kind == "asgi":
-        raise EntrypointNotCallable(
-            f"entrypoint {entrypoint!r} is an ASGI application", hint=_ASGI_HINT
-        )
     if kind == "factory":
         raise EntrypointNotCallable(
-            f"entrypoint {entrypoint!r} takes no arguments, so it is no WSGI application",
+            f"entrypoint {entrypoint!r} takes no arguments, so it is no application",
             hint=_FACTORY_HINT.format(name),
         )
     return entrypoint
@@ -143,14 +134,15 @@ def _is_submodule(path: Path, name: str) -> bool:
 
 def _likely(found: Definitions) -> list[str]:
     """Names that could be meant, the most likely first."""
-    return sorted(found.of_kind("wsgi"), key=lambda n: (n not in _OBJECTS, "app" not in n))[:8]
+    served = [name for kind in _SERVED for name in found.of_kind(kind)]
+    return sorted(served, key=lambda name: (name not in _OBJECTS, "app" not in name))[:8]
 
 
 def candidates(folder: Path) -> list[str]:
     """Entrypoints that exist in the usual places."""
     looked = _Looked()
     found = []
-    for module in (*_MODULES, *_wsgi_modules(folder)):
+    for module in (*_MODULES, *_server_modules(folder)):
         try:
             found.append(_application_in(folder, module, looked))
         except Exception:  # noqa: S112  a hint only: a broken file is another error's matter
@@ -175,19 +167,21 @@ def _django(folder: Path, looked: _Looked) -> str | None:
         if settings:
             # "config.settings" and "config.settings.local" both have config/wsgi.py.
             package = re.split(r"\.settings\b", settings[1])[0].removesuffix(".settings")
-            found = _application_in(folder, f"{package}.wsgi", looked)
-            if found is not None:
-                return found
-    for module in _wsgi_modules(folder):
+            for name in _SERVED:
+                found = _application_in(folder, f"{package}.{name}", looked)
+                if found is not None:
+                    return found
+    for module in _server_modules(folder):
         found = _application_in(folder, module, looked)
         if found is not None:
             return found
     return None
 
 
-def _wsgi_modules(folder: Path) -> Iterator[str]:
-    """Modules `pkg.wsgi` and `pkg.sub.wsgi` whose packages can be imported, the outer first."""
-    for pattern in ("*/wsgi.py", "*/*/wsgi.py"):
+def _server_modules(folder: Path) -> Iterator[str]:
+    """Modules `pkg.wsgi` and `pkg.sub.wsgi` whose packages can be imported, the outer first; then
+    those named `asgi`."""
+    for pattern in ("*/wsgi.py", "*/*/wsgi.py", "*/asgi.py", "*/*/asgi.py"):
         for root in _ROOTS:
             for path in sorted((folder / root).glob(pattern)):
                 parts = path.relative_to(folder / root).with_suffix("").parts
@@ -199,13 +193,7 @@ def _wsgi_modules(folder: Path) -> Iterator[str]:
 
 
 def _nothing(folder: Path, looked: _Looked) -> str:
-    details = {"looked_at": looked.at, "asgi": looked.asgi}
-    if looked.asgi:
-        raise AppNotDetected(
-            f"{looked.asgi[0]!r} is an ASGI application, which isopod cannot serve yet",
-            hint=_ASGI_HINT,
-            details=details,
-        )
+    details = {"looked_at": looked.at}
     if looked.factories:
         module, _, name = looked.factories[0].partition(":")
         raise AppNotDetected(
@@ -216,17 +204,19 @@ def _nothing(folder: Path, looked: _Looked) -> str:
     where = (
         f"looked at {', '.join(looked.at)}"
         if looked.at
-        else "there is no app.py, main.py, wsgi.py or Django project"
+        else "there is no app.py, main.py, wsgi.py, asgi.py or Django project"
     )
     below = sorted(
         {
             p.parent.relative_to(folder).as_posix()
-            for name in ("manage.py", "app.py", "main.py", "wsgi.py")
+            for name in ("manage.py", *(f"{module}.py" for module in _MODULES))
             for p in folder.glob(f"*/{name}")
         }
         - {"src"}
     )
     hint = f"deploy the folder {below[0]!r} if the app is there" if below else ""
     raise AppNotDetected(
-        f"found no WSGI application: {where}", hint=hint, details={**details, "below": below}
+        f"found no WSGI or ASGI application: {where}",
+        hint=hint,
+        details={**details, "below": below},
     )

@@ -41,16 +41,17 @@ def request_frame(request: GuestRequest) -> bytes:
     return text.encode("latin-1", "replace")
 
 
-def parse_response(frame: bytes, *, more: bool) -> GuestResponse:
-    """An S or H frame: the operation, u32 length of the head, head, body."""
-    if len(frame) < 5:
+def parse_response(frame: bytes, *, more: bool, at: int = 1) -> GuestResponse:
+    """An S or H frame: the operation, and from `at` u32 length of the head, head, body."""
+    start = at + 4
+    if len(frame) < start:
         raise GuestProtocolError("the guest sent a response frame without a head")
-    size = int.from_bytes(frame[1:5], "little")
+    size = int.from_bytes(frame[at:start], "little")
     if size > MAX_HEAD_BYTES:
         raise GuestProtocolError(f"the guest sent {size} bytes of headers")
-    if 5 + size > len(frame):
+    if start + size > len(frame):
         raise GuestProtocolError("the guest sent a response head longer than its frame")
-    status_line, *lines = frame[5 : 5 + size].split(b"\n")
+    status_line, *lines = frame[start : start + size].split(b"\n")
     matched = _STATUS.fullmatch(status_line)
     if not matched:
         raise GuestProtocolError(f"the guest sent the status {_shown(status_line)}")
@@ -60,7 +61,7 @@ def parse_response(frame: bytes, *, more: bool) -> GuestResponse:
     if len(lines) > MAX_HEADERS:
         raise GuestProtocolError(f"the guest sent {len(lines)} headers")
     headers = [_header(line) for line in lines]
-    body = frame[5 + size :]
+    body = frame[start + size :]
     length = _declared_length(headers)
     # The app said how long the body is, and here it is: the client need not wait for what the
     # app still does afterwards.

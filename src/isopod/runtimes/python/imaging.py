@@ -104,6 +104,7 @@ async def take(
         disk_mib=spec.limits.disk_mib,
         output=collect,
         watch=sorted(variables),
+        lifespan=bool(warmup),
     )
     try:
         async with _bounded(limits.boot_s, "the import"):
@@ -230,10 +231,11 @@ async def _warm(guest: PythonGuest, request: GuestRequest, body: bytes) -> None:
         data, left = left[:size], left[size:]
         return data
 
-    response = await guest.send(request, read)
-    while response.more and await guest.next_chunk() is not None:
+    exchange = guest.exchange()
+    response = await exchange.send(request, read)
+    while response.more and await exchange.next_chunk() is not None:
         pass
-    await guest.finish()
+    await exchange.finish()
     if response.status >= 500:
         raise AppFailedToStart(
             f"the warm-up {request.method} {request.path} answered {response.status}"

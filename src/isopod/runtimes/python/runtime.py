@@ -67,14 +67,16 @@ class PythonRuntime:
         image: Image | None = None,
         after_restore: str = "",
         watch: Sequence[str] | None = None,
+        lifespan: bool = True,
         share: str = "",
         world: World | None = None,
         app: str = "",
     ) -> PythonGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
         from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
-        become an image; the names of the settings to watch. `share`: the tenant, whose part of the
-        CPU it runs on. `world`: what it may reach as `app` (its label); None: no network."""
+        become an image; the names of the settings to watch. `lifespan`: whether an ASGI app is told
+        to start. `share`: the tenant, whose part of the CPU it runs on. `world`: what it may reach
+        as `app` (its label); None: no network."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
@@ -95,7 +97,7 @@ class PythonRuntime:
             config = {"env": self._variables(env), "after_restore": after_restore}
             return made(json.dumps(config).encode())
         names = "None" if watch is None else repr(list(watch))
-        boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names})")
+        boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names}, {lifespan})")
         instance.start([("_initialize", None), ("turn", boot)], writes=self._seeds())
         return made()
 

@@ -1,4 +1,5 @@
-"""One Python guest on the host's side: its boot, and its requests over the one host call.
+"""One Python guest on the host's side: its boot, and its requests over the one host call. Those of
+an ASGI app, many at once, are in `exchanges`.
 
 Every frame arrives in `_on_call`, on the loop, after the guest was suspended. What a guest may say
 depends on where it is (`_Phase`); anything else ends it with GuestProtocolError.
@@ -29,8 +30,10 @@ from isopod.errors import (
 )
 from isopod.host import capabilities
 from isopod.host.capabilities import Capabilities, World
+from isopod.host.connections import Connections
 from isopod.runtimes.guest import BodyReader, Exchange, GuestRequest, GuestResponse, OutputSink
 from isopod.runtimes.python import frames
+from isopod.runtimes.python.exchanges import CAPACITY, Exchanges
 
 _MAX_BODY_READ = 256 << 10
 # What an instance writes of its image's pages by serving: 1.5 MiB for Flask after three requests.
@@ -52,6 +55,7 @@ class _Phase(enum.Enum):
     IDLE = enum.auto()
     HEAD = enum.auto()  # has a request, has not answered
     BODY = enum.auto()  # is sending a response in pieces
+    SERVING = enum.auto()  # has any number of exchanges, on an event loop of its own
     ENDING = enum.auto()  # has sent a whole response and works on, for its own sake
     IMAGING = enum.auto()  # takes no more requests; its memory is about to become an image
     GONE = enum.auto()
@@ -88,6 +92,8 @@ class PythonGuest:
         self._client_wait_s = 0.0
         self._world, self._app, self._tenant = world, app, tenant
         self._capabilities: Capabilities | None = None
+        self._many: Exchanges | None = None
+        self._speaker = 0
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
 
@@ -98,18 +104,18 @@ class PythonGuest:
 
     @property
     def idle(self) -> bool:
-        return self._phase is _Phase.IDLE
+        return self._phase in (_Phase.IDLE, _Phase.SERVING)
 
     @property
     def capacity(self) -> int:
-        return 1
+        return 1 if self._many is None else CAPACITY
 
     @property
     def speaker(self) -> str:
-        return ""
+        return "" if self._many is None else self._many.request_id(self._speaker)
 
     def exchange(self) -> Exchange:
-        return self
+        return self if self._many is None else self._many.new()
 
     def socket(self) -> None:
         """WSGI has none."""
@@ -126,6 +132,10 @@ class PythonGuest:
     @property
     def waiting(self) -> bool:
         return self._instance.state in (State.CALLING, State.SLEEPING)
+
+    @property
+    def blocked(self) -> bool:
+        return self._many is not None and self.waiting and not self._many.waits
 
     @property
     def cpu_ns(self) -> int:
@@ -200,12 +210,16 @@ class PythonGuest:
         """End the requests and run `turn`, after which the memory can be captured. Gives the
         guest's report. `on_addresses` gets the addresses (u32 each) of the guest's objects while
         these are alive: afterwards, an address may be of freed memory."""
-        if self._phase is not _Phase.IDLE:
+        many = self._many
+        if not self.idle or many:
             raise RuntimeError(f"a guest in phase {self._phase.name} makes no image")
         self._phase = _Phase.IMAGING
         self._on_addresses = on_addresses
         self._instance.then([("turn", turn)])
-        self._instance.reply(b"")
+        if many is None:
+            self._instance.reply(b"")
+        else:
+            many.tell(b"z", 0)
         await self._step()
         return self._report
 
@@ -219,7 +233,7 @@ class PythonGuest:
             self._capabilities.close()
         if self._body_task is not None:
             self._body_task.cancel()
-        self._settle(error=GuestFailed("the guest was ended"))
+        self._broken(GuestFailed("the guest was ended"))
 
     # -- between the loop and the guest -----------------------------------------------------
 
@@ -254,14 +268,20 @@ class PythonGuest:
         self._phase = _Phase.GONE
         if was is _Phase.BOOTING and type(error) is GuestFailed:
             error = AppFailedToStart(error.message, details={**error.details, "traceback": said})
+        self._broken(error)
+
+    def _broken(self, error: IsopodError) -> None:
+        """Whoever waits gets `error`: nothing more will come."""
+        self._phase = _Phase.GONE
         self._settle(error=error)
+        if self._many is not None:
+            self._many.fail(error)
 
     def _on_call(self, frame: bytes) -> None:
         try:
             self._dispatch(frame[:1], frame)
         except IsopodError as error:
-            self._phase = _Phase.GONE
-            self._settle(error=error)
+            self._broken(error)
 
     def _dispatch(self, operation: bytes, frame: bytes) -> None:
         phase = self._phase
@@ -291,11 +311,10 @@ class PythonGuest:
             self._settle(None)
         elif operation == b"B" and phase in (_Phase.HEAD, _Phase.BODY, _Phase.ENDING):
             self._start_body_read(frame)
+        elif operation == b"W" and phase is _Phase.SERVING and self._many is not None:
+            self._many.on_wait(frame)
         elif operation == b"L" and phase is not _Phase.IDLE:
-            if len(frame) > _MAX_OUTPUT + 2:
-                raise GuestProtocolError(f"the guest sent {len(frame)} bytes of output at once")
-            self._output("stdout" if frame[1:2] == b"o" else "stderr", frame[2:])
-            self._instance.reply(b"")
+            self._say(frame)
         elif operation in capabilities.OPERATIONS and phase is not _Phase.IDLE:
             if self._capabilities is None:
                 self._capabilities = Capabilities(
@@ -306,6 +325,11 @@ class PythonGuest:
             self._failed(frame)
         elif operation == b"Q" and phase is _Phase.BOOTING:
             self._become_idle()
+            self._settle(None)
+        elif operation == b"W" and phase is _Phase.BOOTING:
+            self._many = Exchanges(self)
+            self._phase = _Phase.SERVING
+            self._many.on_wait(frame)
             self._settle(None)
         elif operation == b"R" and phase is _Phase.BOOTING:
             raise boot_error(frame)
@@ -322,6 +346,25 @@ class PythonGuest:
                 f"the guest sent operation {operation!r} while it was {phase.name.lower()}"
             )
 
+    def _say(self, frame: bytes) -> None:
+        if len(frame) > _MAX_OUTPUT + 6:
+            raise GuestProtocolError(f"the guest sent {len(frame)} bytes of output at once")
+        stream, data = frame[1:2], frame[2:]
+        if self._many is not None and stream in (b"O", b"E"):
+            self._speaker, data = int.from_bytes(data[:4], "little"), data[4:]
+        self._output("stdout" if stream in (b"o", b"O") else "stderr", data)
+        self._speaker = 0
+        self._instance.reply(b"")
+
+    # -- of its many exchanges (see `isopod.runtimes.python.exchanges.GuestSide`) ------------
+
+    def connections(self) -> Connections | None:
+        return None if self._capabilities is None else self._capabilities.connections
+
+    def end(self, error: IsopodError) -> None:
+        self._broken(error)
+        self.close()
+
     # -- of its capabilities (see `isopod.host.capabilities.Answers`) ------------------------
 
     def answer(self, data: bytes) -> None:
@@ -330,8 +373,7 @@ class PythonGuest:
             self._scheduler.wake(self._instance)
 
     def failed(self, error: IsopodError) -> None:
-        self._phase = _Phase.GONE
-        self._settle(error=error)
+        self._broken(error)
 
     def charge(self, cpu_ns: int) -> None:
         self._instance.cpu_ns += cpu_ns
@@ -344,20 +386,19 @@ class PythonGuest:
             self._body_task = None
 
     def _failed(self, frame: bytes) -> None:
-        kind, _, summary = frame[1:].decode("utf-8", "replace").partition("\n")
         was_streaming = self._phase is _Phase.BODY
         self._become_idle()
-        if kind == "memory":
-            limit = self._instance.spec.memory_bytes >> 20
-            error: IsopodError = MemoryLimitExceeded(
-                f"the app reached its memory limit of {limit} MiB"
-            )
-        else:
-            error = GuestFailed(
-                "the app raised an error", details={"summary": summary[:_MAX_SUMMARY]}
-            )
+        error = self.app_error(frame[1:])
         error.details["streaming"] = was_streaming
         self._settle(error=error)
+
+    def app_error(self, said: bytes) -> IsopodError:
+        """What an app raised: its kind, a line end, a line of summary."""
+        kind, _, summary = said.decode("utf-8", "replace").partition("\n")
+        if kind == "memory":
+            limit = self._instance.spec.memory_bytes >> 20
+            return MemoryLimitExceeded(f"the app reached its memory limit of {limit} MiB")
+        return GuestFailed("the app raised an error", details={"summary": summary[:_MAX_SUMMARY]})
 
     # -- the request's body -----------------------------------------------------------------
 

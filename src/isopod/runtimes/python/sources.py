@@ -18,7 +18,7 @@ from typing import Literal
 from isopod.errors import AppSyntaxError
 
 _MAX_FILE_BYTES = 4 << 20
-# wsgi: may be one, as far as one can tell. asgi: surely. other: a constant, a module...
+# wsgi: may be an app, of either kind. asgi: is one surely. other: a constant, a module...
 Kind = Literal["wsgi", "asgi", "factory", "other"]
 
 _ASGI_MAKERS = frozenset({"fastapi", "starlette", "quart", "litestar", "blacksheep", "sanic"})

@@ -24,6 +24,7 @@ class ToyGuest:
         self._greeting, self._env = greeting, env
         self.idle = False
         self.waiting = True
+        self.blocked = False
         self.cpu_ns = self.host_ns = self.memory_bytes = self.peak_memory_bytes = 0
         self.private_bytes = 0
         self.client_wait_s = 0.0

@@ -58,12 +58,15 @@ def load(entrypoint):
     return found
 
 
+_CO_COROUTINE = 0x80  # inspect's; to import that takes longer than all of this
 _app = None
+_server = None  # the module that serves it
 
 
-def main(entrypoint, watch=None):
-    """Boot the app and serve it. `watch`: names of settings; this boot becomes an image."""
-    global _app
+def main(entrypoint, watch=None, lifespan=True):
+    """Boot the app and serve it. `watch`: names of settings; this boot becomes an image.
+    `lifespan`: whether an ASGI app is told to start before; it is in each restored instance."""
+    global _app, _server
     streams.install()
     isopod_outside.install()
     try:
@@ -73,28 +76,56 @@ def main(entrypoint, watch=None):
             isopod_watch.start(watch)
         _paths()
         _app = load(entrypoint)
+        _server = _server_of(_app)
         if watch is not None:
-            isopod_watch.booted()
+            isopod_watch.booted(_server)
+        if lifespan:
+            _server.start()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         _fail(error)
         return
     streams.flush()
-    import isopod_wsgi
+    _server.serve()
+    _server.stop()
 
-    isopod_wsgi.serve(_app)
+
+def _server_of(app):
+    """The module that serves it; a WSGI app loads nothing of the other."""
+    if is_asgi(app):
+        import isopod_asgi as server
+    else:
+        import isopod_wsgi as server
+    server.boot(app)
+    return server
+
+
+def is_asgi(app):
+    """Whether it is called with (scope, receive, send), as far as can be told without a call."""
+    while hasattr(app, "func") and hasattr(app, "keywords"):  # functools.partial
+        app = app.func
+    if isinstance(app, type):
+        return False
+    function = app if hasattr(app, "__code__") else getattr(app, "__func__", type(app).__call__)
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    names = code.co_varnames[: code.co_argcount]
+    return bool(code.co_flags & _CO_COROUTINE) or names[-3:-2] == ("scope",)
 
 
 def resume():
     """Serve the app of the image that this instance was restored from."""
     import isopod_snapshot
-    import isopod_wsgi
 
     try:
         isopod_snapshot.restored()
+        _server.start()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         _fail(error)
         return
-    isopod_wsgi.serve(_app)
+    _server.serve()
 
 
 def _fail(error):

@@ -1,4 +1,4 @@
-"""Stand-ins for what CPython for WASI lacks: sockets, TLS, key derivation.
+"""Stand-ins for what CPython for WASI lacks: sockets, TLS, key derivation, threads.
 
 They take their modules' places when these are first imported, so that the standard library above
 them stays as it is, and an app that needs none of them pays nothing.
@@ -10,6 +10,16 @@ _STAND_INS = {
     "_socket": ("isopod_socket", "make_socket_module"),
     "select": ("isopod_socket", "make_select_module"),
     "_ssl": ("isopod_ssl", "make_module"),
+    "_multiprocessing": ("isopod_loop", "make_multiprocessing_module"),
+}
+# What is done to a module once it is there.
+_COMPLETED = {
+    "hashlib": ("isopod_digests", "complete"),
+    "asyncio": ("isopod_loop", "complete_asyncio"),
+    "threading": ("isopod_loop", "complete_threads"),
+    "concurrent.futures.thread": ("isopod_loop", "complete_executor"),
+    "anyio._backends._asyncio": ("isopod_loop", "complete_anyio"),
+    "asgiref.sync": ("isopod_loop", "complete_asgiref"),
 }
 
 
@@ -30,19 +40,21 @@ class _Loader:
 
 
 class _Completed:
-    """The standard library's loader of hashlib, and then what its OpenSSL would have given."""
+    """A module's own loader, and then what it lacks."""
 
-    def __init__(self, loader):
+    def __init__(self, loader, module, function):
         self._loader = loader
+        self._module = module
+        self._function = function
 
     def create_module(self, spec):
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
-        import isopod_digests
+        import importlib
 
         self._loader.exec_module(module)
-        isopod_digests.complete(module)
+        getattr(importlib.import_module(self._module), self._function)(module)
 
     def __getattr__(self, name):
         return getattr(self._loader, name)
@@ -54,14 +66,15 @@ class _Finder:
             from importlib.machinery import ModuleSpec
 
             return ModuleSpec(name, _Loader(*_STAND_INS[name]), origin="isopod")
-        if name != "hashlib":
+        completed = _COMPLETED.get(name)
+        if completed is None:
             return None
         for finder in sys.meta_path:
             if finder is not self:
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
                     if spec.loader is not None and "isopod" not in str(spec.origin):
-                        spec.loader = _Completed(spec.loader)
+                        spec.loader = _Completed(spec.loader, *completed)
                     return spec
         return None
 
@@ -69,3 +82,8 @@ class _Finder:
 def install():
     """Before the app is imported."""
     sys.meta_path.insert(0, _Finder())
+    for name, (module, function) in _COMPLETED.items():
+        if name in sys.modules:  # our own code, or the interpreter's, wanted it already
+            import importlib
+
+            getattr(importlib.import_module(module), function)(sys.modules[name])

@@ -18,6 +18,7 @@ _initial = {}  # the environment before the app
 _reached = {}  # where the app tried to connect to, or what it looked up -> "file:line"
 _drawn = []  # (entropy, "file:line", turn)
 _flush = None
+_server = None  # the module that serves the app
 _began = 0.0  # the wall clock's
 _at_start = frozenset()  # descriptors
 MAX_DRAWN = 2000
@@ -60,19 +61,17 @@ def start(names):
         random._urandom = os.urandom
 
 
-def booted():
-    """What follows are the requests of the warm-up, each of which ends with a flush."""
-    global _turn, _flush
-    import isopod_wsgi
-
-    _turn, _flush = 1, isopod_wsgi.flush
+def booted(server):
+    """What follows are the requests of the warm-up, each of which ends with `server.flush`."""
+    global _turn, _flush, _server
+    _turn, _flush, _server = 1, server.flush, server
 
     def flush():
         global _turn
         _turn += 1
         _flush()
 
-    isopod_wsgi.flush = flush
+    server.flush = flush
 
 
 def stop():
@@ -80,7 +79,7 @@ def stop():
     if _watching:
         _watching = False
         if _flush:
-            sys.modules["isopod_wsgi"].flush = _flush
+            _server.flush = _flush
         type(os.environ).__getitem__ = _getitem
         os.urandom = os.urandom._real
         random = sys.modules.get("random")

@@ -123,8 +123,25 @@ def handle(app, environ):
             close()
 
 
-def serve(app):
+_app = None
+
+
+def boot(app):
+    global _app
+    _app = app
+
+
+def start():
+    """A WSGI app is not told that it starts."""
+
+
+def stop():
+    """Nor that it ends."""
+
+
+def serve():
     """Until the host sends an empty frame."""
+    app = _app
     frame = call(b"Q")
     while frame:
         try:
