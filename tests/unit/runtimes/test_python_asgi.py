@@ -242,7 +242,7 @@ def test_output_says_whose_it_is(play):
 def test_what_would_need_a_thread_runs_at_once(play):
     async def scene(site: Site) -> None:
         refused, aside, mapped, awaited = (await site.ask("/threads")).json()
-        assert "an instance has no threads" in refused
+        assert "an instance has none" in refused
         assert (aside, mapped, awaited) == ("a loop of its own", [1, 2], 3)
 
     play(scene)

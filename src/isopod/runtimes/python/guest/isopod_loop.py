@@ -8,7 +8,7 @@ What would run in a thread runs at once, in the place of whoever waits for it: a
 import contextlib
 
 _NO_THREADS = (
-    "isopod: an instance has no threads; make the function async, or call it directly "
+    "can't start new thread: an instance has none; make the function async, or call it directly "
     "(executors and asyncio.to_thread run what they are given at once)"
 )
 
