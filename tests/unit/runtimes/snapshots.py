@@ -124,6 +124,7 @@ class Lab:
         self, app: Path, app_spec: AppSpec | None = None, *, planted: bool = True, warm: bool = True
     ) -> tuple[imaging.Taken, Image]:
         """An image of the app, open until the lab ends."""
+        app_spec = app_spec or spec()
         taken = self.run(
             imaging.take(
                 self.runtime,
@@ -131,8 +132,9 @@ class Lab:
                 app_tree=app,
                 site_tree=self.folder / "site",
                 tmp=self.tmp(),
-                spec=app_spec or spec(),
-                planted=planted,
+                spec=app_spec,
+                variables=app_spec.env,
+                planted=app_spec.env if planted else (),
                 warmup=[(request(), b"")] * 2 if warm else [],
                 out=self.folder / f"image-{self.made}",
             )
