@@ -275,6 +275,16 @@ class Client:
         body = {"set": dict(values), "unset": unset}
         return self._json("PATCH", f"/v1/apps/{_part(app)}/secrets", body=body)
 
+    def begin_learning(self, app: str, *, for_s: float) -> Json:
+        """`allow` in the answers is the list that lets the app do what it did since."""
+        return self._json("POST", f"/v1/apps/{_part(app)}/learning", body={"for_s": for_s})
+
+    def learning(self, app: str) -> Json:
+        return self._json("GET", f"/v1/apps/{_part(app)}/learning")
+
+    def end_learning(self, app: str) -> Json:
+        return self._json("DELETE", f"/v1/apps/{_part(app)}/learning")
+
     def tenants(self) -> list[Json]:
         return self._list("/v1/tenants", "tenants")
 

@@ -16,6 +16,7 @@ METHODS = ("get", "head", "post", "put", "patch", "delete")
 BODIES = {
     ("POST", "/v1/apps/{name}/rollback"): {"version": None},
     ("PATCH", "/v1/apps/{name}/secrets"): {"unset": ["NOTHING"]},
+    ("POST", "/v1/apps/{name}/learning"): {"for_s": 1},
     ("POST", "/v1/deploys"): {"package": "a" * 64, "name": "x"},
     ("POST", "/v1/tenants"): {"name": "somebody"},
     ("PATCH", "/v1/tenants/{name}"): {"suspended": True},

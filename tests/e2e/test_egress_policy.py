@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import signal
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,10 @@ import pytest
 from tests.e2e.nodes import Failed, folder, get, refused, text, up
 from tests.unit.host.certificates import Authority
 
-from tools.node import ROOT, Node
+from isopod.client import Client, find_node
+from isopod.errors import UsageError
+from isopod.settings import ClientSettings
+from tools.node import ROOT, Node, command, environment
 
 EXAMPLE = ROOT / "examples" / "flask-requests"
 KEY = "k-1b9f"
@@ -221,3 +226,50 @@ def test_a_tenants_policy_bounds_what_its_apps_list_and_reach(own, rates, tmp_pa
     for wrong in ("example.com", "*", "https://x:1", "10.0.0.1/8:1"):
         assert Failed(own, "tenants", "set", "acme", "--egress", wrong).code == "usage"
     assert json.loads(own.cli("tenants", "show", "acme", "--json"))["egress"] is None
+
+
+def test_learning_proposes_just_what_an_app_used_and_then_the_list_holds(own, rates, tmp_path):
+    here = f"localhost:{rates.port}"
+    app = listing(tmp_path / "learner", "*.example.com:443")
+    learning = subprocess.Popen(
+        [*command(), "deploy", str(app), "--learn", "--learn-s", "300"],
+        env=environment(own.data_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert learning.stderr is not None
+    said = ""
+    while "learning for" not in said:
+        line = learning.stderr.readline()
+        assert line, said
+        said += line
+    assert text(own, "learner", f"/{here}") == "connected"
+    # Private addresses that the operator did not grant are refused as ever.
+    assert "PermissionError" in text(own, "learner", f"/127.0.0.1:{rates.port}")
+    while f"  {here}" not in said:
+        said += learning.stderr.readline()
+    learning.send_signal(signal.SIGINT)
+    proposed, rest = learning.communicate(timeout=60)
+    assert learning.returncode == 0, rest
+    assert proposed.endswith(f'[network]\nallow = [\n    "{here}",\n]\n'), proposed
+    assert f"refused all the same: 127.0.0.1:{rates.port}" in rest
+    assert "listed, and not needed meanwhile: *.example.com:443" in rest
+    assert "PermissionError" in text(own, "learner", f"/{here}")
+
+
+def test_learning_is_within_the_tenants_policy_and_ends_by_itself(own, rates, tmp_path):
+    here = f"localhost:{rates.port}"
+    own.cli("tenants", "create", "bounded", "--egress", "*.example.com:443")
+    app = folder(tmp_path / "curious", {"app.py": APP})
+    done = own.run("deploy", str(app), "--tenant", "bounded", "--learn", "--learn-s", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    learned = json.loads(done.stdout)["learned"]
+    assert learned == {"until": 0.0, "allow": [], "unused": [], "refused": {}}
+    with Client(find_node(ClientSettings.load(own.data_dir)), tenant="bounded") as client:
+        client.begin_learning("curious", for_s=300)
+        assert "no app of this tenant may connect" in text(own, "curious", f"/{here}")
+        assert here in client.learning("curious")["refused"]
+        with pytest.raises(UsageError, match="for 1 to 900 seconds"):
+            client.begin_learning("curious", for_s=901)
+        assert client.end_learning("curious")["until"] == 0

@@ -14,6 +14,7 @@ from isopod.api import (
     deploys,
     errors,
     jobs,
+    learning,
     members,
     node,
     packages,
@@ -44,7 +45,7 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
     api.state.node = the_node
     errors.install(api)
     resources = (
-        *(node, apps, secrets, deploys, packages, jobs, runtimes),
+        *(node, apps, secrets, learning, deploys, packages, jobs, runtimes),
         *(tenants, members, tokens, audit, usage),
     )
     for resource in resources:

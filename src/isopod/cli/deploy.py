@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isopod.cli import env_file, output, snapshot
+from isopod.cli import env_file, learning, output, snapshot
 from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
 from isopod.errors import CapabilitiesNew, FolderNotFound, IsopodError, UsageError
 
@@ -30,6 +30,7 @@ def register(cli: typer.Typer) -> None:
         epilog="Examples:\n\nisopod deploy\n\n"
         "isopod deploy ./shop --name shop --env DEBUG=0\n\n"
         "isopod deploy --env-file settings.env --allow-new\n\n"
+        "isopod deploy --learn --learn-s 120\n\n"
         "URL=$(isopod deploy)"
     )(deploy)
     cli.command(epilog="Examples:\n\nisopod rollback hello\n\nisopod rollback hello 3")(rollback)
@@ -56,6 +57,14 @@ def deploy(
         bool,
         typer.Option("--allow-new", help="It may ask for more than the live version does."),
     ] = False,
+    learn: Annotated[
+        bool,
+        typer.Option("--learn", help="Then say which [network] list it needs, from its use."),
+    ] = False,
+    learn_s: Annotated[
+        float,
+        typer.Option("--learn-s", metavar="S", min=1, max=900, help="How long it may, for that."),
+    ] = 60.0,
     as_json: AsJson = False,
     tenant: InTenant = None,
     data_dir: DataDir = None,
@@ -99,7 +108,17 @@ def deploy(
             raise
         finally:
             steps.stop()
-    _show(result, time.monotonic() - began, as_json=as_json)
+        seconds = time.monotonic() - began
+        if not learn:
+            _show(result, seconds, as_json=as_json)
+            return
+        if not as_json:
+            _show(result, seconds, as_json=False)
+        learned = learning.learn(client, result["app"], learn_s)
+    if as_json:
+        _show(result | {"learned": learned}, seconds, as_json=True)
+    else:
+        learning.show(learned)
 
 
 def rollback(

@@ -54,6 +54,7 @@ class Node:
     deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
     whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
+    learning: dict[AppName, float] = field(default_factory=dict)  # label -> until when
     renewals: Renewals = field(default_factory=Renewals)
     jobs: UnderWay = field(default_factory=UnderWay)
     refusals: Refusals = field(default_factory=Refusals)
@@ -69,6 +70,11 @@ class Node:
             name: self.sealing.open(text, bound_to=bound_to(tenant, app, name))
             for name, text in sealed.items()
         }
+
+    def learns_until(self, label: AppName) -> float:
+        """0: it does not."""
+        until = self.learning.get(label, 0.0)
+        return until if until > self.clock() else 0.0
 
     @contextmanager
     def one_deploy(self, key: str, message: str) -> Iterator[None]:
@@ -193,7 +199,13 @@ def fitting(version: AppVersion, secrets: Mapping[str, str]) -> AppVersion:
     return replace(version, snapshot=None)
 
 
-def route_of(version: AppVersion, tenant: TenantName, secrets: Mapping[str, str]) -> Route:
+def route_of(
+    version: AppVersion,
+    tenant: TenantName,
+    secrets: Mapping[str, str],
+    *,
+    learns_until: float = 0.0,
+) -> Route:
     """What workers need to know of a live version. `secrets`: its app's, sealed."""
     version = fitting(version, secrets)
     return Route(
@@ -206,4 +218,5 @@ def route_of(version: AppVersion, tenant: TenantName, secrets: Mapping[str, str]
         snapshot=version.snapshot,
         tenant=tenant,
         secrets=dict(secrets),
+        learns_until=learns_until,
     )

@@ -255,7 +255,14 @@ class Renewing:
                             self._former.keep(tenant, version)
                         if mine.versions.set_snapshot(version, snapshot):
                             given.append(renewed)
-                            routes.append(route_of(renewed, tenant, sealed))
+                            routes.append(
+                                route_of(
+                                    renewed,
+                                    tenant,
+                                    sealed,
+                                    learns_until=node.learns_until(app.label),
+                                )
+                            )
                 node.routes.put(*routes)
             return given
 

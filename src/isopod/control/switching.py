@@ -108,7 +108,9 @@ def put_route(app: App, tenant: TenantName, node: Node) -> AppVersion | None:
         now = mine.apps.labelled(app.label)
         live = mine.versions.get(app.label, now.live_version) if now else None
         if live is not None:
-            node.routes.put(route_of(live, tenant, mine.secrets.sealed(app.name)))
+            until = node.learns_until(app.label)
+            sealed = mine.secrets.sealed(app.name)
+            node.routes.put(route_of(live, tenant, sealed, learns_until=until))
         return live
 
 

@@ -78,6 +78,21 @@ class Workers:
         tenants = {str(name): amounts for name, amounts in used.items()}
         await self._ask_all({"op": "usage_today", "day": day, "tenants": tenants})
 
+    async def reached(self, app: str) -> tuple[list[str], dict[str, str]]:
+        """Where the app connected to, as "host:port", and where it was refused to, with the
+        reason."""
+        answers = await self._ask_all({"op": "reached", "app": app})
+        connected = {str(one): None for answer in answers for one in answer.get("connected", ())}
+        refused = {
+            str(one): str(why)
+            for answer in answers
+            for one, why in dict(answer.get("refused", {})).items()
+        }
+        return list(connected), refused
+
+    async def forget_reached(self, app: str) -> None:
+        await self._ask_all({"op": "forget_reached", "app": app})
+
     async def failed_images(self) -> set[str]:
         """Digests of images that a worker could not have, each told once."""
         answers = await self._ask_all({"op": "failed_images"})

@@ -39,6 +39,13 @@ class AppGrant:
     tenant: str
     allow: tuple[Target, ...]
     bound: EgressPolicy = None  # the tenant's
+    learns_until: float = 0.0  # seconds since the epoch; so long `allow` is not asked
+
+    def check(self, wanted: Wanted) -> None:
+        """Raises Refused."""
+        if self.learns_until <= time.time():
+            check_listed(wanted, self.allow)
+        check_bound(wanted, self.bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,7 @@ class Broker:
             wanted = parse_wanted(host, port)
             if wanted.address is not None:
                 return [str(wanted.address)]  # nothing is asked; connecting is
-            check_listed(wanted, grant.allow)
-            check_bound(wanted, grant.bound)
+            grant.check(wanted)
             usable, refused = [], None
             for address in await self._addresses(app, grant.tenant, wanted.host):
                 try:
@@ -111,8 +117,7 @@ class Broker:
     ) -> socket.socket:
         grant = self._grant(app)
         with _refusals():
-            wanted = _listed(hosts, port, grant.allow)
-            check_bound(wanted, grant.bound)
+            wanted = _permitted(hosts, port, grant)
             chosen = await self._chosen(app, grant.tenant, wanted, address)
             for one in chosen:
                 check_address(wanted, one, tenant=grant.tenant, grants=self._private)
@@ -225,13 +230,13 @@ class _Pace:
         return True
 
 
-def _listed(hosts: Sequence[str], port: int, allow: Sequence[Target]) -> Wanted:
+def _permitted(hosts: Sequence[str], port: int, grant: AppGrant) -> Wanted:
     """The first of `hosts` that the app may connect to."""
     refused = Refused("no host is given")
     for number, host in enumerate(hosts):
         try:
             wanted = parse_wanted(host, port)
-            check_listed(wanted, allow)
+            grant.check(wanted)
         except Refused as error:
             refused = error if number == 0 else refused
         else:

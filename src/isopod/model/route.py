@@ -27,6 +27,8 @@ class Route:
     tenant: TenantName = DEFAULT_TENANT
     # Name -> sealed value: a worker asks for them to be opened when an instance starts.
     secrets: Mapping[str, str] = field(default_factory=dict)
+    # Seconds since the epoch: so long it may connect to what its tenant may, and learn.
+    learns_until: float = 0.0
 
     def serves_as(self, other: Route) -> bool:
         """Whether instances of one may answer requests to the other: the same version with the
@@ -48,6 +50,7 @@ class Route:
             "snapshot": self.snapshot.to_json() if self.snapshot else None,
             "tenant": self.tenant,
             **({"secrets": dict(self.secrets)} if self.secrets else {}),
+            **({"learns_until": self.learns_until} if self.learns_until else {}),
         }
 
     @staticmethod
@@ -62,4 +65,5 @@ class Route:
             snapshot=Snapshot.from_json(body["snapshot"]) if body.get("snapshot") else None,
             tenant=TenantName(body.get("tenant", DEFAULT_TENANT)),
             secrets=dict(body.get("secrets", {})),
+            learns_until=float(body.get("learns_until", 0.0)),
         )

@@ -47,7 +47,12 @@ class Grants:
             return None
         if route is None:
             return None
-        return AppGrant(route.tenant, route.spec.network.allow, self._bounds.get(route.tenant))
+        return AppGrant(
+            route.tenant,
+            route.spec.network.allow,
+            self._bounds.get(route.tenant),
+            route.learns_until,
+        )
 
 
 async def run(broker: Broker, channels: list[int], ready: int) -> None:

@@ -44,6 +44,7 @@ from isopod.gateway.lines import Lines, Peer
 from isopod.gateway.quota import Quotas, Today
 from isopod.host.capabilities import World
 from isopod.host.channel import BrokerClient
+from isopod.host.reached import Noting, Reached
 from isopod.host.tls import extra_trust, system_trust
 from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
@@ -116,6 +117,7 @@ class Worker:
             ),
         )
         self._preparing: set[asyncio.Task[None]] = set()
+        self.reached = Reached()
         self.tmp_root = settings.worker_tmp(index)
         self.admin_listener = admin
         self.sandbox = sandbox
@@ -135,7 +137,10 @@ class Worker:
             scheduler = self.scheduler
             outside = BrokerClient(self.egress)
             world = World.make(
-                outside, trust=self.trust, extra=self.extra, key_folder=self.tmp_root
+                Noting(outside, self.reached),
+                trust=self.trust,
+                extra=self.extra,
+                key_folder=self.tmp_root,
             )
             maker = self.maker = GuestMaker(
                 runtimes=self.runtimes.guests,
@@ -183,6 +188,8 @@ class Worker:
                     "status": self._status,
                     "refresh": self._refresh,
                     "sleep": self._sleep,
+                    "reached": self._reached,
+                    "forget_reached": self._forget_reached,
                     "usage_today": self._usage_today,
                     "failed_images": self._failed_images,
                 },
@@ -351,6 +358,14 @@ class Worker:
             for name, (cpu_ns, egress) in dict(request.get("tenants", {})).items()
         }
         self.quotas.ledger_says(used)
+        return {}
+
+    def _reached(self, request: dict[str, Any]) -> dict[str, Any]:
+        seen = self.reached.seen(str(request.get("app", "")))
+        return {"connected": list(seen.connected), "refused": seen.refused}
+
+    def _forget_reached(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.reached.forget(str(request.get("app", "")))
         return {}
 
     def _sleep(self, request: dict[str, Any]) -> dict[str, Any]:
