@@ -231,31 +231,38 @@ def test_a_tenants_policy_bounds_what_its_apps_list_and_reach(own, rates, tmp_pa
 def test_learning_proposes_just_what_an_app_used_and_then_the_list_holds(own, rates, tmp_path):
     here = f"localhost:{rates.port}"
     app = listing(tmp_path / "learner", "*.example.com:443")
-    learning = subprocess.Popen(
+    with subprocess.Popen(
         [*command(), "deploy", str(app), "--learn", "--learn-s", "300"],
         env=environment(own.data_dir),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert learning.stderr is not None
-    said = ""
-    while "learning for" not in said:
-        line = learning.stderr.readline()
-        assert line, said
-        said += line
-    assert text(own, "learner", f"/{here}") == "connected"
-    # Private addresses that the operator did not grant are refused as ever.
-    assert "PermissionError" in text(own, "learner", f"/127.0.0.1:{rates.port}")
-    while f"  {here}" not in said:
-        said += learning.stderr.readline()
-    learning.send_signal(signal.SIGINT)
-    proposed, rest = learning.communicate(timeout=60)
-    assert learning.returncode == 0, rest
+    ) as learning:
+        try:
+            said = _said(learning, "learning for")
+            assert text(own, "learner", f"/{here}") == "connected"
+            # Private addresses that the operator did not grant are refused as ever.
+            assert "PermissionError" in text(own, "learner", "/10.0.0.1:1")
+            _said(learning, "  10.0.0.1:1 (refused)")
+        finally:
+            learning.send_signal(signal.SIGINT)
+        proposed, rest = learning.communicate(timeout=60)
+    assert learning.returncode == 0, said + rest
     assert proposed.endswith(f'[network]\nallow = [\n    "{here}",\n]\n'), proposed
-    assert f"refused all the same: 127.0.0.1:{rates.port}" in rest
+    assert "refused all the same: 10.0.0.1:1" in rest
     assert "listed, and not needed meanwhile: *.example.com:443" in rest
     assert "PermissionError" in text(own, "learner", f"/{here}")
+
+
+def _said(process: subprocess.Popen[str], expected: str) -> str:
+    """Its standard error up to the line with that."""
+    assert process.stderr is not None
+    said = ""
+    while expected not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
 
 
 def test_learning_is_within_the_tenants_policy_and_ends_by_itself(own, rates, tmp_path):
