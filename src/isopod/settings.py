@@ -61,6 +61,7 @@ class NodeSettings:
     control_port: int = 8081  # 0 picks a free one
     control_names: tuple[str, ...] = ()  # host names, besides loopback, control answers to
     workers: int = field(default_factory=_cpus)  # gateway processes; one per core
+    cordons: int = 16  # tenants that may have a worker process of their own, at most
     domain: str = "localhost"  # apps answer at NAME.domain
     cache_dir: Path = field(default_factory=_default_cache_dir)  # compiled modules, shared
     memory_budget_mib: int = field(default_factory=_half_of_memory_mib)  # of all instances
@@ -93,6 +94,8 @@ class NodeSettings:
                 raise SettingInvalid(f"{name} {getattr(self, name)!r} is not within 0 to 65535")
         if not 1 <= self.workers <= 512:
             raise SettingInvalid(f"workers {self.workers!r} is not within 1 to 512")
+        if not 0 <= self.cordons <= 256:
+            raise SettingInvalid(f"cordons {self.cordons!r} is not within 0 to 256")
         for name in (
             *("memory_budget_mib", "image_cache_mib", "build_memory_mib"),
             *("usage_max_records", "keep_versions", "log_mib"),
@@ -196,6 +199,16 @@ class NodeSettings:
     def worker_tmp(self, worker: int) -> Path:
         """The /tmp of each of its guests is a folder in it."""
         return self.run_dir / "tmp" / f"worker-{worker}"
+
+    @property
+    def cordons_dir(self) -> Path:
+        """A folder for each tenant that has a worker of its own: what only that may see."""
+        return self.data_dir / "cordons"
+
+    @property
+    def quota_dir(self) -> Path:
+        """What each tenant uses, over all workers."""
+        return self.run_dir / "quota"
 
     @property
     def uploads_dir(self) -> Path:

@@ -47,7 +47,6 @@ def test_wrong_tenants_are_told_what_is_wrong(opened, run):
                 ({"name": "b", "quota": {"apps": -1}}, 400, "usage"),
                 ({"name": "b", "quota": {"apps": "many"}}, 400, "usage"),
                 ({"name": "b", "cordon": "moat"}, 400, "usage"),
-                ({"name": "b", "cordon": "tenant"}, 400, "usage"),
                 ({}, 400, "usage"),
             ):
                 response = await api.http.post("/v1/tenants", json=body)
@@ -60,12 +59,30 @@ def test_wrong_tenants_are_told_what_is_wrong(opened, run):
                 body = {"suspended": True} if method == "PATCH" else None
                 response = await api.http.request(method, path, json=body)
                 assert (response.status_code, error(response)) == (404, "tenant_not_found")
-            response = await api.http.patch("/v1/tenants/acme", json={"cordon": "tenant"})
-            assert error(response) == "usage"  # nothing would keep it
-            assert "no workers of one tenant alone" in response.text
-            assert (await api.get("/v1/tenants/acme"))["cordon"] == "shared"
             response = await api.http.delete("/v1/tenants/default")
             assert error(response) == "usage"
+
+    run(main())
+
+
+def test_a_node_gives_so_many_tenants_a_worker_of_their_own_and_no_more(opened, run):
+    async def main():
+        async with opened(cordons=1) as api:
+            for name in ("acme", "zoo"):
+                await api.tenant(name)
+            put = {"cordon": "tenant"}
+            for _ in range(2):  # it has one already
+                response = await api.http.patch("/v1/tenants/acme", json=put)
+                assert (response.status_code, response.json()["cordon"]) == (200, "tenant")
+            for response in (
+                await api.http.patch("/v1/tenants/zoo", json=put),
+                await api.http.post("/v1/tenants", json={"name": "fox", **put}),
+            ):
+                assert (response.status_code, error(response)) == (403, "quota_exceeded")
+                assert "acme" not in response.text
+            assert (await api.http.get("/v1/tenants/fox")).status_code == 404
+            await api.http.patch("/v1/tenants/acme", json={"cordon": "shared"})
+            assert (await api.http.patch("/v1/tenants/zoo", json=put)).status_code == 200
 
     run(main())
 

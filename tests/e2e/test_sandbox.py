@@ -19,7 +19,7 @@ from tests.e2e.nodes import folder, get, text, until, up
 
 from isopod.blobs.store import BlobStore
 from isopod.sandbox.features import probe
-from isopod.server.children import Child, ChildSpec
+from isopod.server.children import TENANT, Child, ChildSpec
 from isopod.server.data_dir import ensure_token, prepare_data_dir
 from isopod.server.handover import Handover
 from isopod.settings import NodeSettings, bare_environment
@@ -81,8 +81,10 @@ def app(environ, start_response):
 """
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+@pytest.fixture(scope="module", params=["", "acme"], ids=["shared", "a tenant's own"])
+def report(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Any]]:
     """What a worker met that is shut in as the real one is (see the stub), and its process."""
     settings = NodeSettings.load(data_dir=tmp_path_factory.mktemp("attempts") / "data")
     prepare_data_dir(settings)
@@ -95,13 +97,24 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         settings.spool_path(1),
         settings.worker_tmp(1) / "secret",
         settings.trees_dir / "tree" / "app.py",
+        settings.logs_dir / "secret.jsonl",
+        settings.quota_dir / "zoo",
+        settings.cordons_dir / "acme" / "routes" / "routes.db",
+        settings.cordons_dir / "zoo" / "trees" / "tree" / "app.py",
+        settings.cordons_dir / "zoo" / "routes" / "routes.db",
+        settings.cordons_dir / "zoo" / "logs" / "secret.jsonl",
     ):
         secret.parent.mkdir(parents=True, exist_ok=True)
         secret.write_text("a secret")
     spec = ChildSpec(
         "worker 0",
         "attempting_worker",
-        bare_environment(ISOPOD_WORKER_INDEX="0", ISOPOD_MARKER="a marker", PYTHONPATH=_path()),
+        bare_environment(
+            ISOPOD_WORKER_INDEX="0",
+            ISOPOD_MARKER="a marker",
+            PYTHONPATH=_path(),
+            **({TENANT: request.param} if request.param else {}),
+        ),
         handed=Handover(settings, probe()).to_bytes(),
     )
     child = Child(spec, report=print)

@@ -18,12 +18,14 @@ from pathlib import Path
 import pyseccomp
 
 from isopod.gateway.admin import AdminSocket
+from isopod.model.tenant import TenantName
 from isopod.sandbox.worker import shut_in
-from isopod.server.children import READY_FD, tell_ready
+from isopod.server.children import READY_FD, TENANT, tell_ready
 from isopod.server.handover import Handover
 from isopod.server.maker import start_maker
 from isopod.server.opener import start_opener
-from isopod.server.worker_process import Worker, prepare_folders
+from isopod.server.worker_folders import WorkerFolders
+from isopod.server.worker_process import Worker
 from isopod.settings import child_value
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -78,13 +80,16 @@ def in_a_new_thread(attempt: Callable[[], object]) -> str:
 handed = Handover.take()
 settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
 ready = int(child_value(READY_FD))
-folders = prepare_folders(settings, index)
+tenant = TenantName.parse(name) if (name := child_value(TENANT)) else None
+blob = next(path for path in settings.blobs_dir.rglob("*") if path.is_file())
+folders = WorkerFolders.of(settings, index, tenant)
+needs = folders.prepare(settings)
 admin = AdminSocket.bind(settings.admin_path(index))
 memory = os.memfd_create("program")
 os.write(memory, Path("/bin/true").read_bytes())
-files = start_maker(settings, handed.features, others=(ready, admin.fileno()))
+files = start_maker(settings, handed.features, folders=folders, others=(ready, admin.fileno()))
 secrets = start_opener(settings, handed.features, others=(ready, admin.fileno(), files.fileno()))
-sandbox = shut_in(folders, features=handed.features)
+sandbox = shut_in(needs, features=handed.features)
 egress, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 lines, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 worker = Worker(
@@ -98,12 +103,14 @@ worker = Worker(
     lines=lines,
     trust="",
     extra="",
+    folders=folders,
+    tenant=tenant,
 )
 sandbox.guard()
 
 own = settings.worker_tmp(index)
+zoo = settings.cordons_dir / "zoo"
 neighbour = settings.worker_tmp(index + 1)
-blob = next(path for path in settings.blobs_dir.rglob("*") if path.is_file())
 NULL = None
 attempts: dict[str, Callable[[], object]] = {
     "read the state": settings.state_path.read_bytes,
@@ -119,12 +126,17 @@ attempts: dict[str, Callable[[], object]] = {
     "link the state into its own folder": lambda: os.link(settings.state_path, own / "hard"),
     "rename the state": lambda: settings.state_path.rename(own / "taken"),
     "remove the state": settings.state_path.unlink,
+    "read a blob": blob.read_bytes,
     "change a blob": lambda: blob.open("r+b"),
     "remove a blob": blob.unlink,
-    "make a tree": (settings.trees_dir / "x").mkdir,
-    "make an image": (settings.images_dir / "x").mkdir,
+    "make a tree": (folders.trees / "x").mkdir,
+    "make an image": (folders.images / "x").mkdir,
     "change an app's tree": lambda: (settings.trees_dir / "tree" / "app.py").write_text("x"),
-    "change the routes": lambda: settings.routes_path.open("r+b"),
+    "change the routes": lambda: folders.routes.open("r+b"),
+    "list the tenants that have workers of their own": lambda: [*settings.cordons_dir.iterdir()],
+    "read the routes of one that has": (zoo / "routes" / "routes.db").read_bytes,
+    "read an app of one that has": (zoo / "trees" / "tree" / "app.py").read_bytes,
+    "read a log of one that has": (zoo / "logs" / "secret.jsonl").read_bytes,
     "make a file in the cache": lambda: (settings.cache_dir / "modules" / "x").write_text("x"),
     "read /etc/shadow": Path("/etc/shadow").read_bytes,
     "read /etc/passwd": Path("/etc/passwd").read_bytes,
@@ -165,14 +177,24 @@ attempts: dict[str, Callable[[], object]] = {
     "raise a limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     "filter for itself": system_call("seccomp", 1, 0, NULL),
 }
+if tenant is not None:  # nor what the others share
+    attempts |= {
+        "read the shared routes": settings.routes_path.read_bytes,
+        "read an app of others": (settings.trees_dir / "tree" / "app.py").read_bytes,
+        "list the images of others": lambda: [*settings.images_dir.iterdir()],
+        "read a log of others": (settings.logs_dir / "secret.jsonl").read_bytes,
+        "read what another tenant used": (settings.quota_dir / "zoo").read_bytes,
+        "list the tenants that have a quota": lambda: [*settings.quota_dir.iterdir()],
+    }
 found = {name: met(attempt) for name, attempt in attempts.items()}
 found["read the state, in a new thread"] = in_a_new_thread(settings.state_path.read_bytes)
 found["make a TCP socket, in a new thread"] = in_a_new_thread(socket.socket)
 allowed: dict[str, Callable[[], object]] = {
-    "read a blob": blob.read_bytes,
+    "read its routes": folders.routes.read_bytes,
+    "count what its tenant uses": lambda: (settings.quota_dir / (tenant or "acme")).write_text("x"),
     "write in its own /tmp": lambda: (own / "x").write_text("x"),
-    "write a log": lambda: (settings.logs_dir / "x.jsonl").write_text("x"),
-    "write its spool": lambda: settings.spool_path(index).write_text("x"),
+    "write a log": lambda: (folders.logs / "x.jsonl").write_text("x"),
+    "write its spool": lambda: folders.spool.write_text("x"),
     "start a thread": lambda: in_a_new_thread(lambda: NULL),
     "wait in a pair of sockets": socket.socketpair,
 }

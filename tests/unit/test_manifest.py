@@ -256,10 +256,12 @@ def test_two_values_of_max_instances_are_refused(first, second):
     assert caught.value.details["key"] == f"{second}.max_instances"
 
 
-def test_a_cordon_that_would_not_be_kept_is_refused():
-    assert parse('[isolation]\ncordon = "shared"').cordon == "shared"
-    with pytest.raises(ManifestInvalid, match="no workers of one tenant alone"):
-        parse('[isolation]\ncordon = "tenant"')
+def test_a_cordon_is_asked_for_or_not():
+    assert parse("").cordon is None
+    for cordon in ("shared", "tenant"):
+        assert parse(f'[isolation]\ncordon = "{cordon}"').cordon == cordon
+    with pytest.raises(ManifestInvalid, match='must be "shared" or "tenant"'):
+        parse('[isolation]\ncordon = "app"')
 
 
 def test_where_an_app_may_connect_to():

@@ -38,7 +38,7 @@ class ChangeBody(BaseModel):
 
     quota: dict[str, int] = Field(default_factory=dict, description="0: no bound but the node's")
     cordon: Cordon | None = Field(
-        None, description='"tenant" is refused: no workers of one tenant alone yet'
+        None, description='"tenant": a worker process of its own for all of its apps'
     )
     egress: list[str] | None = Field(
         None,

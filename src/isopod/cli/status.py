@@ -50,10 +50,11 @@ def _of_node(found: dict[str, Any]) -> list[tuple[str, object]]:
 def _workers(found: dict[str, Any]) -> None:
     output.say()
     output.table(
-        ("WORKER", "PID", "INSTANCES", "INSTANCE MEMORY", "PROCESS MEMORY", "SANDBOX"),
+        ("WORKER", "OF", "PID", "INSTANCES", "INSTANCE MEMORY", "PROCESS MEMORY", "SANDBOX"),
         (
             (
                 worker["worker"],
+                worker["tenant"] or "all",
                 worker["pid"],
                 worker["instances"],
                 output.mib(worker["memory_bytes"]),
@@ -63,7 +64,7 @@ def _workers(found: dict[str, Any]) -> None:
             for worker in found["workers"]
         ),
     )
-    missing = found["workers_wanted"] - len(found["workers"])
+    missing = found["workers_wanted"] - sum(not one["tenant"] for one in found["workers"])
     if missing > 0:
         output.note(f"{missing} of {found['workers_wanted']} workers do not answer")
 

@@ -18,7 +18,7 @@ QuotaOption = Annotated[
 ]
 CordonOption = Annotated[
     Literal["shared", "tenant"] | None,
-    typer.Option("--cordon", help="shared; workers of its own (tenant) are refused yet."),
+    typer.Option("--cordon", help="tenant: a worker process of its own; or shared."),
 ]
 
 EgressOption = Annotated[

@@ -285,6 +285,8 @@ def app_url(app: App, tenant: TenantName, settings: NodeSettings) -> str:
 
 
 def log_paths(settings: NodeSettings, label: AppName) -> tuple[Path, Path]:
-    """The rotated log, then the current one."""
-    current = settings.logs_dir / f"{label}.jsonl"
+    """The rotated log, then the current one: behind a cordon, if it is there."""
+    name = f"{label}.jsonl"
+    behind = sorted(settings.cordons_dir.glob(f"*/logs/{name}*"))
+    current = (behind[0].parent if behind else settings.logs_dir) / name
     return current.with_name(f"{label}.jsonl.1"), current

@@ -269,6 +269,9 @@ async def _publish(
 
     def commit() -> tuple[App, AppVersion, int, CapabilityDiff]:
         now = node.clock()
+        if built.spec.isolation.cordon == "tenant":
+            with node.publishing:
+                node.routes.room_for(who.tenant)
         with node.state.transaction() as t:
             quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
             before = mine.apps.get(name)

@@ -17,6 +17,7 @@ from pathlib import Path
 import orjson
 
 from isopod.control.node import Node
+from isopod.settings import NodeSettings
 
 _log = logging.getLogger("isopod.storage")
 _EVERY_S = 900.0
@@ -54,8 +55,14 @@ async def keep_logs(node: Node) -> None:
     """Until cancelled. A log that cannot be looked at is left to the next round."""
     keep_s = node.settings.log_keep_h * 3600.0
     while keep_s:
-        await asyncio.to_thread(forget_old_lines, node.settings.logs_dir, keep_s, time.time())
+        for folder in logs_dirs(node.settings):
+            await asyncio.to_thread(forget_old_lines, folder, keep_s, time.time())
         await asyncio.sleep(_EVERY_S)
+
+
+def logs_dirs(settings: NodeSettings) -> list[Path]:
+    """Of the shared workers, and of each tenant's own."""
+    return [settings.logs_dir, *sorted(settings.cordons_dir.glob("*/logs"))]
 
 
 def forget_old_lines(folder: Path, keep_s: float, now: float) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from isopod.blobs.store import BlobStore
 from isopod.control.builds import Builder
+from isopod.control.publishing import PublishedRoutes
 from isopod.control.refusals import Refusals
 from isopod.control.renewals import Renewals
 from isopod.control.runtimes import Catalog
@@ -24,7 +25,6 @@ from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
 from isopod.model.secret import bound_to
 from isopod.model.tenant import TenantName, name_of_label
-from isopod.routes import RouteWriter
 from isopod.sealing import SealingKey
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
@@ -42,7 +42,7 @@ class Node:
     settings: NodeSettings
     state: State
     blobs: BlobStore
-    routes: RouteWriter
+    routes: PublishedRoutes
     workers: Workers
     builder: Builder
     sealing: SealingKey
@@ -112,7 +112,7 @@ def open_node(settings: NodeSettings) -> Node:
     settings.uploads_dir.mkdir(mode=0o700)
     _refuse_lost_state(settings)
     state = open_state(settings.state_path)
-    routes = RouteWriter(settings.routes_path)
+    routes = PublishedRoutes(settings)
     secrets = state.node.secrets()
     live = (
         route_of(version, tenant, secrets.get((tenant, AppName(name_of_label(version.app))), {}))
@@ -124,7 +124,7 @@ def open_node(settings: NodeSettings) -> Node:
         state=state,
         blobs=BlobStore(settings.blobs_dir),
         routes=routes,
-        workers=Workers(settings.run_dir),
+        workers=Workers(settings.run_dir, shared=settings.workers),
         builder=Builder(settings),
         sealing=SealingKey.at(settings.sealing_key_path),
         catalog=Catalog(settings.cache_dir),

@@ -25,6 +25,7 @@ class WorkerSummary:
     memory_bytes: int
     rss_bytes: int
     sandbox: Mapping[str, list[str]]  # "on": the layers that hold; "missing": what is weaker
+    tenant: str  # whose own it is; "": all share it
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ async def node_status(who: Principal, *, node: Node) -> NodeStatus:
                 memory_bytes=w.memory_bytes,
                 rss_bytes=w.rss_bytes,
                 sandbox=w.sandbox,
+                tenant=w.tenant,
             )
             for w in workers
         ],

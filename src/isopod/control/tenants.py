@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from isopod.control.apps import end_app
 from isopod.control.audit import audited, entry
-from isopod.control.node import Node
+from isopod.control.node import Node, route_of
 from isopod.errors import NameTaken, TenantInUse, TenantNotFound, UsageError
 from isopod.model.network import (
     MAX_TARGETS,
@@ -21,6 +21,7 @@ from isopod.model.network import (
     policy_to_json,
 )
 from isopod.model.principal import Principal
+from isopod.model.route import Route
 from isopod.model.tenant import DEFAULT_TENANT, Cordon, Quota, Tenant, TenantName
 from isopod.state.apps import App
 
@@ -65,12 +66,12 @@ class TenantChange:
                 raise UsageError(f"quota {name!r} is below 0 or out of reason")
         if self.egress is not None:
             _policy(self.egress)
+
+    def check_room(self, name: TenantName, node: Node) -> None:
+        """QuotaExceeded."""
         if self.cordon == "tenant":
-            # Better refused than believed: whoever asks for it relies on it.
-            raise UsageError(
-                "cordon can only be 'shared' yet: this version has no workers of one tenant alone",
-                hint="a tenant that must share no process with others needs a node of its own",
-            )
+            with node.publishing:
+                node.routes.room_for(name)
 
 
 def _policy(rules: Sequence[str]) -> EgressPolicy:
@@ -118,6 +119,7 @@ async def create_tenant(
 
     def create() -> TenantSummary:
         now = node.clock()
+        change.check_room(name, node)
         tenant = change.of(Tenant(name, created_at=now))
         with node.state.transaction() as t:
             if t.node.tenants.is_taken(name):
@@ -145,6 +147,7 @@ async def change_tenant(
 
     def commit() -> TenantSummary:
         now = node.clock()
+        change.check_room(name, node)
         with node.state.transaction() as t:
             tenant = t.node.tenants.get(name)
             if tenant is None:
@@ -210,7 +213,16 @@ def _tell_workers(name: TenantName, node: Node) -> None:
         # Read again: of two changes at once the later one is written later.
         tenant = node.state.node.tenants.get(name)
         if tenant is not None:
-            node.routes.put_tenant(tenant)
+            node.routes.put_tenant(tenant, lambda: _live_routes(name, node))
+
+
+def _live_routes(name: TenantName, node: Node) -> list[Route]:
+    mine, found = node.state.of(name), []
+    for app in mine.apps.all():
+        live = mine.versions.get(app.label, app.live_version)
+        if live is not None:
+            found.append(route_of(live, name, mine.secrets.sealed(app.name)))
+    return found
 
 
 def _about(tenant: Tenant) -> dict[str, object]:

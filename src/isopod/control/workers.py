@@ -51,13 +51,16 @@ class WorkerStatus:
     # name -> queued, requests, cold_starts, errors; starts_ms: the last starts, in milliseconds
     apps: Mapping[str, Mapping[str, Any]]
     sandbox: Mapping[str, list[str]]  # "on", "missing"
+    tenant: str = ""  # whose own it is; "": all share it
 
 
 class Workers:
     """The client of all admin sockets in a folder."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, shared: int) -> None:
+        """`shared`: so many workers, the first ones, serve all tenants."""
         self._run_dir = run_dir
+        self._shared = shared
 
     async def status(self) -> list[WorkerStatus]:
         """By worker number."""
@@ -101,7 +104,8 @@ class Workers:
     async def run(self, question: Mapping[str, Any], *, within_s: float) -> Outcome:
         """Let one worker run a job or a command; who gives this up ends it there. "worker_lost"
         when none answers, or the one that began does not come to the end."""
-        names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))
+        # Not one that is a tenant's own: a shared one hands over what is behind a cordon.
+        names = [f"worker-{number}.sock" for number in range(self._shared)]
         random.shuffle(names)
         folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -190,4 +194,5 @@ def _status(answer: Mapping[str, Any]) -> WorkerStatus:
             name: [str(one) for one in answer.get("sandbox", {}).get(name, ())]
             for name in ("on", "missing")
         },
+        tenant=str(answer.get("tenant", "")),
     )

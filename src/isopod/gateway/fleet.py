@@ -71,6 +71,10 @@ class Fleet:
         self._anonymous_before = _anonymous_bytes()
         self._reaper = asyncio.get_running_loop().create_task(self._reap())
 
+    def set_budget(self, budget_bytes: int) -> None:
+        """What the instances may take from now on: other workers came or went."""
+        self._budget = budget_bytes
+
     def pool(self, route: Route) -> AppPool:
         """The pool of an app's live version; the pool of the version before it retires."""
         pool = self._pools.get(route.name)

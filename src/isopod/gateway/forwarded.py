@@ -21,6 +21,7 @@ from isopod.gateway.forward import (
     stream,
 )
 from isopod.gateway.messages import (
+    Frame,
     FrameInvalid,
     FrameReader,
     Message,
@@ -32,8 +33,7 @@ from isopod.gateway.messages import (
 _log = logging.getLogger(__name__)
 _MAX = 4096
 _SCOPE_S = 5.0  # it was sent with the socket
-_LAST_S = 5.0
-_AT_ONCE = 64 << 10
+_LAST_S = 5.0  # for the other side to take what was sent
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
@@ -67,6 +67,7 @@ class ForwardedRequests:
         except BaseException:
             request.close()
             raise
+        link: _Link | None = None
         try:
             frames = FrameReader(reader)
             async with asyncio.timeout(_SCOPE_S):
@@ -75,17 +76,14 @@ class ForwardedRequests:
             link = _Link(frames, writer, scope["type"])
             await self._app(scope | {FORWARDED: request_id}, link.receive, link.send)
             writer.write(control(END))
-            # Until the other side has read that: a socket that closes with something unread in it
-            # takes back what it sent.
-            async with asyncio.timeout(_LAST_S):
-                await writer.drain()
-                while await reader.read(_AT_ONCE):
-                    pass
+            await link.end()
         except (TimeoutError, EOFError, OSError, FrameInvalid, ClientDisconnected, ResponseCut):
             pass  # who handed it over sees it end, and tells its client
         except Exception:
             _log.exception("a request that was handed over failed")
         finally:
+            if link is not None:
+                link.close()
             writer.transport.abort()
 
 
@@ -98,19 +96,27 @@ class _Link:
         self._protocol = protocol
         self._wanted = False
         self._gone = "http.disconnect" if protocol == "http" else "websocket.disconnect"
+        self._came: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=1)
+        self._over = False
+        self._reading = asyncio.get_running_loop().create_task(self._read())
 
     async def receive(self) -> Message:
         """One message for each time it is wanted, also when who wanted it was cancelled."""
+        if self._over:
+            return self._disconnect()
         try:
             if not self._wanted:
                 self._wanted = True
                 self._writer.write(control(WANT))
-            frame = await self._frames.next()
-            message = received(frame, self._protocol)
-        except (EOFError, OSError, FrameInvalid):
-            return self._disconnect()
-        self._wanted = frame.head.get("split") is True  # the rest of it is on its way
-        return message
+            frame = await self._came.get()
+            if frame is not None:
+                message = received(frame, self._protocol)
+                self._wanted = frame.head.get("split") is True  # the rest of it is on its way
+                return message
+        except (OSError, FrameInvalid):
+            pass
+        self._over = True
+        return self._disconnect()
 
     async def send(self, message: Mapping[str, Any]) -> None:
         try:
@@ -119,6 +125,29 @@ class _Link:
                 await self._writer.drain()
         except (OSError, RuntimeError):
             raise ClientDisconnected("the client went away") from None
+
+    async def end(self) -> None:
+        """Until the other side has taken all and closed: a socket that closes with something unread
+        in it takes back what it sent."""
+        self._over = True
+        while not self._came.empty():
+            self._came.get_nowait()
+        await asyncio.wait((self._reading,), timeout=_LAST_S)
+
+    def close(self) -> None:
+        self._reading.cancel()
+
+    async def _read(self) -> None:
+        frame: Frame | None
+        while True:
+            try:
+                frame = await self._frames.next()
+            except (EOFError, FrameInvalid):
+                frame = None
+            if not self._over:
+                await self._came.put(frame)
+            if frame is None:
+                return
 
     def _disconnect(self) -> Message:
         message: Message = {"type": self._gone}

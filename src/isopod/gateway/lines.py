@@ -11,6 +11,7 @@ A line ends with either of its workers; the next request asks for another one.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ class Lines(Packets):
         self._told = told
         self._to: dict[Peer, _Line] = {}
         self._from: dict[str, _Line] = {}
+        self._send({"hello": os.getpid()})
 
     def take_with(self, take: Take) -> None:
         """`take` is given each request's socket from now on."""

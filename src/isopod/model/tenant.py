@@ -90,7 +90,7 @@ class Tenant:
     name: TenantName
     created_at: float = 0.0  # seconds since the epoch
     quota: Quota = Quota()
-    cordon: Cordon = "shared"  # "tenant": worker processes of its own; refused yet
+    cordon: Cordon = "shared"  # "tenant": a worker process of its own, for all its apps
     suspended: bool = False  # its apps answer 403, its tokens read only
     egress: EgressPolicy = None  # what bounds the lists of its apps' manifests
 

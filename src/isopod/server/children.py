@@ -26,6 +26,8 @@ READY_FD = "ISOPOD_READY_FD"
 EGRESS_FD, EGRESS_FDS = "ISOPOD_EGRESS_FD", "ISOPOD_EGRESS_FDS"
 # A worker's end of its pair with the supervisor, for lines to other workers.
 LINES_FD = "ISOPOD_LINES_FD"
+# What a worker accepts connections on; a tenant's own accepts none, and is told whose it is.
+GATEWAY_FD, TENANT = "ISOPOD_GATEWAY_FD", "ISOPOD_WORKER_TENANT"
 _QUICK_S = 10.0  # a child that lived shorter died quickly
 _MAX_LINE_BYTES = 2**20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0

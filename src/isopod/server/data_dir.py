@@ -45,6 +45,7 @@ def prepare_data_dir(settings: NodeSettings) -> None:
                 settings.images_dir,
                 settings.routes_path.parent,
                 settings.logs_dir,
+                settings.cordons_dir,
                 settings.run_dir,
                 settings.run_dir / "tmp",
                 settings.uploads_dir,

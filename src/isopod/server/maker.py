@@ -25,6 +25,7 @@ from isopod.model.ids import Digest
 from isopod.sandbox.features import Features
 from isopod.sandbox.worker import Folders, shut_in
 from isopod.server.beside import start_beside
+from isopod.server.worker_folders import WorkerFolders
 from isopod.settings import NodeSettings
 
 
@@ -87,34 +88,49 @@ class ReadImages(ImageCache):
         self._maker.ask("forget", Digest.parse(folder.name))
 
 
-def start_maker(settings: NodeSettings, features: Features, *, others: Iterable[int]) -> Maker:
-    """Fork it. Needs a process of one thread that is not shut in yet; `others` are descriptors
-    that it shall not keep."""
-    return Maker(start_beside(lambda line: _serve(settings, features, line), features, others))
+def start_maker(
+    settings: NodeSettings,
+    features: Features,
+    *,
+    folders: WorkerFolders,
+    others: Iterable[int],
+) -> Maker:
+    """Fork it. Needs a process of one thread that is not shut in yet; `folders` are the worker's,
+    `others` descriptors that it shall not keep."""
+
+    def serve(line: socket.socket) -> None:
+        _serve(settings, features, folders, line)
+
+    return Maker(start_beside(serve, features, others))
 
 
-def _serve(settings: NodeSettings, features: Features, line: socket.socket) -> None:
-    folders = Folders(
+def _serve(
+    settings: NodeSettings, features: Features, folders: WorkerFolders, line: socket.socket
+) -> None:
+    needs = Folders(
         read=(settings.blobs_dir, settings.cache_dir / "runtimes"),
-        change=(settings.trees_dir, settings.images_dir),
+        change=(folders.trees, folders.images),
     )
-    sandbox = shut_in(folders, features=features)
+    sandbox = shut_in(needs, features=features)
     sandbox.guard()
     with line.makefile("rwb") as file:
         while question := file.readline():
-            file.write(json.dumps(_answer(settings, json.loads(question))).encode() + b"\n")
+            answer = _answer(settings, folders, json.loads(question))
+            file.write(json.dumps(answer).encode() + b"\n")
             file.flush()
 
 
-def _answer(settings: NodeSettings, question: dict[str, Any]) -> dict[str, Any]:
+def _answer(
+    settings: NodeSettings, folders: WorkerFolders, question: dict[str, Any]
+) -> dict[str, Any]:
     blobs = BlobStore(settings.blobs_dir)
     limit = settings.image_cache_mib << 20
-    images = ImageCache(settings.images_dir, blobs, limit_bytes=limit)
+    images = ImageCache(folders.images, blobs, limit_bytes=limit)
     try:
         digest = Digest.parse(question["digest"])
         if question["what"] == "tree":
             # A new cache: it has verified nothing yet, and so looks.
-            TreeCache(settings.trees_dir, blobs).ensure(digest)
+            TreeCache(folders.trees, blobs).ensure(digest)
         elif question["what"] == "image":
             images.open(digest, Path(question["base"])).close()
         else:

@@ -22,9 +22,19 @@ from isopod import __version__
 from isopod.errors import SandboxUnavailable, UsageError
 from isopod.host.egress import PrivateGrant
 from isopod.host.tls import extra_trust
+from isopod.model.tenant import TenantName
 from isopod.runtimes import known
 from isopod.sandbox.features import Features, probe
-from isopod.server.children import EGRESS_FD, EGRESS_FDS, LINES_FD, Child, ChildSpec
+from isopod.server.children import (
+    EGRESS_FD,
+    EGRESS_FDS,
+    GATEWAY_FD,
+    LINES_FD,
+    TENANT,
+    Child,
+    ChildSpec,
+)
+from isopod.server.cordons import Cordons
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
 from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
@@ -32,6 +42,7 @@ from isopod.server.preparing import prepare_runtimes
 from isopod.server.report import Reporter
 from isopod.server.sockets import bind_listener
 from isopod.server.switchboard import Switchboard
+from isopod.server.worker_folders import forget_own_files
 from isopod.settings import NodeSettings, bare_environment, child_environment
 
 _CONTROL = "isopod.server.control_process"
@@ -152,11 +163,30 @@ class Supervisor:
         self._switchboard = Switchboard()
         self._workers: dict[int, Child] = {}
         self._egress: Child | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._cordoned: dict[TenantName, int] = {}  # each one's own worker
+        self._cordons = Cordons(
+            settings.cordons_dir,
+            most=settings.cordons,
+            start=self._start_own,
+            end=self._end_own,
+            report=report.say,
+        )
 
-    async def add_worker(self, index: int, *, gateway: socket.socket, **values: str) -> None:
-        """Returns when it is ready. `gateway` is what it accepts connections on; `values` are put
-        into its environment, which it forgets before it runs a guest: no secrets."""
-        worker = self._workers[index] = self._worker(index, gateway=gateway, **values)
+    async def add_worker(
+        self,
+        index: int,
+        *,
+        gateway: socket.socket | None,
+        tenant: TenantName | None = None,
+        **values: str,
+    ) -> None:
+        """Returns when it is ready. `gateway` is what it accepts connections on; `tenant` the one
+        whose own it is; `values` are put into its environment, which it forgets before it runs a
+        guest: no secrets."""
+        worker = self._workers[index] = self._worker(
+            index, gateway=gateway, tenant=tenant, **values
+        )
         try:
             if self._egress is not None:
                 # Another one, which has this worker's channel too. Who waits for the old one asks
@@ -176,24 +206,49 @@ class Supervisor:
             await self._end_worker(index, worker)
             self._close_channels(index)
 
-    def _worker(self, index: int, *, gateway: socket.socket, **values: str) -> Child:
-        number = gateway.fileno()
+    async def _start_own(self, tenant: TenantName) -> None:
+        index = self._settings.workers
+        while index in self._workers:
+            index += 1
+        await self.add_worker(index, gateway=None, tenant=tenant)
+        self._cordoned[tenant] = index
+        self._report.say(f"worker {index} is {tenant}'s own (pid {self._workers[index].pid})")
+
+    async def _end_own(self, tenant: TenantName) -> None:
+        index = self._cordoned.pop(tenant)
+        await self.remove_worker(index)
+        await asyncio.to_thread(forget_own_files, self._settings, tenant)
+        self._report.say(f"worker {index} of {tenant} has ended")
+
+    def _worker(
+        self,
+        index: int,
+        *,
+        gateway: socket.socket | None,
+        tenant: TenantName | None = None,
+        **values: str,
+    ) -> Child:
         if index not in self._channels:
             self._channels[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._lines[index] = theirs
-            self._switchboard.add(index, ours, tenant=None)
+            self._switchboard.add(index, ours, tenant=tenant)
         channel, lines = self._channels[index][0].fileno(), self._lines[index].fileno()
+        fds = [channel, lines]
+        if gateway is not None:
+            fds.append(gateway.fileno())
+            values[GATEWAY_FD] = str(gateway.fileno())
+        if tenant is not None:
+            values[TENANT] = tenant
         spec = ChildSpec(
             f"worker {index}",
             self._worker_module,
             bare_environment(
                 ISOPOD_WORKER_INDEX=str(index),
-                ISOPOD_GATEWAY_FD=str(number),
                 **{EGRESS_FD: str(channel), LINES_FD: str(lines)},
                 **values,
             ),
-            fds=(number, channel, lines),
+            fds=tuple(fds),
             handed=self._handed,
             stall_s=self._settings.stall_s,
         )
@@ -250,8 +305,10 @@ class Supervisor:
         self._egress = self._broker()
         await self._egress.start()
         await asyncio.gather(*(worker.start() for worker in self._workers.values()))
+        await self._cordons.follow()
         write_node_file(self._settings)
         self._say_where()
+        self._following = asyncio.create_task(self._cordons.run(), name="cordons")
 
     async def _stop(self, stop_now: asyncio.Event, *, quiet: bool = False) -> int:
         """Workers first: they answer what is in flight, and may ask control nothing."""
@@ -261,6 +318,9 @@ class Supervisor:
             self._report.say(
                 f"Stopping: requests in flight have {drain_s:g} s; Ctrl-C again ends them now"
             )
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait((self._following,))
         self._gateway.close()  # the workers' copies are what is left of it
         in_order = asyncio.create_task(self._stop_in_order())
         at_once = asyncio.create_task(stop_now.wait())

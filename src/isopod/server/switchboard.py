@@ -32,18 +32,29 @@ def goes_to(asks: int, to: Any, workers: Mapping[int, TenantName | None]) -> int
 
 class Switchboard:
     def __init__(self) -> None:
+        self._said: dict[str, Any] = {}
         self._ports: dict[int, _Port] = {}
         self._tenants: dict[int, TenantName | None] = {}
 
     def add(self, index: int, channel: socket.socket, *, tenant: TenantName | None) -> None:
         """`channel`: our end of the worker's pair, which belongs to the switchboard from now on."""
         self._tenants[index] = tenant
-        self._ports[index] = _Port(channel, lambda to, line: self._pass_on(index, to, line))
+        self._ports[index] = _Port(
+            channel, lambda to, line: self._pass_on(index, to, line), lambda: self._said
+        )
+        self._tell()
 
     def remove(self, index: int) -> None:
         self._tenants.pop(index, None)
         if (port := self._ports.pop(index, None)) is not None:
             port.close()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Every worker how many there are: each has its part of the node's memory."""
+        self._said = {"processes": len(self._ports)}
+        for port in self._ports.values():
+            port.tell()
 
     def close(self) -> None:
         for index in list(self._ports):
@@ -60,9 +71,19 @@ class Switchboard:
 class _Port(Packets):
     """One worker."""
 
-    def __init__(self, channel: socket.socket, asked: Callable[[Any, socket.socket], None]) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        asked: Callable[[Any, socket.socket], None],
+        said: Callable[[], dict[str, Any]],
+    ) -> None:
         super().__init__(channel)
         self._asked = asked
+        self._said = said
+
+    def tell(self) -> None:
+        if len(self._unsent) < _MAX_WAITING:  # else it will say hello
+            self._send(self._said())
 
     def pass_on(self, asks: int, line: socket.socket) -> None:
         if len(self._unsent) >= _MAX_WAITING:
@@ -71,5 +92,7 @@ class _Port(Packets):
             self._send({"from": asks}, line)
 
     def _take(self, body: dict[str, Any], handed: list[int]) -> None:
-        if handed:
+        if "hello" in body:  # a process that has begun
+            self.tell()
+        elif handed:
             self._asked(body.get("to"), socket.socket(fileno=handed.pop()))

@@ -1,7 +1,8 @@
 """`python -m isopod.server.worker_process`: one gateway process, started by the supervisor.
 
 It is handed a listening socket, reads routes from routes.db, and is disposable: a crash loses its
-requests in flight and nothing else. It imports neither the database layer nor the API.
+requests in flight and nothing else. It imports neither the database layer nor the API. One that is
+a tenant's own has no socket to listen on; the others hand its requests over.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from granian.server.embed import Server
 
 from isopod.blobs.store import BlobStore
 from isopod.engine.config import EngineSettings, make_engine
-from isopod.engine.removal import remove_folder
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError
 from isopod.gateway.admin import AdminSocket
@@ -48,18 +48,21 @@ from isopod.host.reached import Noting, Reached
 from isopod.host.tls import extra_trust, system_trust
 from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
+from isopod.model.cordon import own_worker
 from isopod.model.route import Route
+from isopod.model.tenant import Tenant, TenantName
 from isopod.routes import RouteTable
 from isopod.runtimes import known
 from isopod.runtimes.base import InWorker
-from isopod.sandbox.worker import Folders, Sandbox, shut_in
-from isopod.server.children import EGRESS_FD, LINES_FD, READY_FD
+from isopod.sandbox.worker import Sandbox, shut_in
+from isopod.server.children import EGRESS_FD, GATEWAY_FD, LINES_FD, READY_FD, TENANT
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
 from isopod.server.opener import Opener, start_opener
 from isopod.server.runtimes import WorkerRuntimes
 from isopod.server.watchdog import BEAT_S
+from isopod.server.worker_folders import WorkerFolders
 from isopod.settings import NodeSettings, child_value
 
 _log = logging.getLogger("isopod.worker")
@@ -90,18 +93,23 @@ class Worker:
         lines: socket.socket,
         trust: str,
         extra: str,
+        folders: WorkerFolders,
+        tenant: TenantName | None,
     ) -> None:
         """`egress`: this worker's channel to the broker of connections; `lines`: to other workers.
-        `trust`: the certificates that the machine trusts; `extra`: what its operator adds."""
+        `trust`: the certificates that the machine trusts; `extra`: what its operator adds.
+        `tenant`: the one whose own worker this is, None for a shared one."""
         self.settings = settings
         self.index = index
-        self.routes = RouteTable(settings.routes_path)
+        self.folders, self.tenant = folders, tenant
+        self.routes = RouteTable(folders.routes)
+        self._tenants: dict[TenantName, Tenant] = {}
         self._known_routes: dict[str, Route | None] = {}  # until the table changes
         blobs = BlobStore(settings.blobs_dir)
         self.files, self.secrets = files, secrets
-        self.trees = ReadTrees(settings.trees_dir, blobs, maker=files)
+        self.trees = ReadTrees(folders.trees, blobs, maker=files)
         self.images = ReadImages(
-            settings.images_dir,
+            folders.images,
             blobs,
             limit_bytes=settings.image_cache_mib << 20,
             maker=files,
@@ -118,21 +126,22 @@ class Worker:
         )
         self._preparing: set[asyncio.Task[None]] = set()
         self.reached = Reached()
-        self.tmp_root = settings.worker_tmp(index)
+        self.tmp_root = folders.tmp
         self.admin_listener = admin
         self.sandbox = sandbox
         self.egress, self.lines = egress, lines
         self.trust, self.extra = trust, extra
         self.quotas = Quotas(
-            folder=settings.run_dir / "quota",
-            worker=index,
-            workers=settings.workers,
+            folder=folders.quota,
+            # A tenant has one worker of its own at most: they share a row, each in its own file.
+            worker=min(index, settings.workers),
+            workers=settings.workers + 1,
             clock=time.time,
         )
 
-    async def run(self, listener: int, ready: int) -> None:
+    async def run(self, listener: int | None, ready: int) -> None:
         settings = self.settings
-        meter = Meter(Spool(settings.spool_path(self.index)))
+        meter = Meter(Spool(self.folders.spool))
         async with Scheduler(self.engine) as self.scheduler:
             scheduler = self.scheduler
             outside = BrokerClient(self.egress)
@@ -154,7 +163,7 @@ class Worker:
             self.direct = DirectApps(self.runtimes.direct)
             self.fleet = Fleet(
                 make=maker,
-                logs_dir=settings.logs_dir,
+                logs_dir=self.folders.logs,
                 log_bytes=settings.log_mib << 20,
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
                 max_instances=_max_instances(),
@@ -180,7 +189,6 @@ class Worker:
             )
             forwarded = ForwardedRequests(gateway)
             lines.take_with(forwarded.take)
-            jobs = JobRunner(serve=gateway, find_route=self._find_route, domain=settings.domain)
             jobs = JobRunner(serve=gateway, find_route=self._find_route, domain=settings.domain)
             admin = AdminSocket(
                 self.admin_listener,
@@ -223,20 +231,23 @@ class Worker:
                 lag.close()
                 self.quotas.close()
 
-    async def _serve(self, gateway: Gateway, listener: int, ready: int) -> None:
-        server = _server(gateway, listener)
+    async def _serve(self, gateway: Gateway, listener: int | None, ready: int) -> None:
+        """A tenant's own worker has no listener: other workers hand its requests over."""
+        server = _server(gateway, listener) if listener is not None else None
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve() if server else stop.wait())
         await asyncio.sleep(0)
         os.write(ready, b"ready\n")
         self._beat(ready)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        if not serving.done():
+        if server is None:
+            await self._drain(gateway, self.settings.drain_s)
+        elif not serving.done():
             server.stop()
             await self._drain(gateway, self.settings.drain_s)
         gateway.draining = True
@@ -283,16 +294,22 @@ class Worker:
             self._known_routes[name] = route
             return route
 
-    def _elsewhere(self, _route: Route) -> Peer | None:
+    def _elsewhere(self, route: Route) -> Peer | None:
         """The worker that must answer for an app; None: any, and so this one."""
-        return None
+        own = own_worker(route, self._tenants.get(route.tenant))
+        if own == self.tenant:
+            return None
+        return 0 if own is None else own
 
-    def _told(self, _body: dict[str, Any]) -> None:
-        """What the supervisor says."""
+    def _told(self, body: dict[str, Any]) -> None:
+        """By the supervisor: how many workers there are, of which each has its part."""
+        budget = self.settings.memory_budget_mib << 20
+        self.fleet.set_budget(budget // max(1, int(body["processes"])))
 
     def _follow_tenants(self) -> None:
         try:
-            self.quotas.follow(self.routes.tenants())
+            self._tenants = self.routes.tenants()
+            self.quotas.follow(self._tenants)
         except (IsopodError, OSError):
             # A damaged row must not keep the apps from being served.
             _log.exception("cannot read the tenants' quotas; keeping the ones known")
@@ -304,15 +321,21 @@ class Worker:
     def _apply_routes(self) -> None:
         self._follow_tenants()
         self._known_routes.clear()
-        self.fleet.forget({name: self.routes.get(name) for name in self.fleet.names})
+        self.fleet.forget({name: self._mine(name) for name in self.fleet.names})
         self.direct.forget(self._find_route)
         self.maker.keep_images(self.fleet.images())
+
+    def _mine(self, name: str) -> Route | None:
+        """The route of an app, if this worker may answer for it."""
+        route = self.routes.get(name)
+        return None if route is None or self._elsewhere(route) is not None else route
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         fleet = self.fleet.status()
         return {
             "pid": os.getpid(),
             "worker": self.index,
+            "tenant": self.tenant or "",
             "rss_bytes": _rss_bytes(),
             "lag_ms": round(self.lag.take_worst() * 1e3, 1),
             "in_flight": self.admission.in_flight,
@@ -328,7 +351,7 @@ class Worker:
     def _refresh(self, request: dict[str, Any]) -> dict[str, Any]:
         self.routes.changed()
         self._apply_routes()
-        route = self._find_route(str(request.get("app", "")))
+        route = self._mine(str(request.get("app", "")))
         if route is not None:
             self._make_ready(route)
         return {"revision": self.routes.revision()}
@@ -411,24 +434,6 @@ def _max_instances() -> int:
     return max(8, (files - min(2048, files // 4)) // 10)
 
 
-def prepare_folders(settings: NodeSettings, index: int) -> Folders:
-    """Make those that a worker cannot make once it is shut in, and say which it needs."""
-    tmp, spool = settings.worker_tmp(index), settings.spool_path(index).parent
-    quota = settings.run_dir / "quota"  # all workers count together
-    remove_folder(tmp)  # a killed predecessor's
-    for folder in (tmp, spool, quota):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tempfile.tempdir = str(tmp)
-    return Folders(
-        read=(
-            *(settings.cache_dir / "modules", settings.cache_dir / "runtimes"),
-            *(settings.blobs_dir, settings.trees_dir, settings.images_dir),
-            settings.routes_path.parent,
-        ),
-        change=(settings.logs_dir, spool, quota, tmp),
-    )
-
-
 def _extra_trust(settings: NodeSettings) -> str:
     """As it was at the start of the node, or nothing: then apps' connections fail, and say why."""
     try:
@@ -446,18 +451,24 @@ def main(*, kill_unlisted: bool = False) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     handed = Handover.take()
-    listener, ready = int(child_value("ISOPOD_GATEWAY_FD")), int(child_value(READY_FD))
+    ready = int(child_value(READY_FD))
+    listener = int(given) if (given := child_value(GATEWAY_FD)) else None
     os.set_blocking(ready, False)
     settings, index = handed.settings, int(child_value("ISOPOD_WORKER_INDEX"))
-    folders = prepare_folders(settings, index)
+    tenant = TenantName.parse(name) if (name := child_value(TENANT)) else None
+    folders = WorkerFolders.of(settings, index, tenant)
+    needs = folders.prepare(settings)
+    tempfile.tempdir = str(folders.tmp)
     egress = socket.socket(fileno=int(child_value(EGRESS_FD)))
     lines = socket.socket(fileno=int(child_value(LINES_FD)))
     trust, extra = system_trust(), _extra_trust(settings)
     admin = AdminSocket.bind(settings.admin_path(index))
-    others = (listener, ready, admin.fileno(), egress.fileno(), lines.fileno())
-    files = start_maker(settings, handed.features, others=others)
+    others = [ready, admin.fileno(), egress.fileno(), lines.fileno()]
+    if listener is not None:
+        others.append(listener)
+    files = start_maker(settings, handed.features, folders=folders, others=others)
     secrets = start_opener(settings, handed.features, others=(*others, files.fileno()))
-    sandbox = shut_in(folders, features=handed.features)
+    sandbox = shut_in(needs, features=handed.features)
     worker = Worker(
         settings,
         index,
@@ -469,6 +480,8 @@ def main(*, kill_unlisted: bool = False) -> None:
         lines=lines,
         trust=trust,
         extra=extra,
+        folders=folders,
+        tenant=tenant,
     )
     sandbox.guard(kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))

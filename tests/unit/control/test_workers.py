@@ -28,7 +28,7 @@ def test_a_dead_or_silent_worker_is_left_out(tmp_path):
         dead = await worker(tmp_path, 3, said)
         dead.close()
         await dead.wait_closed()
-        found = await Workers(tmp_path).status()
+        found = await Workers(tmp_path, shared=2).status()
         assert [one.worker for one in found] == [1]
         assert found[0].instances[0].app == "a"
         assert found[0].apps["a"]["requests"] == 3
@@ -44,8 +44,8 @@ def test_sleep_adds_up_what_each_worker_ended(tmp_path):
             await worker(tmp_path, i, lambda asked: {"ended": 2 if asked["app"] == "a" else 0})
             for i in range(2)
         ]
-        assert await Workers(tmp_path).sleep("a") == 4
-        assert await Workers(tmp_path).sleep("b") == 0
+        assert await Workers(tmp_path, shared=2).sleep("a") == 4
+        assert await Workers(tmp_path, shared=2).sleep("b") == 0
         for server in servers:
             server.close()
 
@@ -59,7 +59,7 @@ def test_a_folder_whose_path_is_longer_than_a_socket_address_works(tmp_path, mon
     async def main():
         monkeypatch.chdir(deep)
         server = await worker(type(deep)(), 0, {"pid": 1, "worker": 0})
-        found = await Workers(deep).status()
+        found = await Workers(deep, shared=2).status()
         assert [one.pid for one in found] == [1]
         server.close()
 
@@ -67,4 +67,4 @@ def test_a_folder_whose_path_is_longer_than_a_socket_address_works(tmp_path, mon
 
 
 def test_no_workers_is_no_error(tmp_path):
-    assert asyncio.run(Workers(tmp_path).status()) == []
+    assert asyncio.run(Workers(tmp_path, shared=2).status()) == []

@@ -21,6 +21,7 @@ from isopod.errors import IsopodError
 from isopod.model.ids import Digest
 from isopod.sandbox.features import probe
 from isopod.server.maker import ReadTrees, start_maker
+from isopod.server.worker_folders import WorkerFolders
 from isopod.settings import NodeSettings
 settings = NodeSettings.from_json(json.loads(sys.argv[1]))
 blobs = BlobStore(settings.blobs_dir)
@@ -30,7 +31,8 @@ app.mkdir()
 digest = TreeCache(settings.trees_dir, blobs).make(app)
 TreeCache(settings.trees_dir, blobs).delete(digest)
 reading, writing = os.pipe()
-maker = start_maker(settings, probe(), others=(writing,))
+folders = WorkerFolders.of(settings, 0, None)
+maker = start_maker(settings, probe(), folders=folders, others=(writing,))
 trees = ReadTrees(settings.trees_dir, blobs, maker=maker)
 def code(ask):
     try:

@@ -36,6 +36,7 @@ def check_files(settings: NodeSettings, *, uid: int) -> list[Check]:
         settings.run_dir,
         settings.logs_dir,
         settings.blobs_dir,
+        settings.cordons_dir,
     ]
     wrong = [check for path in private if (check := _not_private(path, uid=uid))]
     if wrong:

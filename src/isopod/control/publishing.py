@@ -1,0 +1,166 @@
+"""Live routes as workers see them: one file for the shared workers, and one for each tenant that
+has a worker of its own.
+
+Of an app behind a cordon the shared workers get what they need to hand its requests over; the whole
+route is in `cordons/TENANT/routes/`, which they cannot read. That folder is also how the supervisor
+knows that the tenant has a worker to be started, and its end that the worker has to go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from isopod.errors import NameInvalid, QuotaExceeded
+from isopod.model.cordon import for_shared_workers, own_worker
+from isopod.model.route import Route
+from isopod.model.tenant import Tenant, TenantName
+from isopod.routes import RouteWriter
+from isopod.settings import NodeSettings
+
+
+class PublishedRoutes:
+    """Every change is a transaction in the shared file; in a tenant's own, it comes before for an
+    app that is new there, and after for one that is there: whatever fails in between, the version
+    that was live serves on. Callers hold `Node.publishing`."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._shared = RouteWriter(settings.routes_path)
+        self._own: dict[TenantName, RouteWriter] = {}
+        self._tenants: dict[TenantName, Tenant] = {}
+        self._behind: dict[str, TenantName] = {}  # apps behind a cordon, by their labels
+
+    def close(self) -> None:
+        for writer in (self._shared, *self._own.values()):
+            writer.close()
+
+    def replace_all(self, routes: Iterable[Route], tenants: Iterable[Tenant] = ()) -> None:
+        """Make the files hold exactly these. A damaged one is replaced by a new one."""
+        self._tenants = {tenant.name: tenant for tenant in tenants}
+        shared: list[Route] = []
+        own: defaultdict[TenantName, list[Route]] = defaultdict(list)
+        self._behind.clear()
+        for route in routes:
+            tenant = self._own_of(route)
+            shared.append(route if tenant is None else for_shared_workers(route))
+            if tenant is not None:
+                own[tenant].append(route)
+                self._behind[route.name] = tenant
+        for name in (*self._left_behind(), *self._own):
+            if name not in own:
+                self._end(name)
+        for name, mine in own.items():
+            self._writer(name).replace_all(mine, self._row(name))
+        self._shared.replace_all(shared, self._tenants.values())
+
+    def put(self, *routes: Route) -> None:
+        """All of them or none, of the shared ones."""
+        places = [(route, self._own_of(route)) for route in routes]
+        new = [(route, to) for route, to in places if to != self._behind.get(route.name)]
+        for route, tenant in new:
+            self._put_own(route, tenant)
+        self._shared.put(*(for_shared_workers(r) if own else r for r, own in places))
+        for route, tenant in new:
+            self._moved(route.name, tenant)
+        for route, tenant in places:
+            if (route, tenant) not in new:
+                self._put_own(route, tenant)
+
+    def remove(self, label: str) -> None:
+        self._shared.remove(label)
+        if (tenant := self._behind.pop(label, None)) is not None:
+            self._remove_own(label, tenant)
+
+    def put_tenant(self, tenant: Tenant, routes: Callable[[], Iterable[Route]]) -> None:
+        """`routes` gives all that it has; asked for when they must move."""
+        before = self._tenants.get(tenant.name)
+        self._tenants[tenant.name] = tenant
+        if tenant.name in self._own:
+            self._own[tenant.name].put_tenant(tenant)
+        self._shared.put_tenant(tenant)
+        if (before.cordon if before else "shared") != tenant.cordon:
+            self.put(*routes())
+
+    def remove_tenant(self, name: TenantName) -> None:
+        self._shared.remove_tenant(name)
+        self._tenants.pop(name, None)
+
+    def room_for(self, tenant: TenantName) -> None:
+        """Before a tenant gets a worker of its own. QuotaExceeded when the node gives no more."""
+        has = {name for name, one in self._tenants.items() if one.cordon == "tenant"}
+        has |= set(self._own)
+        most = self._settings.cordons
+        if tenant not in has and len(has) >= most:
+            raise QuotaExceeded(
+                "this node has no worker process left for one tenant alone",
+                hint="use the shared workers, or ask the operator for more (the setting `cordons`)",
+                details={"quota": "cordons"},
+            )
+
+    # ---------------------------------------------------------------------------------------
+
+    def _own_of(self, route: Route) -> TenantName | None:
+        return own_worker(route, self._tenants.get(route.tenant))
+
+    def _row(self, name: TenantName) -> list[Tenant]:
+        return [self._tenants[name]] if name in self._tenants else []
+
+    def _home(self, name: TenantName) -> Path:
+        return self._settings.cordons_dir / name
+
+    def _writer(self, name: TenantName) -> RouteWriter:
+        if name not in self._own:
+            self._home(name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own[name] = RouteWriter(self._home(name) / "routes" / "routes.db")
+        return self._own[name]
+
+    def _put_own(self, route: Route, tenant: TenantName | None) -> None:
+        if tenant is None:
+            return
+        writer = self._writer(tenant)
+        for row in self._row(tenant):
+            writer.put_tenant(row)
+        writer.put(route)
+
+    def _moved(self, label: str, to: TenantName | None) -> None:
+        before = self._behind.pop(label, None)
+        if to is not None:
+            self._behind[label] = to
+        self._move_log(label, before, to)
+        if before is not None:
+            self._remove_own(label, before)
+
+    def _remove_own(self, label: str, tenant: TenantName) -> None:
+        if tenant not in self._behind.values():
+            self._end(tenant)
+        elif tenant in self._own:
+            self._own[tenant].remove(label)
+
+    def _end(self, name: TenantName) -> None:
+        """The supervisor sees it, ends the worker and removes what else that had."""
+        if (writer := self._own.pop(name, None)) is not None:
+            writer.close()
+        shutil.rmtree(self._home(name) / "routes", ignore_errors=True)
+
+    def _left_behind(self) -> list[TenantName]:
+        """Who had a worker when control ran last."""
+        found = []
+        for folder in self._settings.cordons_dir.glob("*/routes"):
+            with contextlib.suppress(NameInvalid):
+                found.append(TenantName.parse(folder.parent.name))
+        return found
+
+    def _move_log(self, label: str, before: TenantName | None, to: TenantName | None) -> None:
+        """What was logged so far goes along: the app's next worker can write nowhere else."""
+        there, here = (
+            self._settings.logs_dir if name is None else self._home(name) / "logs"
+            for name in (before, to)
+        )
+        here.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (f"{label}.jsonl.1", f"{label}.jsonl"):
+            with contextlib.suppress(OSError):  # there is none, as a rule
+                (there / name).rename(here / name)

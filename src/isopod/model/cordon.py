@@ -1,0 +1,27 @@
+"""Which worker processes serve an app: those that all share, or its tenant's own.
+
+Decided in one place, and by everybody alike: control writes the routes by it, shared workers hand
+requests over by it, and a tenant's own worker refuses what is not its by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isopod.model.route import Route
+from isopod.model.tenant import Tenant, TenantName
+
+
+def own_worker(route: Route, tenant: Tenant | None) -> TenantName | None:
+    """The tenant whose own worker serves the route; None: any shared one. The tenant's setting is
+    for all of its apps; without it, an app may ask for itself."""
+    asked = route.spec.isolation.cordon == "tenant"
+    if asked or (tenant is not None and tenant.cordon == "tenant"):
+        return route.tenant
+    return None
+
+
+def for_shared_workers(route: Route) -> Route:
+    """What those need to know of an app that they hand over, and the broker of connections of what
+    it may reach: not its settings or secrets, and nothing to start it from."""
+    return replace(route, snapshot=None, secrets={}, spec=replace(route.spec, env={}))
