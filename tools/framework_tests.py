@@ -4,8 +4,8 @@
 
 The tests are those of the framework's source distribution, as pip fetches it; pytest runs in the
 guest, each file in a guest of its own, so that one that hangs or ends its guest costs no other.
-Tests on trio are left out: it needs epoll and is not installed. Where the tests' own tools need a thread or a native
-library they get stand-ins (see `PORTAL` and `stand_ins`), which is said with the result.
+Tests on trio are left out: it needs epoll and is not installed. Where the tests' own tools need a
+thread or a native library they get stand-ins (see `PORTAL` and `stand_ins`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.unit.host.certificates import Authority
 
 from tools import databases
 from tools.databases import Server
-from tools.http_calls import Caller
+from tools.http_calls import Answer, Caller
 from tools.node import ROOT, Node
 
 POOL, VISITORS = 5, 60
@@ -44,6 +45,7 @@ def app(environ, start_response):
     return [str(seen).encode()]
 """
 LIBRARY = ROOT / "examples" / "django-postgres"
+NOTES = ROOT / "examples" / "fastapi-crud"
 # What a deploy will run before a version goes live.
 COMMANDS = """
 import os
@@ -173,6 +175,12 @@ def test_sqlalchemy_maps_objects_and_keeps_its_pool(world: World, driver: str, h
     assert again["session"] == told["session"]
 
 
+def test_redis_waits_without_blocking_the_event_loop(world: World) -> None:
+    told = world.ask("/redis-async/tls")
+    assert told["popped"] == ["now"] * 5
+    assert told["turns"] > 5
+
+
 def test_requests_of_an_instance_share_a_connection(world: World) -> None:
     assert world.ask("/kept") == world.ask("/kept") > 0
 
@@ -211,6 +219,29 @@ def test_a_pooler_gives_many_short_lived_instances_few_connections(
         answers = [one.result() for one in asked]
     assert {answer.status for answer in answers} == {200}, Counter(a.text for a in answers)
     assert max(int(answer.text) for answer in answers) <= POOL + DIRECT
+
+
+def test_fastapi_makes_reads_changes_and_deletes_rows(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    where = tmp_path_factory.mktemp("fastapi")
+    world.deploy("notes", NOTES, where, health="/openapi.json")
+    with Caller(world.node.gateway_port, "notes") as caller:
+
+        def send(method: str, path: str, **fields: str) -> Answer:
+            body = json.dumps(fields).encode()
+            return caller.call(path, method, body, Content_Type="application/json")
+
+        made = send("POST", "/notes", title="shopping", text="milk")
+        assert made.status == 201, made.text
+        number = made.json()["id"]
+        assert send("POST", "/notes", title="", text="x").status == 422
+        assert send("PUT", f"/notes/{number}", title="shopping", text="oats").status == 200
+        assert caller.json(f"/notes/{number}")["text"] == "oats"
+        assert [note["id"] for note in caller.json("/notes?containing=hop")] == [number]
+        assert send("DELETE", f"/notes/{number}").status == 204
+        assert caller.call(f"/notes/{number}").status == 404
+        assert caller.json("/notes") == []
 
 
 def test_django_with_its_admin_runs_on_postgresql(

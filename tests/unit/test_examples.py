@@ -14,7 +14,11 @@ from wsgiref.validate import validator
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NEED_A_MANIFEST = {"django-postgres", "flask-requests"}  # for what an app must ask for
+NEED_A_MANIFEST = {
+    "django-postgres",
+    "fastapi-crud",
+    "flask-requests",
+}  # for what an app must ask for
 
 
 def load(name: str) -> ModuleType:

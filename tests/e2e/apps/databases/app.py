@@ -1,5 +1,6 @@
 """What apps do with their databases, by unmodified drivers: `/DRIVER/HOW/WHAT`."""
 
+import asyncio
 import datetime
 import decimal
 import functools
@@ -141,6 +142,24 @@ def use_redis(how):
     }
 
 
+async def wait_for_redis(how):
+    """Five who wait for a list, while somebody counts turns of the loop and fills it."""
+    import redis.asyncio
+
+    tls = {} if how == "plain" else {"ssl": True, "ssl_ca_data": os.environ["CA"]}
+    name = "REDIS" if how == "plain" else "REDIS_TLS"
+    client = redis.asyncio.Redis(host="localhost", port=port(name), password=PASSWORD, **tls)
+    waiting = [asyncio.create_task(client.blpop("later", timeout=10)) for _ in range(5)]
+    turns = 0
+    while turns < 10:
+        await asyncio.sleep(0.02)
+        turns += 1
+    await client.rpush("later", *["now"] * 5)
+    popped = [(await one)[1].decode() for one in waiting]
+    await client.aclose()
+    return {"popped": popped, "turns": turns}
+
+
 class Base(orm.DeclarativeBase):
     pass
 
@@ -219,6 +238,8 @@ def answer(path):
     driver, how, what = [*path.strip("/").split("/"), "", ""][:3]
     if driver == "redis":
         return use_redis(how)
+    if driver == "redis-async":
+        return asyncio.run(wait_for_redis(how))
     if driver == "kept":
         return use_kept()
     if driver == "end":
