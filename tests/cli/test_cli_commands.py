@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -86,7 +87,7 @@ def test_logs_are_shown_filtered_and_as_json(node, app):
     log = node.data_dir / "logs" / "hello.jsonl"
     lines = [
         {"at": at, "app": "hello", "stream": "stderr", "message": text}
-        for at, text in ((1000.0, "old"), (4e9, "new"))
+        for at, text in ((time.time() - 3600, "old"), (4e9, "new"))
     ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [line[-3:] for line in node.cli("logs", "hello").stdout.splitlines()] == ["old", "new"]
