@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import (
+    async_apps,
     billed,
     burst,
     cli,
@@ -35,6 +36,7 @@ from bench.figures import Result
 BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "memory": memory.run,
     "warm": warm.run,
+    "async": async_apps.run,
     "static": static.run,
     "cold": cold.run,
     "density": density.run,

@@ -26,7 +26,7 @@ class ToyGuest:
         self.waiting = True
         self.blocked = False
         self.cpu_ns = self.host_ns = self.memory_bytes = self.peak_memory_bytes = 0
-        self.private_bytes = 0
+        self.private_bytes = self.sent_bytes = 0
         self.client_wait_s = 0.0
         self.capacity = 1
         self.speaker = ""
