@@ -1,7 +1,7 @@
 """Async apps: a warm Starlette request's CPU beside uvicorn's, and one guest that waits for many.
 
-uvicorn runs with uvloop and httptools, one process. The rounds of both alternate. Then one guest has
-fifty requests at once, each of which asks a slow upstream with httpx: what it takes beyond the
+uvicorn runs with uvloop and httptools, one process. The rounds of both alternate. Then one guest
+has fifty requests at once, each of which asks a slow upstream with httpx: what it takes beyond the
 upstream's own time is the guest's, and of one core.
 """
 

@@ -257,3 +257,23 @@ async def spin(scope, receive, send):
 @path
 async def exits(scope, receive, send):
     raise SystemExit(3)
+
+
+# -- outside --------------------------------------------------------------------------------
+
+
+@path
+async def dial(scope, receive, send):
+    """Says its body to a port of this machine, with TLS if there is a CA, and gives the answer."""
+    import ssl
+
+    body, _ = await whole_body(receive)
+    port, _, ca = body.decode().partition("\n")
+    context = ssl.create_default_context(cadata=ca) if ca else None
+    reader, writer = await asyncio.open_connection("localhost", int(port), ssl=context)
+    writer.write(scope["query_string"])
+    writer.write_eof() if not ca else await writer.drain()
+    said = await reader.readexactly(len(scope["query_string"]) + 1)
+    writer.close()
+    await writer.wait_closed()
+    await answer(send, said)

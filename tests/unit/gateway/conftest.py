@@ -126,6 +126,7 @@ class Stage:
         self.boots: asyncio.Event | None = None
         self.boot_error: Exception | None = None
         self.guests: list[ScriptedGuest] = []
+        self.capacity = 1
         self.removed = 0
         self.usage: list[UsageRecord] = []
         self.log = AppLog(logs, "shop", kib_per_s=1 << 20)
@@ -135,6 +136,7 @@ class Stage:
         if self.boot_error is not None:
             raise self.boot_error
         guest = ScriptedGuest(output, lambda *a: self.handler(*a), self.boots)  # noqa: PLW0108  set later
+        guest.capacity = self.capacity
         self.guests.append(guest)
 
         def remove() -> None:

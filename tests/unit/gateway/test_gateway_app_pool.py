@@ -304,3 +304,43 @@ def test_a_guest_that_is_not_ready_is_never_kept(stage, route):
         await pool.close()
 
     asyncio.run(main())
+
+
+def test_an_instance_with_room_has_several_requests_and_one_that_is_blocked_none(stage, route):
+    async def main() -> None:
+        stage.capacity = 3
+        pool = AppPool(route(), stage.slot, Turns(8))
+        held = [(await pool.acquire(f"r{number}")).slot for number in range(3)]
+        assert len({slot.id for slot in held}) == 1
+        guest = stage.guests[0]
+        guest.waiting = True
+        fourth = asyncio.create_task(pool.acquire("r3"))
+        other = (await fourth).slot  # full: another
+        assert other is not held[0]
+        pool.release(held.pop(), reusable=True)
+        stage.guests[1].waiting = True
+        # The one with fewest; a blocked one has no room.
+        assert (await pool.acquire("r4")).slot is other
+        stage.guests[1].blocked = True
+        assert (await pool.acquire("r5")).slot is held[0]
+        assert [slot.in_flight for slot in (held[0], other)] == [3, 2]
+        # An unhealthy one takes no more, and ends with its last.
+        pool.release(other, reusable=False)
+        stage.guests[1].blocked = False
+        assert not other.has_room
+        waits = asyncio.create_task(pool.acquire("r6"))
+        await until(lambda: pool.queued == 1)
+        pool.release(other, reusable=True)
+        assert stage.guests[1].closed
+        assert (await waits).slot not in (held[0], other)
+        for slot in (*held, held[0], waits.result().slot):
+            pool.release(slot, reusable=True)
+        assert len(pool.idle) == 2
+        assert not pool.busy
+        # One that ended by itself meanwhile is not lent.
+        stage.guests[0].idle = stage.guests[2].idle = False
+        await pool.acquire("r7")
+        assert len(stage.guests) == 4
+        await pool.close()
+
+    asyncio.run(main())
