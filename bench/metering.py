@@ -98,6 +98,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.gateway.forward import Forwarder
     from isopod.gateway.lines import Lines
     from isopod.gateway.quota import Quotas
+    from isopod.gateway.volumes import HeldVolumes
     from isopod.host.capabilities import no_world
     from isopod.metering.meter import Meter
     from isopod.metering.spool import Spool
@@ -136,6 +137,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             tmp_root=tmp,
             world=no_world(tmp),
             secrets=_no_secrets,
+            volumes_dir=settings.volumes_dir,
         )
         fleet = Fleet(
             make=maker,
@@ -145,6 +147,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             max_instances=10,
             quotas=quotas,
             meter=meter.record,
+            volumes=HeldVolumes(settings.volumes_dir, worker=0),
         )
         end, supervisor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         lines = Lines(end, told=lambda _body: None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,6 +24,7 @@ Json = dict[str, Any]
 Params = Mapping[str, str | float | bool]
 _CHUNK_BYTES = 256 * 1024
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_COPY_TIMEOUT = httpx.Timeout(None, connect=5.0)  # as long as the app needs to make a pause
 _STREAM_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a build says nothing for minutes
 
 
@@ -285,6 +286,52 @@ class Client:
     def end_learning(self, app: str) -> Json:
         return self._json("DELETE", f"/v1/apps/{_part(app)}/learning")
 
+    def volumes(self) -> list[Json]:
+        return self._list("/v1/volumes", "volumes")
+
+    def create_volume(self, name: str, size_mib: int) -> Json:
+        return self._json("POST", "/v1/volumes", body={"name": name, "size_mib": size_mib})
+
+    def resize_volume(self, name: str, size_mib: int) -> Json:
+        return self._json("PATCH", f"/v1/volumes/{_part(name)}", body={"size_mib": size_mib})
+
+    def delete_volume(self, name: str) -> Json:
+        path = f"/v1/volumes/{_part(name)}"
+        return self._json("DELETE", path, timeout=_COPY_TIMEOUT)
+
+    def read_volume(self, name: str, path: str, out: IO[bytes]) -> Json:
+        """A tar archive of what is at `path`, into `out`; the node's summary of it."""
+        with (
+            self._talking(),
+            self._http.stream(
+                "GET",
+                f"/v1/volumes/{_part(name)}/archive",
+                params={"path": path},
+                timeout=_COPY_TIMEOUT,
+            ) as response,
+        ):
+            if response.is_error:
+                response.read()
+            _raise_for(response)
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+            said = json.loads(response.headers.get("x-isopod-copied", "null"))
+        if not isinstance(said, dict):
+            raise _unexpected(response)
+        return said
+
+    def fill_volume(
+        self, name: str, archive: IO[bytes], *, path: str = "", replace: bool = False
+    ) -> Json:
+        """`archive`, a tar, in the place of all that it holds, or into its folder `path`."""
+        return self._json(
+            "PUT" if replace else "POST",
+            f"/v1/volumes/{_part(name)}/archive",
+            params={} if replace else {"path": path},
+            content=iter(lambda: archive.read(_CHUNK_BYTES), b""),
+            timeout=_COPY_TIMEOUT,
+        )
+
     def tenants(self) -> list[Json]:
         return self._list("/v1/tenants", "tenants")
 
@@ -353,10 +400,19 @@ class Client:
         return found
 
     def _json(
-        self, method: str, path: str, *, body: Json | None = None, params: Params | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Params | None = None,
+        content: Iterator[bytes] | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
     ) -> Json:
         with self._talking():
-            response = self._http.request(method, path, json=body, params=params)
+            response = self._http.request(
+                method, path, json=body, params=params, content=content, timeout=timeout
+            )
         _raise_for(response)
         try:
             answer = response.json()

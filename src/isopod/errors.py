@@ -128,6 +128,32 @@ class JobFailed(IsopodError):
     code, status, whose = "job_failed", 502, "app"
 
 
+class VolumeNotFound(IsopodError):
+    code, status, whose = "volume_not_found", 404, "caller"
+    default_hint = "`isopod volumes` lists what there is; `isopod volumes create NAME` makes one"
+
+
+class VolumeInUse(IsopodError):
+    code, status, whose = "volume_in_use", 409, "caller"
+    default_hint = "delete that app first, or deploy a version of it that mounts no such volume"
+
+
+class VolumeTooSmall(IsopodError):
+    """`details`: size_mib, needs_mib."""
+
+    code, status, whose = "volume_too_small", 422, "caller"
+    default_hint = "`isopod volumes resize NAME --size MIB` makes it larger"
+
+
+class PathNotFound(IsopodError):
+    code, status, whose = "path_not_found", 404, "caller"
+    default_hint = "`isopod volumes copy-out NAME / FOLDER` copies all that is there"
+
+
+class ArchiveInvalid(IsopodError):
+    code, status, whose = "archive_invalid", 422, "caller"
+
+
 class RuntimeNotFound(IsopodError):
     code, status, whose = "runtime_not_found", 404, "caller"
     default_hint = "`isopod runtimes` lists what this node can run"
@@ -184,7 +210,7 @@ class MemberNotFound(IsopodError):
 
 class TenantInUse(IsopodError):
     code, status, whose = "tenant_in_use", 409, "caller"
-    default_hint = "delete its apps first, or say --force to delete them with it"
+    default_hint = "delete its apps and volumes first, or say --force to delete them with it"
 
 
 class TooManyRequests(IsopodError):
@@ -357,6 +383,11 @@ class StackLimitExceeded(IsopodError):
 class Overloaded(IsopodError):
     code, status, whose = "overloaded", 503, "app"
     default_hint = "raise scaling.max_instances or scaling.queue, or try again"
+
+
+class VolumeBusy(IsopodError):
+    code, status, whose = "volume_busy", 503, "app"
+    default_hint = "one at a time uses a volume: try again in a moment"
 
 
 class BodyTooLarge(IsopodError):

@@ -175,6 +175,11 @@ class NodeSettings:
         return self.data_dir / "images"
 
     @property
+    def volumes_dir(self) -> Path:
+        """A folder for each tenant in it, and in that one for each volume."""
+        return self.data_dir / "volumes"
+
+    @property
     def unused_path(self) -> Path:
         """Since when blobs are unused."""
         return self.data_dir / "unused.json"

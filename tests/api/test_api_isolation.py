@@ -19,6 +19,8 @@ BODIES = {
     ("POST", "/v1/apps/{name}/learning"): {"for_s": 1},
     ("POST", "/v1/deploys"): {"package": "a" * 64, "name": "x"},
     ("POST", "/v1/tenants"): {"name": "somebody"},
+    ("POST", "/v1/volumes"): {"name": "data"},
+    ("PATCH", "/v1/volumes/{name}"): {"size_mib": 2},
     ("PATCH", "/v1/tenants/{name}"): {"suspended": True},
     ("POST", "/v1/members"): {"name": "bob"},
     ("POST", "/v1/tokens"): {"member": "nobody", "scopes": ["admin"]},

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from isopod.engine.config import MIB
-from isopod.engine.files import MAX_OPEN, folder_bytes
-from isopod.engine.removal import remove_folder
+from isopod.engine.files import MAX_OPEN
+from isopod.volumes.removal import remove_folder
+from isopod.volumes.size import folder_bytes
 
 attack = pytest.mark.attack
 DISK_MIB = 8

@@ -63,6 +63,7 @@ out(
             "health": {},
             "jobs": json.loads(env.get("JOBS", "[]")),
             "post_deploy": json.loads(env.get("POST_DEPLOY", "[]")),
+            "volumes": json.loads(env.get("VOLUMES", "[]")),
         },
         "build": {
             "key": hashlib.sha256(job["package"].encode()).hexdigest(),

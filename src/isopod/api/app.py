@@ -23,6 +23,7 @@ from isopod.api import (
     tenants,
     tokens,
     usage,
+    volumes,
 )
 from isopod.api.attempts import Attempts
 from isopod.api.guard import Guard
@@ -45,7 +46,7 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
     api.state.node = the_node
     errors.install(api)
     resources = (
-        *(node, apps, secrets, learning, deploys, packages, jobs, runtimes),
+        *(node, apps, secrets, learning, deploys, packages, volumes, jobs, runtimes),
         *(tenants, members, tokens, audit, usage),
     )
     for resource in resources:

@@ -31,6 +31,7 @@ from isopod.cli import (
     tokens,
     up,
     usage,
+    volumes,
 )
 from isopod.errors import IsopodError, UsageError
 from isopod.settings_file import SettingInvalid
@@ -83,6 +84,7 @@ for noun in (
     logs,
     jobs,
     status,
+    volumes,
     runtimes,
     login,
     usage,

@@ -80,12 +80,19 @@ def check_storage(
         return
     digests = mine.versions.live_blobs(but=version.app) | {version.package, *blobs_of(version)}
     used_bytes = sum(_size(blobs, digest) for digest in digests)
+    used_bytes += mine.volumes.total_mib() << 20
     if used_bytes > quota.storage_mib << 20:
         used = -(-used_bytes >> 20)
         raise QuotaExceeded(
             f"the tenant's apps would need {used} MiB of storage and may have {quota.storage_mib}",
             details={"quota": "storage_mib", "limit": quota.storage_mib, "used": used},
         )
+
+
+def storage_bytes(*, mine: TenantHandles, blobs: BlobStore) -> int:
+    """Of the live versions, and what its volumes may hold."""
+    named = sum(_size(blobs, digest) for digest in mine.versions.live_blobs())
+    return named + (mine.volumes.total_mib() << 20)
 
 
 def check_uploads(

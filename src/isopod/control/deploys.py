@@ -299,6 +299,7 @@ async def _publish(
             )
             version = fitting(version, mine.secrets.sealed(name))
             check_storage(quota, version, mine=mine, blobs=node.blobs)
+            mine.volumes.mount(app.label, [one.name for one in spec.volumes])
             mine.builds.save(build, package=request.package, runtimes=runtimes, now=now)
             if earlier:
                 mine.versions.replace_build(version, made_from=made_from)

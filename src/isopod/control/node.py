@@ -25,9 +25,11 @@ from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
 from isopod.model.secret import bound_to
 from isopod.model.tenant import TenantName, name_of_label
+from isopod.model.volume import MountedVolume
 from isopod.sealing import SealingKey
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
+from isopod.state.volumes import Volumes
 
 _UPLOADS = 4  # of one tenant at once; each may hold 200 MiB of disk
 _FOLLOWERS = 16  # of one tenant; each polls a file, and holds a connection
@@ -52,6 +54,7 @@ class Node:
     followers: Seats
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
+    copying: set[str] = field(default_factory=set)  # volumes of tenants
     building: dict[Digest, asyncio.Event] = field(default_factory=dict)  # set when it ended
     whole: dict[Digest, tuple[float, int, int]] = field(default_factory=dict)  # see sound_lately
     learning: dict[AppName, float] = field(default_factory=dict)  # label -> until when
@@ -106,7 +109,13 @@ def open_node(settings: NodeSettings) -> Node:
     Half uploads of an earlier control process are removed, and routes.db is made equal to
     state: after a crash nothing half remains.
     """
-    for folder in (settings.blobs_dir, settings.trees_dir, settings.logs_dir, settings.run_dir):
+    for folder in (
+        settings.blobs_dir,
+        settings.trees_dir,
+        settings.logs_dir,
+        settings.run_dir,
+        settings.volumes_dir,
+    ):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(settings.uploads_dir, ignore_errors=True)
     settings.uploads_dir.mkdir(mode=0o700)
@@ -115,7 +124,12 @@ def open_node(settings: NodeSettings) -> Node:
     routes = PublishedRoutes(settings)
     secrets = state.node.secrets()
     live = (
-        route_of(version, tenant, secrets.get((tenant, AppName(name_of_label(version.app))), {}))
+        route_of(
+            version,
+            tenant,
+            secrets.get((tenant, AppName(name_of_label(version.app))), {}),
+            state.of(tenant).volumes,
+        )
         for tenant, version in state.node.live()
     )
     routes.replace_all(live, state.node.tenants.all())
@@ -203,10 +217,14 @@ def route_of(
     version: AppVersion,
     tenant: TenantName,
     secrets: Mapping[str, str],
+    volumes: Volumes,
     *,
     learns_until: float = 0.0,
 ) -> Route:
-    """What workers need to know of a live version. `secrets`: its app's, sealed."""
+    """What workers need to know of a live version. `secrets`: its app's, sealed. `volumes`: its
+    tenant's."""
+    mounts = version.spec.volumes
+    sizes = volumes.sizes() if mounts else {}
     version = fitting(version, secrets)
     return Route(
         name=version.app,
@@ -219,4 +237,9 @@ def route_of(
         tenant=tenant,
         secrets=dict(secrets),
         learns_until=learns_until,
+        volumes=tuple(
+            MountedVolume(one.name, one.mount, sizes[one.name])
+            for one in mounts
+            if one.name in sizes
+        ),
     )

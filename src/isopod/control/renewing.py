@@ -260,6 +260,7 @@ class Renewing:
                                     renewed,
                                     tenant,
                                     sealed,
+                                    mine.volumes,
                                     learns_until=node.learns_until(app.label),
                                 )
                             )

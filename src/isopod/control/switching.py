@@ -75,6 +75,7 @@ async def make_live(
             check_egress(replace(there.spec, name=app.name), who.tenant, t.node.tenants)
             if fitting(there, mine.secrets.sealed(app.name)).snapshot is None:
                 mine.versions.set_snapshot(there, None)
+            mine.volumes.mount(app.label, [one.name for one in version.spec.volumes])
             if source is not None:
                 mine.apps.save(app.name, source=source, now=now)
             set_live(app.name, version, mine=mine, now=now)
@@ -110,7 +111,7 @@ def put_route(app: App, tenant: TenantName, node: Node) -> AppVersion | None:
         if live is not None:
             until = node.learns_until(app.label)
             sealed = mine.secrets.sealed(app.name)
-            node.routes.put(route_of(live, tenant, sealed, learns_until=until))
+            node.routes.put(route_of(live, tenant, sealed, mine.volumes, learns_until=until))
         return live
 
 
@@ -124,4 +125,5 @@ def _take_back(tenant: TenantName, app: App, version: AppVersion, before: int, n
         if not before:
             mine.apps.delete(app.name, now=node.clock())
         elif earlier := mine.versions.get(app.label, before):  # else it was forgotten meanwhile
+            mine.volumes.mount(app.label, [one.name for one in earlier.spec.volumes])
             set_live(app.name, earlier, mine=mine, now=node.clock())

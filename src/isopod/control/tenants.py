@@ -24,6 +24,7 @@ from isopod.model.principal import Principal
 from isopod.model.route import Route
 from isopod.model.tenant import DEFAULT_TENANT, Cordon, Quota, Tenant, TenantName
 from isopod.state.apps import App
+from isopod.volumes.removal import remove_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,8 @@ async def change_tenant(
 
 
 async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: Node) -> None:
-    """With its members and tokens, and, by `force`, its apps. Its audit log and what it used stay.
+    """With its members and tokens, and, by `force`, its apps and volumes. Its audit log and what it
+    used stay.
     TenantNotFound, TenantInUse; UsageError for the tenant that every node has."""
 
     def forget() -> list[App]:
@@ -176,11 +178,15 @@ async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: 
             if t.node.tenants.get(name) is None:
                 raise TenantNotFound(f"there is no tenant {name!r}")
             mine = t.of(name)
-            apps = mine.apps.all()
-            if apps and not force:
-                raise TenantInUse(f"tenant {name!r} has {len(apps)} apps")
+            apps, volumes = mine.apps.all(), mine.volumes.all()
+            if (apps or volumes) and not force:
+                raise TenantInUse(
+                    f"tenant {name!r} has {len(apps)} apps and {len(volumes)} volumes"
+                )
             for app in apps:
                 mine.apps.delete(app.name, now=now)
+            for volume in volumes:
+                mine.volumes.delete(volume.name)
             mine.tokens.revoke_all(now=now)
             mine.members.delete_all()
             mine.secrets.delete_all()
@@ -199,6 +205,8 @@ async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: 
         apps = await asyncio.shield(asyncio.to_thread(forget))
     for app in apps:
         await end_app(app, node=node)
+    # Its name is never given again: what an instance that is about to end still writes is nobody's.
+    await asyncio.to_thread(remove_folder, node.settings.volumes_dir / name)
 
 
 def _existing(name: TenantName, node: Node) -> Tenant:
@@ -221,7 +229,8 @@ def _live_routes(name: TenantName, node: Node) -> list[Route]:
     for app in mine.apps.all():
         live = mine.versions.get(app.label, app.live_version)
         if live is not None:
-            found.append(route_of(live, name, mine.secrets.sealed(app.name)))
+            sealed = mine.secrets.sealed(app.name)
+            found.append(route_of(live, name, sealed, mine.volumes))
     return found
 
 

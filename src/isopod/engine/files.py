@@ -13,19 +13,21 @@ and a sparse file with its whole size.
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.engine.folders import Folders
 from isopod.engine.memory import GuestMemory
 from isopod.engine.relay import Relay
+from isopod.volumes.size import ENTRY_BYTES, folder_bytes
 
 # Errors of wasi_snapshot_preview1.
-EINVAL, EIO, EMFILE, ENAMETOOLONG, ENOSPC, ENOTSUP = 28, 29, 33, 37, 51, 58
+EEXIST, EINVAL, EIO, EMFILE, ENAMETOOLONG, ENOSPC, ENOTSUP = 20, 28, 29, 33, 37, 51, 58
+EXDEV = 75
 MAX_OPEN = 256  # descriptors beside the preopened folders
 ALWAYS_OPEN = 16  # of them, whatever others hold
 MAX_PATH_BYTES = 4096
@@ -34,8 +36,8 @@ MAX_PASS_BYTES = 1 << 20
 _WRITES = frozenset({"fd_write", "fd_pwrite"})
 _MAX_BUFFERS = 1024  # IOV_MAX
 _BLOCK = 4096
-_ENTRY = 16 << 10  # so that a folder has an end, too: measuring it takes its time
 _CREATE, _DIRECTORY = 1, 2  # oflags of path_open
+_LOCK = len(b".lock")
 # A folder that the engine may read: 64 KiB of entries are a thousand or two.
 _MAX_ENGINE_FOLDER = 64 << 10
 _FILESTAT = 64  # bytes; nlink, size and the three times (ns) are u64 at these offsets
@@ -43,7 +45,6 @@ _INODE, _LINKS, _SIZE, _TIMES = 8, 24, 32, (40, 48, 56)
 # Measuring may take this part of the time: a folder of many files is not measured at every write.
 _MEASURE_SHARE = 0.2
 _CHEAP_S = 0.001
-_FULL = 1 << 62
 
 
 class OpenFiles:
@@ -62,32 +63,77 @@ class OpenFiles:
         return guest < MAX_OPEN and (most < 0 or self.held < most // 8)
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A folder that a guest was given. `limit`: bytes in it, None for no bound. `lasting`: it
+    outlives the instance, and no other instance has it now. `used`: bytes that it held before."""
+
+    folder: Path
+    writable: bool
+    limit: int | None
+    lasting: bool
+    used: int = 0
+
+
+class Account:
+    """What a guest has written to one folder, at most."""
+
+    def __init__(self, folder: Path, limit: int | None, used: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._used = used
+        self._measure_after = 0.0
+
+    def charge(self, more: int, removed: Callable[[], int]) -> bool:
+        """Whether so many bytes may be added; then they count. `removed`: bytes of files that have
+        no name any more."""
+        if self._limit is None:
+            return True
+        if self._used + more > self._limit and more <= self._limit:
+            self._measure(removed)
+        if self._used + more > self._limit:
+            return False
+        self._used += more
+        return True
+
+    def _measure(self, removed: Callable[[], int]) -> None:
+        began = time.monotonic()
+        if began < self._measure_after:
+            return
+        self._used = folder_bytes(self._folder) + removed()
+        took = time.monotonic() - began
+        self._measure_after = 0.0 if took < _CHEAP_S else began + took / _MEASURE_SHARE
+
+
 class Files:
     """One guest's. `memory` and `relay` are asked for when there is a call, that is, late."""
 
     def __init__(
         self,
+        granted: Mapping[int, Granted],
         *,
-        preopened: Mapping[int, str],
-        writable: Sequence[Path],
-        limit: int | None,
         clock_step_ns: int,
         all_open: OpenFiles,
         memory: Callable[[], GuestMemory],
         relay: Callable[[], Relay],
     ) -> None:
-        """`preopened`: descriptor -> folder. `writable`: those it may write to. `limit`: bytes in
-        them, None for no bound."""
-        self._folders = Folders(preopened)
-        self._writable = writable
-        self._limit = limit
+        """`granted`: descriptor -> folder."""
+        self._folders = Folders({fd: str(one.folder) for fd, one in granted.items()})
+        self._accounts = {
+            fd: Account(one.folder, one.limit, one.used)
+            for fd, one in granted.items()
+            if one.writable
+        }
+        self._lasting = {fd for fd, one in granted.items() if one.lasting}
+        self.used_lasting: set[int] = set()  # of the lasting ones: those that it looked into
+        self._locks: set[tuple[int, bytes]] = set()  # that this instance made
+        # What each descriptor is below of; a guest may give a folder it was granted another number.
+        self._roots = {fd: fd for fd in granted}
         self._clock_step_ns = clock_step_ns
         self._memory = memory
         self._relay = relay
         self._all_open = all_open
         self._open: set[int] = set()
-        self._used = 0  # at most
-        self._measure_after = 0.0
 
     def call(self, name: str, arguments: Sequence[int]) -> int:
         """The errno of one call of a guest's. Numbers are unsigned and not to be trusted."""
@@ -107,12 +153,13 @@ class Files:
             return ENAMETOOLONG
         if not self._all_open.allows(len(self._open)):
             return EMFILE
-        if oflags & _CREATE and not self._charge(_ENTRY):
+        self._look_into(parent)
+        if oflags & _CREATE and not self._charge(parent, ENTRY_BYTES):
             return ENOSPC
         errno = self._relay().call("path_open", arguments)
         if errno == 0:
             fd = self._number(out, 4)
-            self._opened(fd)
+            self._opened(fd, self._roots.get(parent))
             if oflags & _DIRECTORY:
                 self._folders.opened(fd, parent, self._memory().read(path, path_size))
         return errno
@@ -150,19 +197,24 @@ class Files:
         errno = self._relay().call("fd_renumber", (fd, to))
         if errno == 0 and fd != to:
             self._folders.renumbered(fd, to)
-            was_open = fd in self._open
+            was_open, root = fd in self._open, self._roots.get(fd)
             self._closed(fd)
             self._closed(to)
             if was_open:
-                self._opened(to)
+                self._opened(to, root)
+            elif root is not None:
+                self._roots[to] = root
         return errno
 
-    def _opened(self, fd: int) -> None:
+    def _opened(self, fd: int, root: int | None) -> None:
+        if root is not None:
+            self._roots[fd] = root
         if fd not in self._open:
             self._open.add(fd)
             self._all_open.held += 1
 
     def _closed(self, fd: int) -> None:
+        self._roots.pop(fd, None)
         if fd in self._open:
             self._open.remove(fd)
             self._all_open.held -= 1
@@ -196,7 +248,7 @@ class Files:
                 break
         passed = min(size, MAX_PASS_BYTES)
         writes = name in _WRITES and fd in self._open
-        if writes and passed and not self._charge(-(-passed // _BLOCK) * _BLOCK + _BLOCK):
+        if writes and passed and not self._charge(fd, -(-passed // _BLOCK) * _BLOCK + _BLOCK):
             return ENOSPC
         arguments = (fd, at, min(count, 1), *others)
         if passed == size:
@@ -208,32 +260,80 @@ class Files:
             memory.write(at + 4, size.to_bytes(4, "little"))
 
     def _fd_allocate(self, fd: int, offset: int, size: int) -> int:
-        if not self._charge(offset + size):
+        if not self._charge(fd, offset + size):
             return ENOSPC
         return self._relay().call("fd_allocate", (fd, offset, size))
 
     def _fd_filestat_set_size(self, fd: int, size: int) -> int:
-        if not self._charge(size):
+        if not self._charge(fd, size):
             return ENOSPC
         return self._relay().call("fd_filestat_set_size", (fd, size))
 
     def _path_create_directory(self, fd: int, path: int, path_size: int) -> int:
-        return self._make("path_create_directory", (fd, path, path_size), path_size)
+        arguments = (fd, path, path_size)
+        errno = self._make("path_create_directory", fd, arguments, path_size)
+        if fd not in self._lasting or not _LOCK < path_size <= MAX_PATH_BYTES:
+            return errno
+        name = self._memory().read(path, path_size)
+        if errno == EEXIST and self._is_stale_lock(fd, path, name):
+            self._relay().call("path_remove_directory", arguments)
+            errno = self._make("path_create_directory", fd, arguments, path_size)
+        if errno == 0 and name.endswith(b".lock"):
+            self._locks.add((fd, name))
+        return errno
+
+    def _path_remove_directory(self, fd: int, path: int, path_size: int) -> int:
+        if path_size > MAX_PATH_BYTES:
+            return ENAMETOOLONG
+        if self._locks:
+            self._locks.discard((fd, self._memory().read(path, path_size)))
+        return self._relay().call("path_remove_directory", (fd, path, path_size))
+
+    def _is_stale_lock(self, fd: int, path: int, name: bytes) -> bool:
+        """SQLite's lock is an empty folder beside the database. One that this instance did not
+        make is of a holder that was killed: nobody else has the volume now."""
+        if not name.endswith(b".lock") or (fd, name) in self._locks:
+            return False
+        with self._borrowed() as at:
+            beside = (fd, 0, path, len(name) - _LOCK, at)
+            return self._relay().call("path_filestat_get", beside) == 0
 
     def _path_symlink(self, old: int, old_size: int, fd: int, new: int, new_size: int) -> int:
         arguments = (old, old_size, fd, new, new_size)
-        return self._make("path_symlink", arguments, max(old_size, new_size))
+        return self._make("path_symlink", fd, arguments, max(old_size, new_size))
 
     def _path_link(self, *arguments: int) -> int:
-        _old_fd, _flags, _old, old_size, _fd, _new, new_size = arguments
-        return self._make("path_link", arguments, max(old_size, new_size))
+        old_fd, _flags, _old, old_size, fd, _new, new_size = arguments
+        if self._crosses(old_fd, fd):
+            return EXDEV
+        return self._make("path_link", fd, arguments, max(old_size, new_size))
 
-    def _make(self, name: str, arguments: Sequence[int], path_size: int) -> int:
+    def _path_rename(self, *arguments: int) -> int:
+        """Within one folder that was granted: what comes from another is not in its account."""
+        old_fd, _old, old_size, fd, _new, new_size = arguments
+        if max(old_size, new_size) > MAX_PATH_BYTES:
+            return ENAMETOOLONG
+        if self._crosses(old_fd, fd):
+            return EXDEV
+        return self._relay().call("path_rename", arguments)
+
+    def _crosses(self, fd: int, other: int) -> bool:
+        """From one folder that it may write to, to another. (The engine refuses the rest.)"""
+        roots = self._roots.get(fd), self._roots.get(other)
+        return roots[0] != roots[1] and all(root in self._accounts for root in roots)
+
+    def _make(self, name: str, fd: int, arguments: Sequence[int], path_size: int) -> int:
+        self._look_into(fd)
         if path_size > MAX_PATH_BYTES:
             return ENAMETOOLONG
-        if not self._charge(_ENTRY):
+        if not self._charge(fd, ENTRY_BYTES):
             return ENOSPC
         return self._relay().call(name, arguments)
+
+    def _look_into(self, fd: int) -> None:
+        root = self._roots.get(fd)
+        if root in self._lasting:
+            self.used_lasting.add(root)
 
     # -- times ------------------------------------------------------------------------------
 
@@ -241,9 +341,10 @@ class Files:
         return self._coarse(self._relay().call("fd_filestat_get", (fd, out)), out)
 
     def _path_filestat_get(self, *arguments: int) -> int:
-        _fd, _lookup, _path, path_size, out = arguments
+        fd, _lookup, _path, path_size, out = arguments
         if path_size > MAX_PATH_BYTES:
             return ENAMETOOLONG
+        self._look_into(fd)
         return self._coarse(self._relay().call("path_filestat_get", arguments), out)
 
     def _coarse(self, errno: int, out: int) -> int:
@@ -257,34 +358,26 @@ class Files:
 
     # -- the account ------------------------------------------------------------------------
 
-    def _charge(self, more: int) -> bool:
-        """Whether the guest may add so many bytes; then they count."""
-        if self._limit is None:
+    def _charge(self, fd: int, more: int) -> bool:
+        """Whether the guest may add so many bytes where `fd` is; then they count."""
+        root = self._roots.get(fd)
+        account = None if root is None else self._accounts.get(root)
+        if account is None:  # nowhere that it may write to
             return True
-        if self._used + more > self._limit and more <= self._limit:
-            self._measure()
-        if self._used + more > self._limit:
-            return False
-        self._used += more
-        return True
+        return account.charge(more, lambda: self._removed_bytes(root))
 
-    def _measure(self) -> None:
-        began = time.monotonic()
-        if began < self._measure_after:
-            return
-        self._used = sum(folder_bytes(folder) for folder in self._writable) + self._removed_bytes()
-        took = time.monotonic() - began
-        self._measure_after = 0.0 if took < _CHEAP_S else began + took / _MEASURE_SHARE
-
-    def _removed_bytes(self) -> int:
+    def _removed_bytes(self, root: int | None) -> int:
         """Of files that have no name any more, and live until they are closed."""
         relay = self._relay()
         found: dict[int, int] = {}
         with self._borrowed() as at:
             for fd in self._open:
+                if self._roots.get(fd) != root:
+                    continue
                 known = relay.call("fd_filestat_get", (fd, at)) == 0
                 if known and self._number(at + _LINKS, 8) == 0:
-                    found[self._number(at + _INODE, 8)] = max(_ENTRY, self._number(at + _SIZE, 8))
+                    size = max(ENTRY_BYTES, self._number(at + _SIZE, 8))
+                    found[self._number(at + _INODE, 8)] = size
         return sum(found.values())
 
     @contextmanager
@@ -299,19 +392,3 @@ class Files:
 
     def _number(self, at: int, size: int) -> int:
         return int.from_bytes(self._memory().read(at, size), "little")
-
-
-def folder_bytes(folder: Path) -> int:
-    """What a folder holds. One with paths too long to be followed counts as full."""
-    total, folders = 0, [os.fspath(folder)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    one = entry.stat(follow_symlinks=False)
-                    total += max(one.st_size, one.st_blocks * 512, _ENTRY)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-        except OSError:
-            return _FULL
-    return total

@@ -25,7 +25,7 @@ import wasmtime
 
 from isopod.engine import ffi, traps, wasi
 from isopod.engine.ffi import raw
-from isopod.engine.files import Files
+from isopod.engine.files import Files, Granted
 from isopod.engine.image import Image, map_over
 from isopod.engine.linker import Linkage
 from isopod.engine.memory import GuestMemory
@@ -57,6 +57,9 @@ class Preopen:
     host: Path
     guest: str
     writable: bool = False
+    limit_bytes: int | None = None  # of what it holds; None: the instance's `disk_bytes`
+    lasting: bool = False  # outlives the instance, and no other instance has it now
+    used_bytes: int = 0  # that it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class InstanceSpec:
     preopens: tuple[Preopen, ...]
     memory_bytes: int
     share: str = ""  # whose part of the CPU it runs on (see `run_queue`)
-    disk_bytes: int | None = None  # in its writable folders; None: no bound
+    disk_bytes: int | None = None  # in each writable folder; None: no bound
     clock_step_ns: int = 1_000_000  # what its clocks are rounded down to
 
 
@@ -117,9 +120,16 @@ class Instance:
         self._keep: list[Any] = []  # arguments of the call under way
         self.files = Files(
             # WASI numbers them from 3, in their order.
-            preopened={3 + at: str(preopen.host) for at, preopen in enumerate(spec.preopens)},
-            writable=[preopen.host for preopen in spec.preopens if preopen.writable],
-            limit=spec.disk_bytes,
+            {
+                3 + at: Granted(
+                    preopen.host,
+                    writable=preopen.writable,
+                    limit=spec.disk_bytes if preopen.limit_bytes is None else preopen.limit_bytes,
+                    lasting=preopen.lasting,
+                    used=preopen.used_bytes,
+                )
+                for at, preopen in enumerate(spec.preopens)
+            },
             clock_step_ns=spec.clock_step_ns,
             all_open=linkage.open_files,
             memory=self._known_memory,

@@ -37,6 +37,8 @@ SIGNATURES = {
     "path_symlink": "iiiii",
     "path_link": "iiiiiii",
     "path_filestat_get": "iiiii",
+    "path_rename": "iiiiii",
+    "path_remove_directory": "iii",
 }
 _TYPES = {"i": "i32", "I": "i64"}
 

@@ -123,7 +123,7 @@ class AppPool:
     def release(self, slot: Slot, *, reusable: bool) -> None:
         """Give an instance back after its request."""
         slot.in_flight -= 1
-        if not reusable or self.route.spec.isolation.mode != "app":
+        if not reusable or self.route.spec.isolation.mode != "app" or slot.wanted:
             slot.draining = True
         if slot.in_flight == 0:
             self.busy.discard(slot)
@@ -299,6 +299,7 @@ class AppPool:
 
     async def _boot(self, slot: Slot) -> None:
         try:
+            await slot.claim()  # without a turn: others must not wait for this
             turn = self._turns.take(self.route.tenant) if self._turns else contextlib.nullcontext()
             async with turn, asyncio.timeout(BOOT_DEADLINE_S):
                 await slot.start()

@@ -17,6 +17,7 @@ from isopod.gateway.quota import Quotas
 from isopod.gateway.room import Held, Need, to_end
 from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
 from isopod.gateway.turns import Turns
+from isopod.gateway.volumes import HeldVolumes
 from isopod.metering.meter import Record
 from isopod.model.ids import Digest
 from isopod.model.route import Route
@@ -50,11 +51,13 @@ class Fleet:
         max_instances: int,
         quotas: Quotas,
         meter: Record,
+        volumes: HeldVolumes,
     ) -> None:
         """`log_bytes`: what the log of one app may take. `max_instances`: what the process's open
         files allow."""
         self._make = make
         self._meter = meter
+        self._volumes = volumes
         self._looked_at = self._recorded_at = time.monotonic()
         self._quotas = quotas
         self._max_instances = max_instances
@@ -193,7 +196,8 @@ class Fleet:
         if self._live >= self._max_instances:
             self._make_place(route.tenant)
         self._live += 1
-        return Slot(route, self.log(route), self._make, meter=self._meter)
+        log = self.log(route)
+        return Slot(route, log, self._make, meter=self._meter, volumes=self._volumes)
 
     def _make_place(self, tenant: str) -> None:
         """End some instances so that there are files for another. Raises NodeBusy."""
@@ -340,6 +344,9 @@ class Fleet:
         """End what was idle for too long or does not fit, and close what belonged to it."""
         for pool in self._all():
             pool.end_expired()
+            if pool.idle and self._volumes.wanted(pool.route):
+                pool.sleep()
+        self._volumes.tidy({pool.route.name for pool in self._all() if pool.slots or pool.queued})
         self._look_at_memory(time.monotonic())
         # Guests may have grown since they were let in.
         self._used_bytes = max(self.memory_bytes(), self._written_bytes())

@@ -34,6 +34,8 @@ _SENTENCES = {
     "body_too_large": "The request body is larger than this app accepts.",
     "client_too_slow": "The request did not arrive in time.",
     "websocket_unsupported": "WebSockets are not supported by this version of isopod.",
+    "volume_busy": "This app waits for its volume, which is being copied.",
+    "volume_not_found": "This app's volume is gone; it is not served.",
     "blob_corrupt": "The app's stored files are damaged; it is not served.",
     "blob_missing": "The app's stored files are missing; it is not served.",
     "state_corrupt": "This node's database is damaged.",
@@ -44,6 +46,7 @@ _STATUS = {
     "app_syntax_error": 502,
     "entrypoint_not_found": 502,
     "entrypoint_not_callable": 502,
+    "volume_not_found": 502,
     "disk_full": 503,  # 507 says that the app needs more than it may have
 }
 # Unless the error itself knows better: details["retry_after_s"].
@@ -53,10 +56,11 @@ _RETRY_AFTER_S = {
     "node_draining": 2,
     "worker_unavailable": 2,
     "state_busy": 1,
+    "volume_busy": 2,
     "too_many_requests": 1,
 }
 # Their hints are for the tenant.
-_NO_HINT = frozenset({"quota_exceeded", "tenant_suspended"})
+_NO_HINT = frozenset({"quota_exceeded", "tenant_suspended", "volume_not_found"})
 
 
 def error_page(

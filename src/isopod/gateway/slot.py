@@ -12,6 +12,7 @@ from isopod.gateway.held import HeldMemory
 from isopod.gateway.logs import AppLog, LineSplitter
 from isopod.gateway.shares import Shares, Totals
 from isopod.gateway.steps import Steps
+from isopod.gateway.volumes import HeldVolumes
 from isopod.metering.meter import Record
 from isopod.model.log import Level, Stream
 from isopod.model.route import Route
@@ -39,7 +40,9 @@ class Slot:
     """`request_id` is set while it serves, so that its output can be told by request. `meter` is
     told of its start, and of the memory that it holds when no request does."""
 
-    def __init__(self, route: Route, log: AppLog, make: MakeGuest, *, meter: Record) -> None:
+    def __init__(
+        self, route: Route, log: AppLog, make: MakeGuest, *, meter: Record, volumes: HeldVolumes
+    ) -> None:
         self.id = os.urandom(4).hex()
         self.route = route
         self.request_id = ""
@@ -63,6 +66,8 @@ class Slot:
         self._make = make
         self._guest: Guest | None = None
         self._remove: Callable[[], None] = lambda: None
+        self._volumes = volumes
+        self._let_go: Callable[[], None] = lambda: None
 
     @property
     def guest(self) -> Guest:
@@ -121,6 +126,22 @@ class Slot:
     @property
     def memory_bytes(self) -> int:
         return 0 if self._guest is None else self._guest.memory_bytes
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for its volumes."""
+        return self._volumes.wanted(self.route)
+
+    async def claim(self) -> None:
+        """Before `start`: when its volumes are free. Raises what keeps it from having them."""
+        try:
+            self._let_go = await self._volumes.claim(self.route)
+        except IsopodError as error:
+            self.report(error)
+            raise
+        if self.closed:
+            self._let_go()
+            raise GuestFailed("the instance was ended while it waited for its volumes")
 
     async def start(self) -> None:
         """Boot. Raises what the app or the engine raised; the traceback is in the log."""
@@ -271,6 +292,7 @@ class Slot:
             self._guest.close()
         with contextlib.suppress(OSError):
             self._remove()
+        self._let_go()
 
     def say(self, message: str, level: Level = "info", *, request_id: str = "") -> None:
         """A line of ours in the app's log."""

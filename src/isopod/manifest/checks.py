@@ -14,6 +14,7 @@ from isopod.model.ids import AppName
 from isopod.model.job import Job
 from isopod.model.network import MAX_TARGETS, Target
 from isopod.model.schedule import check_schedule
+from isopod.model.volume import VolumeName, check_mount
 from isopod.toml_text import shown
 
 _IDENTIFIER = r"[^\W\d]\w*"
@@ -215,6 +216,17 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
         if not isinstance(said, str) or not _HEADER_VALUE.fullmatch(said) or len(said) > 8192:
             raise ValueError(f"must have printable ASCII text as the value of header {name!r}")
     return tuple(value.items())
+
+
+def volume_name(value: Any) -> str:
+    try:
+        return VolumeName.parse(text(value))
+    except NameInvalid as error:
+        raise ValueError(f"is wrong: {error.message}") from error
+
+
+def mount(value: Any) -> str:
+    return check_mount(text(value))
 
 
 def whole(low: int, high: int) -> Check:

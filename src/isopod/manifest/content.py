@@ -69,7 +69,10 @@ class Manifest:
             runtime=runtime,
             entrypoint=entrypoint,
             env={**self.env, **env},
-            scaling=replace(Scaling(), **self._said(Scaling)),
+            # A volume has one writer.
+            scaling=replace(
+                Scaling(max_instances=1) if self.volumes else Scaling(), **self._said(Scaling)
+            ),
             limits=replace(Limits(), **self._said(Limits)),
             health=health,
             startup=replace(unsaid, **self._said(Startup)),

@@ -89,6 +89,10 @@ class _Reader:
                     # max_instances: a limit by nature, and scaling by habit.
                     why = f"says {value!r} and [{self._other(section, name)}] {key} says {before!r}"
                     self._fail(section, key, f"{why}: keep one of the two")
+        if values.get("volumes") and values.get("max_instances", 1) != 1:
+            key = "max_instances"
+            section = "scaling" if key in body.get("scaling", {}) else "limits"
+            self._fail(section, key, "must be 1 or left out: a volume has one writer")
         return Manifest(**values)
 
     def _entries(self, section: str, content: Any) -> tuple[Any, ...]:
@@ -103,6 +107,10 @@ class _Reader:
             if any(before.name == entry.name for before in entries):
                 self._fail(section, "name", "is there twice", value=entry.name, entry=number)
             entries.append(entry)
+        try:
+            table.together(entries)
+        except ValueError as error:
+            self._fail("", section, str(error), entry=len(entries) - 1)
         return tuple(entries)
 
     def _entry(self, section: str, number: int, content: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from isopod.manifest.checks import (
     job,
     job_name,
     mode,
+    mount,
     name,
     not_yet,
     number,
@@ -23,10 +24,11 @@ from isopod.manifest.checks import (
     schedule,
     true_or_false,
     url_path,
+    volume_name,
     warmup,
     whole,
 )
-from isopod.model.volume import VolumeMount
+from isopod.model.volume import VolumeMount, check_together
 
 # section -> key -> (field of Manifest, check)
 SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
@@ -75,13 +77,18 @@ class Table:
     make: Callable[..., Any]
     required: tuple[str, ...]
     most: int
+    together: Callable[[Sequence[Any]], None] = lambda _entries: None  # ValueError
 
 
 # section -> what its entries hold. The field of Manifest has the section's name, and entries differ
 # in their names.
 TABLES: dict[str, Table] = {
     "volumes": Table(
-        {"name": not_yet, "mount": not_yet}, VolumeMount, required=("name", "mount"), most=8
+        {"name": volume_name, "mount": mount},
+        VolumeMount,
+        required=("name", "mount"),
+        most=8,
+        together=check_together,
     ),
     "jobs": Table(
         {

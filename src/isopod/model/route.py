@@ -10,6 +10,7 @@ from isopod.model.app import AppSpec
 from isopod.model.ids import AppName, Digest
 from isopod.model.snapshot import Snapshot
 from isopod.model.tenant import DEFAULT_TENANT, TenantName
+from isopod.model.volume import MountedVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Route:
     secrets: Mapping[str, str] = field(default_factory=dict)
     # Seconds since the epoch: so long it may connect to what its tenant may, and learn.
     learns_until: float = 0.0
+    volumes: tuple[MountedVolume, ...] = ()  # as the specification's, with their sizes
 
     def serves_as(self, other: Route) -> bool:
         """Whether instances of one may answer requests to the other: the same version with the
@@ -51,6 +53,7 @@ class Route:
             "tenant": self.tenant,
             **({"secrets": dict(self.secrets)} if self.secrets else {}),
             **({"learns_until": self.learns_until} if self.learns_until else {}),
+            **({"volumes": [one.to_json() for one in self.volumes]} if self.volumes else {}),
         }
 
     @staticmethod
@@ -66,4 +69,5 @@ class Route:
             tenant=TenantName(body.get("tenant", DEFAULT_TENANT)),
             secrets=dict(body.get("secrets", {})),
             learns_until=float(body.get("learns_until", 0.0)),
+            volumes=tuple(MountedVolume.from_json(one) for one in body.get("volumes", ())),
         )

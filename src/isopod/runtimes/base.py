@@ -39,6 +39,16 @@ class Claim(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LentVolume:
+    """A folder that outlives the instance, which alone has it now."""
+
+    folder: Path
+    mount: str
+    size_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestOrder:
     """One guest, as a worker wants it. `image`: to start from it, and call `after_restore`
     ("module:function"). `share`: whose part of the CPU it runs on. `world`: what it may reach as
@@ -58,6 +68,7 @@ class GuestOrder:
     share: str
     world: World
     app: str
+    volumes: tuple[LentVolume, ...] = ()
 
 
 class Guests(Protocol):

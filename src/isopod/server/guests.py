@@ -18,9 +18,12 @@ from isopod.errors import IsopodError, RuntimeNotPrepared
 from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
-from isopod.runtimes.base import GuestOrder, Guests
+from isopod.model.volume import MountedVolume
+from isopod.runtimes.base import GuestOrder, Guests, LentVolume
 from isopod.runtimes.guest import Guest, OutputSink
 from isopod.runtimes.temporary import TemporaryFolder
+from isopod.volumes.lease import VolumeFolder
+from isopod.volumes.size import folder_bytes
 
 # Images held open, each a descriptor and a lock that keeps its file in the cache.
 _MAX_OPEN_IMAGES = 512
@@ -63,10 +66,12 @@ class GuestMaker:
         tmp_root: Path,
         world: World,
         secrets: Callable[[Route], Awaitable[Mapping[str, str]]],
+        volumes_dir: Path,
     ) -> None:
         """`secrets` gives an app's, opened."""
         self._runtimes = runtimes
         self._secrets = secrets
+        self._volumes_dir = volumes_dir
         self._world = world
         self._scheduler = scheduler
         self._trees = trees
@@ -84,6 +89,7 @@ class GuestMaker:
         app_tree = await self._tree(route.app_tree)
         site_tree = await self._tree(route.site_tree)
         secrets = await self._secrets(route)
+        volumes = tuple([await self._volume(route, one) for one in route.volumes])
         held = await self._image(route, runtime, output)
         for line in self._unsaid.pop(route.digest, ()):
             output("isopod", line)
@@ -108,6 +114,7 @@ class GuestMaker:
                 share=route.tenant,
                 world=self._world,
                 app=route.name,
+                volumes=volumes,
             )
             guest = runtime.new_guest(order)
         except BaseException:
@@ -172,6 +179,12 @@ class GuestMaker:
         # In a thread: the first use of a tree extracts or verifies it.
         ready = self._trees.ready(digest)
         return ready if ready else await asyncio.to_thread(self._trees.ensure, digest)
+
+    async def _volume(self, route: Route, one: MountedVolume) -> LentVolume:
+        folder = VolumeFolder.of(self._volumes_dir, route.tenant, one.name).data
+        # In a thread: it may hold a million files.
+        used_bytes = await asyncio.to_thread(folder_bytes, folder)
+        return LentVolume(folder, one.mount, one.size_mib << 20, used_bytes)
 
     def _runtime_of(self, route: Route) -> Guests:
         found = self._runtimes.get(route.spec.runtime)

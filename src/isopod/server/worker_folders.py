@@ -12,10 +12,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.engine.removal import remove_folder
 from isopod.model.tenant import TenantName
 from isopod.sandbox.worker import Folders
 from isopod.settings import NodeSettings
+from isopod.volumes.removal import remove_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class WorkerFolders:
     logs: Path
     spool: Path  # spool.db
     tmp: Path
+    volumes: Path
     quota: Path  # a folder of which it may open `quota_files` alone, if it names any
     quota_files: tuple[Path, ...] = ()
 
@@ -41,6 +42,7 @@ class WorkerFolders:
             logs=settings.logs_dir,
             spool=settings.spool_path(index),
             tmp=settings.worker_tmp(index),
+            volumes=settings.volumes_dir,
             quota=settings.quota_dir,
         )
 
@@ -48,7 +50,10 @@ class WorkerFolders:
         """Make those that a worker cannot make once it is shut in, and say which it needs. It needs
         no blobs: who makes trees and images for it reads them (see `isopod.server.maker`)."""
         remove_folder(self.tmp)  # a killed predecessor's
-        made = (self.tmp, self.spool.parent, self.quota, self.trees, self.images, self.logs)
+        made = (
+            *(self.tmp, self.spool.parent, self.quota, self.volumes),
+            *(self.trees, self.images, self.logs),
+        )
         for folder in made:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in self.quota_files:
@@ -58,7 +63,10 @@ class WorkerFolders:
                 *(settings.cache_dir / "modules", settings.cache_dir / "runtimes"),
                 *(self.trees, self.images, self.routes.parent),
             ),
-            change=(self.logs, self.spool.parent, *(self.quota_files or (self.quota,)), self.tmp),
+            change=(
+                *(self.logs, self.spool.parent, self.tmp, self.volumes),
+                *(self.quota_files or (self.quota,)),
+            ),
         )
 
 
@@ -72,6 +80,7 @@ def _own(settings: NodeSettings, index: int, tenant: TenantName) -> WorkerFolder
         # Not by number, which another tenant's may get: usage waits there to be collected.
         spool=settings.spools_dir / f"tenant-{tenant}" / "spool.db",
         tmp=settings.worker_tmp(index),
+        volumes=settings.volumes_dir / tenant,
         quota=settings.quota_dir,
         quota_files=(settings.quota_dir / tenant,),
     )

@@ -42,6 +42,7 @@ from isopod.gateway.jobs import JobRunner
 from isopod.gateway.lag import LoopLag
 from isopod.gateway.lines import Lines, Peer
 from isopod.gateway.quota import Quotas, Today
+from isopod.gateway.volumes import HeldVolumes
 from isopod.host.capabilities import World
 from isopod.host.channel import BrokerClient
 from isopod.host.reached import Noting, Reached
@@ -127,6 +128,7 @@ class Worker:
         self._preparing: set[asyncio.Task[None]] = set()
         self.reached = Reached()
         self.tmp_root = folders.tmp
+        self.volumes = HeldVolumes(settings.volumes_dir, worker=index)
         self.admin_listener = admin
         self.sandbox = sandbox
         self.egress, self.lines = egress, lines
@@ -159,6 +161,7 @@ class Worker:
                 images=self.images,
                 tmp_root=self.tmp_root,
                 secrets=self.secrets.secrets,
+                volumes_dir=settings.volumes_dir,
             )
             self.direct = DirectApps(self.runtimes.direct)
             self.fleet = Fleet(
@@ -169,6 +172,7 @@ class Worker:
                 max_instances=_max_instances(),
                 quotas=self.quotas,
                 meter=meter.record,
+                volumes=self.volumes,
             )
             lag = self.lag = LoopLag()
             self.admission = Admission(
@@ -297,9 +301,11 @@ class Worker:
     def _elsewhere(self, route: Route) -> Peer | None:
         """The worker that must answer for an app; None: any, and so this one."""
         own = own_worker(route, self._tenants.get(route.tenant))
-        if own == self.tenant:
-            return None
-        return 0 if own is None else own
+        if own != self.tenant:
+            return 0 if own is None else own
+        holder = self.volumes.elsewhere(route)
+        # A tenant's own worker is one: when another still has them, an instance waits here.
+        return holder if self.tenant is None else None
 
     def _told(self, body: dict[str, Any]) -> None:
         """By the supervisor: how many workers there are, of which each has its part."""

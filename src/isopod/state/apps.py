@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from isopod.model.ids import AppName
 from isopod.model.tenant import DEFAULT_TENANT, TenantName, app_label
-from isopod.state.tables import apps, freed_labels
+from isopod.state.tables import apps, freed_labels, volumes
 
 Connect = Callable[[], AbstractContextManager[Connection]]
 # A label that was freed is kept for its tenant for so long: an instance of the deleted app may
@@ -82,6 +82,7 @@ class Apps:
             if label is None:
                 return
             db.execute(delete(apps).where(mine))
+            db.execute(update(volumes).where(volumes.c.app == label).values(app=None))
             db.execute(delete(freed_labels).where(freed_labels.c.freed_at < now - LABEL_KEPT_S))
             db.execute(insert(freed_labels).values(label=label, tenant=self._tenant, freed_at=now))
 

@@ -23,6 +23,7 @@ from isopod.state.storage import Storage
 from isopod.state.tenants import Tenants
 from isopod.state.tokens import AnyToken, Tokens
 from isopod.state.versions import Versions, live_of_node
+from isopod.state.volumes import Volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class TenantHandles:
     tokens: Tokens
     audit: Audit
     jobs: Jobs
+    volumes: Volumes
 
 
 class NodeHandles:
@@ -79,4 +81,5 @@ class Handles:
             tokens=Tokens(tenant, reading, writing),
             audit=Audit(tenant, reading, writing),
             jobs=Jobs(tenant, reading, writing),
+            volumes=Volumes(tenant, reading, writing),
         )

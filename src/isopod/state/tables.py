@@ -131,6 +131,19 @@ audit = Table(
     sqlite_autoincrement=True,  # a number is never given again
 )
 
+# `app` is the label of the app whose live version mounts it: one at a time.
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("size_mib", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("app", Text),
+    PrimaryKeyConstraint("tenant", "name"),
+    Index("volumes_by_app", "app"),
+)
+
 versions = Table(
     "versions",
     metadata,

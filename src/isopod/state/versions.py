@@ -79,12 +79,13 @@ class Versions:
         with self._reading() as db:
             return [self._version(row) for row in db.execute(found).all()]
 
-    def live_blobs(self, *, but: AppName) -> set[Digest]:
+    def live_blobs(self, *, but: AppName | None = None) -> set[Digest]:
         """Of the live versions: packages, builds and images, those of app `but` not counted."""
         v = versions.c
         found = _LIVE.with_only_columns(v.package, v.app_tree, v.site_tree, v.snapshot)
         with self._reading() as db:
-            rows = db.execute(found.where(apps.c.tenant == self._tenant, v.app != but)).all()
+            mine = (apps.c.tenant == self._tenant) & (v.app != (but or ""))
+            rows = db.execute(found.where(mine)).all()
         digests = {Digest(one) for package, app, site, _ in rows for one in (package, app, site)}
         snapshots = {text for *_, text in rows if text}
         return digests | {image for text in snapshots if (image := _snapshot(text).image)}

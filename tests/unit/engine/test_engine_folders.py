@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from isopod.engine.folders import Folders
-from isopod.engine.removal import remove_folder
+from isopod.volumes.removal import remove_folder
 
 APP, TMP = 3, 4
 

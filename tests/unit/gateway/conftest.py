@@ -10,6 +10,7 @@ from isopod.errors import GuestFailed
 from isopod.gateway.logs import AppLog
 from isopod.gateway.quota import Quotas
 from isopod.gateway.slot import Slot
+from isopod.gateway.volumes import HeldVolumes
 from isopod.model.app import AppSpec, Limits, Scaling
 from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
@@ -145,7 +146,8 @@ class Stage:
         return guest, remove
 
     def slot(self, route: Route) -> Slot:
-        return Slot(route, self.log, self.make, meter=self.usage.append)
+        held = HeldVolumes(self.logs, worker=0)
+        return Slot(route, self.log, self.make, meter=self.usage.append, volumes=held)
 
     @property
     def alive(self) -> int:

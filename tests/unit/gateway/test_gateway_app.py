@@ -16,6 +16,7 @@ from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.forward import FORWARDED, Forwarder
 from isopod.gateway.lines import Lines
+from isopod.gateway.volumes import HeldVolumes
 from isopod.runtimes.guest import GuestResponse
 
 GONE = {"type": "http.disconnect"}
@@ -106,6 +107,7 @@ def site(stage, route, quotas):
             max_instances=99,
             quotas=quotas,
             meter=stage.usage.append,
+            volumes=HeldVolumes(stage.logs, worker=0),
         )
         admission = Admission(
             quotas=quotas,

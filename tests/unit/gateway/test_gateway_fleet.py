@@ -8,6 +8,7 @@ from isopod.errors import IsopodError, NodeBusy, QuotaExceeded
 from isopod.gateway import fleet as fleet_module
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.quota import Quotas
+from isopod.gateway.volumes import HeldVolumes
 from isopod.model.ids import Digest
 from isopod.model.snapshot import plain as plain_boot
 from isopod.model.tenant import Quota, Tenant, TenantName
@@ -25,6 +26,7 @@ async def fleet_of(stage, quotas, *, budget_mib: int = 1000, max_instances: int 
         max_instances=max_instances,
         quotas=quotas,
         meter=stage.usage.append,
+        volumes=HeldVolumes(stage.logs, worker=0),
     )
     try:
         yield fleet

@@ -74,7 +74,8 @@ class Bench:
         images = ImageCache(images_dir or self.images_dir, self.blobs, limit_bytes=1 << 30)
         maker = GuestMaker(runtimes={"python": PythonGuests(self.runtime)},
                            scheduler=self.scheduler, trees=self.trees, images=images,
-                           tmp_root=tmp, world=no_world(tmp), secrets=no_secrets)  # fmt: skip
+                           tmp_root=tmp, world=no_world(tmp), secrets=no_secrets,
+                           volumes_dir=tmp)  # fmt: skip
         self.makers.append(maker)
         return maker
 

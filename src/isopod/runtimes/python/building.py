@@ -23,7 +23,7 @@ from isopod.model.log import Stream
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.python.runtime import PythonRuntime, in_scheduler
-from isopod.runtimes.temporary import TemporaryFolder
+from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
 
 START_DEADLINE_S = 60.0
 _MAX_OUTPUT = 64 << 10
@@ -74,7 +74,7 @@ def check_health(
         return output.decode("utf-8", "replace")
 
     async def check(scheduler: Scheduler) -> HealthResult:
-        tmp = TemporaryFolder(tmp_root)
+        tmp, volumes = TemporaryFolder(tmp_root), TemporaryFolder(tmp_root)
         guest = runtime.new_guest(
             scheduler=scheduler,
             app_tree=app_tree,
@@ -86,6 +86,7 @@ def check_health(
             disk_mib=spec.limits.disk_mib,
             output=collect,
             world=no_world(tmp_root, outside),
+            volumes=scratch_volumes(spec, volumes.path),
         )
         try:
             began = time.monotonic()
@@ -104,6 +105,7 @@ def check_health(
         finally:
             guest.close()
             tmp.remove()
+            volumes.remove()
         if response.status >= 500:
             raise HealthFailed(
                 f"app {spec.name!r} answered GET {spec.health.path} with {response.status}",

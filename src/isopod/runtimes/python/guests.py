@@ -40,4 +40,5 @@ class PythonGuests:
             share=order.share,
             world=order.world,
             app=order.app,
+            volumes=order.volumes,
         )

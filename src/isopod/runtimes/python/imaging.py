@@ -16,6 +16,7 @@ from isopod.engine.scheduler import Scheduler
 from isopod.errors import AppFailedToStart, DeadlineExceeded, IsopodError
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python.runtime import PythonRuntime
 from isopod.runtimes.python.serve import PythonGuest
@@ -75,6 +76,7 @@ async def take(
     app_tree: Path,
     site_tree: Path,
     tmp: Path,
+    volumes: Sequence[LentVolume],
     spec: AppSpec,
     variables: Mapping[str, str],
     planted: Collection[str],
@@ -105,6 +107,7 @@ async def take(
         output=collect,
         watch=sorted(variables),
         lifespan=bool(warmup),
+        volumes=volumes,
     )
     try:
         async with _bounded(limits.boot_s, "the import"):
@@ -151,8 +154,9 @@ async def take(
             read={str(k): str(v) for k, v in dict(report.get("read", {})).items()},
             entropy=tuple(str(place) for place in report.get("entropy", ())),
             times=tuple((str(name), str(place)) for name, place in report.get("time", ())),
-            findings=tuple(
-                (str(kind), str(what), str(place)) for kind, what, place in report["findings"]
+            findings=(
+                *((str(kind), str(what), str(place)) for kind, what, place in report["findings"]),
+                *_used_volumes(guest),
             ),
         )
     except IsopodError as error:
@@ -164,6 +168,15 @@ async def take(
         guest.close()
 
 
+def _used_volumes(guest: PythonGuest) -> list[tuple[str, str, str]]:
+    """What the app made or remembered of the empty folders that stand for its volumes is not true
+    of those."""
+    instance = guest.instance
+    preopens = instance.spec.preopens
+    used = sorted(preopens[fd - 3].guest for fd in instance.files.used_lasting)
+    return [("volume", f"the volume at {mount} is used before the snapshot", "") for mount in used]
+
+
 async def try_out(
     runtime: PythonRuntime,
     scheduler: Scheduler,
@@ -172,6 +185,7 @@ async def try_out(
     app_tree: Path,
     site_tree: Path,
     tmp: Path,
+    volumes: Sequence[LentVolume],
     spec: AppSpec,
     variables: Mapping[str, str],
     request: GuestRequest | None,
@@ -190,6 +204,7 @@ async def try_out(
         output=lambda _stream, _data: None,
         image=image,
         after_restore=spec.startup.after_restore,
+        volumes=volumes,
     )
     try:
         async with _bounded(limits.request_s, "a start from the image"):

@@ -23,6 +23,7 @@ from isopod.engine.module_cache import ModuleCache
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
 from isopod.host.capabilities import World, no_world
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
@@ -71,6 +72,7 @@ class PythonRuntime:
         share: str = "",
         world: World | None = None,
         app: str = "",
+        volumes: Sequence[LentVolume] = (),
     ) -> PythonGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
         from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
@@ -81,6 +83,10 @@ class PythonRuntime:
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
             Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
+            *(
+                Preopen(one.folder, one.mount, True, one.size_bytes, True, one.used_bytes)
+                for one in volumes
+            ),
         )
         instance = self._instance(preopens, env, memory_mib, share, disk_mib << 20)
         made = functools.partial(
@@ -96,8 +102,10 @@ class PythonRuntime:
             instance.start([("turn", b"isopod_boot.resume()")], image=image, writes=self._seeds())
             config = {"env": self._variables(env), "after_restore": after_restore}
             return made(json.dumps(config).encode())
+        mounts = [one.mount for one in volumes]
         names = "None" if watch is None else repr(list(watch))
-        boot = _code(f"import isopod_boot; isopod_boot.main({entrypoint!r}, {names}, {lifespan})")
+        told = f"{entrypoint!r}, {names}, {lifespan}, {mounts!r}"
+        boot = _code(f"import isopod_boot; isopod_boot.main({told})")
         instance.start([("_initialize", None), ("turn", boot)], writes=self._seeds())
         return made()
 

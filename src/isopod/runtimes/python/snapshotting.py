@@ -23,7 +23,7 @@ from isopod.runtimes.python import imaging
 from isopod.runtimes.python.artifacts import image_digest
 from isopod.runtimes.python.imaging import ImageLimits, ImageTooLarge
 from isopod.runtimes.python.runtime import PythonRuntime, in_scheduler
-from isopod.runtimes.temporary import TemporaryFolder
+from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
 
 # The second of the same request takes paths that the first one left cold; a third, hardly any.
 _REPEATS = 3
@@ -165,7 +165,8 @@ def _boot(
     *,
     planted: Collection[str],
 ) -> imaging.Taken:
-    tmp = TemporaryFolder(work)
+    tmp, volumes = TemporaryFolder(work), TemporaryFolder(work)
+    lent = scratch_volumes(source.spec, volumes.path)
     try:
         out = tmp.path.with_suffix(".image")
         out.unlink(missing_ok=True)
@@ -178,6 +179,7 @@ def _boot(
                     app_tree=source.app_tree,
                     site_tree=source.site_tree,
                     tmp=tmp.path,
+                    volumes=lent,
                     spec=source.spec,
                     variables=source.variables,
                     planted=planted,
@@ -188,6 +190,7 @@ def _boot(
             )
     finally:
         tmp.remove()
+        volumes.remove()
 
 
 def _keep(
@@ -233,7 +236,8 @@ def _try_out(
 ) -> None:
     """That a start from the image works, before a worker relies on it. The image is then ready on
     this node."""
-    tmp = TemporaryFolder(work)
+    tmp, volumes = TemporaryFolder(work), TemporaryFolder(work)
+    lent = scratch_volumes(source.spec, volumes.path)
     opened = images.open(snapshot.image, runtime.base_image)
     # A request without a body, of those that were answered.
     first = next((request for request, body in warmup if not body), None)
@@ -247,6 +251,7 @@ def _try_out(
                 app_tree=source.app_tree,
                 site_tree=source.site_tree,
                 tmp=tmp.path,
+                volumes=lent,
                 spec=source.spec,
                 variables=source.variables,
                 request=first,
@@ -256,6 +261,7 @@ def _try_out(
     finally:
         opened.close()
         tmp.remove()
+        volumes.remove()
 
 
 def _warmup(one: WarmupRequest) -> tuple[GuestRequest, bytes]:

@@ -63,12 +63,13 @@ _app = None
 _server = None  # the module that serves it
 
 
-def main(entrypoint, watch=None, lifespan=True):
+def main(entrypoint, watch=None, lifespan=True, volumes=()):
     """Boot the app and serve it. `watch`: names of settings; this boot becomes an image.
-    `lifespan`: whether an ASGI app is told to start before; it is in each restored instance."""
+    `lifespan`: whether an ASGI app is told to start before; it is in each restored instance.
+    `volumes`: where they are mounted."""
     global _app, _server
     streams.install()
-    isopod_outside.install()
+    isopod_outside.install(volumes)
     try:
         if watch is not None:
             import isopod_watch

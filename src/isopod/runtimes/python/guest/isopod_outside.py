@@ -79,8 +79,13 @@ class _Finder:
         return None
 
 
-def install():
-    """Before the app is imported."""
+def install(volumes=()):
+    """Before the app is imported. `volumes`: where they are mounted."""
+    if volumes:
+        import isopod_sqlite
+
+        isopod_sqlite.use(volumes)
+        _COMPLETED["sqlite3.dbapi2"] = ("isopod_sqlite", "complete")
     sys.meta_path.insert(0, _Finder())
     for name, (module, function) in _COMPLETED.items():
         if name in sys.modules:  # our own code, or the interpreter's, wanted it already

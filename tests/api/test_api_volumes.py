@@ -1,0 +1,254 @@
+"""Volumes over the API: made, mounted, filled, copied out, deleted; whatever goes wrong."""
+
+import asyncio
+import io
+import json
+import sqlite3
+import tarfile
+from contextlib import closing
+
+import pytest
+
+from isopod.volumes.lease import Lease, VolumeFolder, is_wanted, try_lease
+
+DATA = json.dumps([{"name": "data", "mount": "/data"}])
+
+
+def tar(**files: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name.replace("__", "/"))
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        archive.addfile(info)
+    return out.getvalue()
+
+
+def unpacked(archive: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        return {one.name: opened.extractfile(one).read() for one in opened if one.isreg()}
+
+
+async def make(api, name: str = "data", size_mib: int = 10) -> dict:
+    response = await api.http.post("/v1/volumes", json={"name": name, "size_mib": size_mib})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def refused(response, code: str) -> dict:
+    error = response.json()["error"]
+    assert error["code"] == code, error
+    return error
+
+
+def folder(api, name: str = "data", tenant: str = "default") -> VolumeFolder:
+    return VolumeFolder.of(api.node.settings.volumes_dir, tenant, name)
+
+
+def test_a_volume_is_made_filled_copied_out_and_deleted(opened, run):
+    async def body():
+        async with opened() as api:
+            assert (await make(api))["app"] == ""
+            refused(await api.http.post("/v1/volumes", json={"name": "data"}), "name_taken")
+            sent = await api.http.post(
+                "/v1/volumes/data/archive", params={"path": "/in"}, content=tar(a=b"1", b__c=b"22")
+            )
+            assert sent.status_code == 200, sent.text
+            assert (sent.json()["files"], sent.json()["bytes"]) == (2, 3)
+            got = await api.http.get("/v1/volumes/data/archive")
+            assert unpacked(got.content) == {"in/a": b"1", "in/b/c": b"22"}
+            one = await api.http.get("/v1/volumes/data/archive", params={"path": "in/b/c"})
+            assert unpacked(one.content) == {"c": b"22"}
+            refused(
+                await api.http.get("/v1/volumes/data/archive", params={"path": "no"}),
+                "path_not_found",
+            )
+            back = await api.http.put("/v1/volumes/data/archive", content=tar(only=b"this"))
+            assert back.status_code == 200, back.text
+            assert [one.name for one in folder(api).data.iterdir()] == ["only"]
+            (listed,) = (await api.get("/v1/volumes"))["volumes"]
+            assert listed["size_mib"] == 10 and listed["used_bytes"] > 0
+            gone = await api.http.delete("/v1/volumes/data")
+            assert gone.status_code == 200, gone.text
+            assert (await api.get("/v1/volumes"))["volumes"] == []
+            assert not folder(api).path.exists()
+            assert not list(api.node.settings.uploads_dir.iterdir())
+            actions = [one["action"] for one in (await api.get("/v1/audit"))["entries"]]
+            assert {"volume.create", "volume.copy_in", "volume.backup", "volume.copy_out"} <= set(
+                actions
+            )
+
+    run(body())
+
+
+def test_one_app_mounts_a_volume_and_it_cannot_be_deleted_then(opened, run):
+    async def body():
+        async with opened() as api:
+            last = (await api.deploy(name="one", env={"VOLUMES": DATA}))[-1]
+            assert last["error"]["code"] == "volume_not_found"
+            assert "isopod volumes create data" in last["error"]["hint"]
+            await make(api)
+            await api.deployed(name="one", env={"VOLUMES": DATA})
+            (mounted,) = api.routes.get("one").volumes
+            assert (mounted.mount, mounted.size_mib) == ("/data", 10)
+            other = (await api.deploy(name="two", env={"VOLUMES": DATA}))[-1]
+            assert other["error"]["code"] == "volume_in_use"
+            assert "'one'" in other["error"]["message"]
+            refused(await api.http.delete("/v1/volumes/data"), "volume_in_use")
+            resized = await api.http.patch("/v1/volumes/data", json={"size_mib": 20})
+            assert resized.json()["app"] == "one"
+            api.routes.changed()
+            assert api.routes.get("one").volumes[0].size_mib == 20
+            # A version without it lets it go; going back takes it again.
+            await api.deployed(b"without", name="one")
+            await api.deployed(name="two", env={"VOLUMES": DATA})
+            back = await api.http.post("/v1/apps/one/rollback", json={"version": 1})
+            refused(back, "volume_in_use")
+            await api.http.delete("/v1/apps/two")
+            back = await api.http.post("/v1/apps/one/rollback", json={"version": 1})
+            assert back.status_code == 200, back.text
+            await api.http.delete("/v1/apps/one")
+            assert (await api.http.delete("/v1/volumes/data")).status_code == 200
+
+    run(body())
+
+
+def test_volumes_are_a_tenants_own_and_count_in_its_storage(opened, run):
+    async def body():
+        async with opened() as api:
+            acme = await api.tenant("acme", storage_mib=100)
+            other = await api.tenant("other")
+            await make(acme, size_mib=60)
+            await make(other, size_mib=1)
+            too_much = {"name": "more", "size_mib": 60}
+            error = refused(await acme.http.post("/v1/volumes", json=too_much), "quota_exceeded")
+            assert error["details"]["used"] == 120
+            refused(
+                await acme.http.patch("/v1/volumes/data", json={"size_mib": 101}), "quota_exceeded"
+            )
+            await acme.http.post("/v1/volumes/data/archive", content=tar(secret=b"acme's"))
+            theirs = await other.http.get("/v1/volumes/data/archive")
+            assert unpacked(theirs.content) == {}
+            in_use = await api.http.delete("/v1/tenants/acme")
+            refused(in_use, "tenant_in_use")
+            gone = await api.http.delete("/v1/tenants/acme", params={"force": True})
+            assert gone.status_code == 200, gone.text
+            assert not folder(api, tenant="acme").path.exists()
+            assert folder(api, tenant="other").path.exists()
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (hostile("../out"), "archive_invalid"),
+        (hostile("a/../../out"), "archive_invalid"),
+        (hostile("dev", tarfile.CHRTYPE), "archive_invalid"),
+        (hostile("hard", tarfile.LNKTYPE, "/etc/passwd"), "archive_invalid"),
+        (hostile("/".join("d" * 300)), "archive_invalid"),
+        (b"no tar at all" * 100, "archive_invalid"),
+        (tar(a=b"x" * 3000)[:2000], "archive_invalid"),
+        (tar(large=b"x" * (11 << 20)), "volume_too_small"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_changes_nothing(opened, run, content, code):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            await api.http.put("/v1/volumes/data/archive", content=tar(kept=b"this"))
+            for method in ("PUT", "POST"):
+                url = "/v1/volumes/data/archive"
+                refused(await api.http.request(method, url, content=content), code)
+            got = await api.http.get("/v1/volumes/data/archive")
+            assert unpacked(got.content) == {"kept": b"this"}
+
+    run(body())
+
+
+def test_no_link_in_a_volume_leads_anybody_out_of_it(opened, run, tmp_path):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            outside = tmp_path / "outside"
+            outside.mkdir()
+            (outside / "secret").write_text("secret")
+            data = folder(api).data
+            (data / "link").symlink_to(outside)
+            (data / "file").symlink_to(outside / "secret")
+            (data / "db").write_bytes(b"SQLite format 3\0" + b"nonsense" * 100)
+            url = "/v1/volumes/data/archive"
+            for path in ("link/secret", "link", "file"):
+                refused(await api.http.get(url, params={"path": path}), "path_not_found")
+            got = await api.http.get(url)
+            assert got.status_code == 200, got.text
+            assert set(unpacked(got.content)) == {"db"}
+            assert json.loads(got.headers["x-isopod-copied"])["raw"] == ["db"]
+            into = await api.http.post(url, params={"path": "link"}, content=tar(planted=b"x"))
+            refused(into, "path_not_found")
+            over = await api.http.post(url, content=tar(file=b"new", link__planted=b"x"))
+            refused(over, "path_not_found")
+            assert [one.name for one in outside.iterdir()] == ["secret"]
+            assert (outside / "secret").read_text() == "secret"
+
+    run(body())
+
+
+def test_a_backup_holds_what_a_killed_writer_had_committed(opened, run):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            path = folder(api).data / "app.db"
+            # As a killed guest leaves it: a write-ahead log, and the folder that was its lock.
+            with closing(sqlite3.connect(path, isolation_level=None)) as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("CREATE TABLE t (n)")
+                db.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(500)])
+                left = {end: path.with_name(f"app.db{end}").read_bytes() for end in ("", "-wal")}
+            for end, content in left.items():
+                path.with_name(f"app.db{end}").write_bytes(content)
+            path.with_name("app.db.lock").mkdir()
+            got = await api.http.get("/v1/volumes/data/archive")
+            files = unpacked(got.content)
+            assert set(files) == {"app.db"}
+            copy = api.node.settings.data_dir / "copy.db"
+            copy.write_bytes(files["app.db"])
+            with closing(sqlite3.connect(copy)) as db:
+                assert db.execute("SELECT count(*) FROM t").fetchone() == (500,)
+                assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            # Put back over a database whose log is of another one, it is not mixed with that.
+            path.with_name("app.db-wal").write_bytes(b"of another")
+            sent = await api.http.post("/v1/volumes/data/archive", content=got.content)
+            assert sent.status_code == 200, sent.text
+            assert not path.with_name("app.db-wal").exists()
+
+    run(body())
+
+
+def test_who_uses_a_volume_is_waited_for(opened, run, monkeypatch):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            held = try_lease(folder(api), worker=3)
+            assert isinstance(held, Lease)
+            copying = api.http.get("/v1/volumes/data/archive")
+            task = asyncio.ensure_future(copying)
+            while not is_wanted(folder(api)):
+                await asyncio.sleep(0.01)
+            assert try_lease(folder(api), worker=4) == 3
+            held.release()
+            assert (await task).status_code == 200
+            again = try_lease(folder(api), worker=4)
+            assert isinstance(again, Lease) and again.epoch > held.epoch
+            again.release()
+
+    run(body())
