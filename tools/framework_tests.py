@@ -56,7 +56,7 @@ FRAMEWORKS = {
             "1.10.0",
             (
                 *("pytest<9", "anyio", "httpx", "httpx2", "itsdangerous", "jinja2"),
-                *("python-multipart", "pyyaml", "typing_extensions"),
+                *("python-multipart", "pyyaml", "typing_extensions", "sniffio"),
             ),
         ),
         Framework(
@@ -198,9 +198,10 @@ def app(environ, start_response):
     os.chdir("/app")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         status = pytest.main(
-            ["-q", "--capture=sys", "-p", "no:cacheprovider", "-p", "no:faulthandler",
-             "-p", "no:threadexception", "-p", "no:unraisableexception", "--rootdir=/app",
-             *ARGUMENTS, path],
+            # Its rewriting of asserts loads modules around our import hook.
+            ["-q", "--capture=sys", "--assert=plain", "-p", "no:cacheprovider",
+             "-p", "no:faulthandler", "-p", "no:threadexception",
+             "-p", "no:unraisableexception", "--rootdir=/app", *ARGUMENTS, path],
             plugins=[seen],
         )
     errors = seen.errors if seen.outcomes or seen.errors else [out.getvalue()[-800:]]

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,13 +20,19 @@ from tools.node import Node
 
 WAITING = 200
 APP = """
-import os, urllib.error, urllib.request
+import os, socket, urllib.error, urllib.request
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     start_response("200 OK", [("content-type", "text/plain")])
     if path == "/":
         return [b"here"]
+    if path == "/udp":
+        host, port = os.environ["UPSTREAM"].removeprefix("http://").split(":")
+        with socket.socket(type=socket.SOCK_DGRAM) as s:
+            s.settimeout(20)
+            s.sendto(b"asked", (host, int(port)))
+            return [s.recvfrom(100)[0]]
     try:
         with urllib.request.urlopen(os.environ["UPSTREAM"] + path, timeout=60) as answer:
             return [answer.read()]
@@ -125,6 +132,16 @@ def test_an_app_reaches_what_it_and_the_operator_name(client, upstream):
     shown = client.cli("app", "client")
     assert f"127.0.0.1:{upstream.port}" in shown
     assert client.json("app", "client")["network"] == [f"127.0.0.1:{upstream.port}"]
+
+
+def test_datagrams_pass_the_nodes_relay(client, upstream):
+    with socket.socket(type=socket.SOCK_DGRAM) as server, ThreadPoolExecutor(1) as pool:
+        server.bind(("127.0.0.1", upstream.port))
+        server.settimeout(30)
+        asked = pool.submit(text, client, "client", "/udp")
+        data, peer = server.recvfrom(100)
+        server.sendto(data + b" and answered", peer)
+        assert asked.result() == "asked and answered"
 
 
 def test_nothing_is_reached_by_default(client, upstream, tmp_path):

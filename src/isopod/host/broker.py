@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from isopod.host import addresses
 from isopod.host.addresses import Address
+from isopod.host.datagrams import Relay
 from isopod.host.egress import (
     PrivateGrant,
     Refused,
@@ -55,6 +56,7 @@ class BrokerLimits:
     lookups_per_s: float = 20.0  # of one app
     lookups_at_once: int = 8  # of one tenant; each is a thread that waits
     connects_at_once: int = 64  # of one app
+    relays: int = 64  # of datagrams, of one app; each takes three of our files
 
 
 # Gives the addresses of a name, in the order of preference. Blocks; raises OSError.
@@ -88,6 +90,7 @@ class Broker:
         self._pinned: OrderedDict[tuple[str, str], tuple[float, frozenset[Address]]] = OrderedDict()
         self._lookups: Counter[str] = Counter()
         self._connects: Counter[str] = Counter()
+        self._relays: Counter[str] = Counter()
         self._paces: OrderedDict[str, _Pace] = OrderedDict()
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="look-up")
 
@@ -113,7 +116,13 @@ class Broker:
             return usable
 
     async def connect(
-        self, app: str, hosts: Sequence[str], address: str, port: int
+        self,
+        app: str,
+        hosts: Sequence[str],
+        address: str,
+        port: int,
+        *,
+        datagrams: bool = False,
     ) -> socket.socket:
         grant = self._grant(app)
         with _refusals():
@@ -121,6 +130,8 @@ class Broker:
             chosen = await self._chosen(app, grant.tenant, wanted, address)
             for one in chosen:
                 check_address(wanted, one, tenant=grant.tenant, grants=self._private)
+        if datagrams:
+            return self._relay(app, chosen[0], port)
         limit = self._limits.connects_at_once
         if self._connects[app] >= limit:
             raise OutsideError("EAGAIN", f"isopod: {limit} connections of this app are being made")
@@ -197,6 +208,24 @@ class Broker:
             except OSError as error:
                 last = OutsideError(errno.errorcode.get(error.errno or 0, "EIO"))
         raise last
+
+    def _relay(self, app: str, address: Address, port: int) -> socket.socket:
+        limit = self._limits.relays
+        if self._relays[app] >= limit:
+            raise OutsideError("EMFILE", f"isopod: an app may have {limit} UDP sockets open")
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            made.connect((str(address), port))
+            inside, handed = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+            )
+        except OSError as error:
+            made.close()
+            raise OutsideError(errno.errorcode.get(error.errno or 0, "EIO")) from None
+        self._relays[app] += 1
+        Relay(made, inside, ended=lambda: _less(self._relays, app))
+        return handed
 
     async def _connect_to(self, address: Address, port: int) -> socket.socket:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6

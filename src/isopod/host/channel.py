@@ -37,9 +37,16 @@ class BrokerClient(Packets):
         return [str(one) for one in found]
 
     async def connect(
-        self, app: str, hosts: Sequence[str], address: str, port: int
+        self,
+        app: str,
+        hosts: Sequence[str],
+        address: str,
+        port: int,
+        *,
+        datagrams: bool = False,
     ) -> socket.socket:
         body = {"app": app, "connect": list(hosts), "address": address, "port": port}
+        body["datagrams"] = datagrams
         made: socket.socket = await self._ask(body)
         return made
 
@@ -122,7 +129,8 @@ class BrokerServer(Packets):
                 answer["addresses"] = await self._outside.resolve(app, str(body["resolve"]), port)
             else:
                 hosts = [str(host) for host in body["connect"][:_MAX_HOSTS]]
-                made = await self._outside.connect(app, hosts, str(body["address"]), port)
+                address, datagrams = str(body["address"]), bool(body.get("datagrams"))
+                made = await self._outside.connect(app, hosts, address, port, datagrams=datagrams)
         except OutsideError as error:
             answer["error"] = [error.name, error.text]
         except Exception as error:

@@ -121,6 +121,7 @@ class Connections:
         self.received_bytes = 0
         self._operations: dict[bytes, Callable[[int, int, bytes], Answer]] = {
             b"c": self._connect,
+            b"u": self._connect_datagrams,
             b"s": self._send,
             b"r": self._receive,
             b"p": self._poll,
@@ -159,7 +160,12 @@ class Connections:
 
     # -- making and ending ------------------------------------------------------------------
 
-    def _connect(self, number: int, wait_ms: int, rest: bytes) -> Answer:
+    def _connect_datagrams(self, number: int, wait_ms: int, rest: bytes) -> Answer:
+        return self._connect(number, wait_ms, rest, datagrams=True)
+
+    def _connect(
+        self, number: int, wait_ms: int, rest: bytes, *, datagrams: bool = False
+    ) -> Answer:
         host, port = _host_and_port(rest)
         there = self._connections.get(number)
         if there is not None:
@@ -181,19 +187,21 @@ class Connections:
         open_now.by_app[self._app] += 1
         connection = self._connections[number] = _Connection()
         connection.making = asyncio.get_running_loop().create_task(
-            self._make(connection, host, port)
+            self._make(connection, host, port, datagrams)
         )
         if wait_ms == 0:
             raise OutsideError("EINPROGRESS")
         return self._made(number, connection, connection.making, wait_ms)
 
-    async def _make(self, connection: _Connection, host: str, port: int) -> None:
+    async def _make(self, connection: _Connection, host: str, port: int, datagrams: bool) -> None:
         names = self._names.get(host, [])
         address = host if names else ""
         try:
             connection.socket = made = await self._outside.connect(
-                self._app, [*reversed(names[-4:]), host], address, port
+                self._app, [*reversed(names[-4:]), host], address, port, datagrams=datagrams
             )
+            if datagrams:
+                return  # the guest knows the names, and a pair has none
             local, peer = made.getsockname(), made.getpeername()
             connection.names = f"{local[0]}\n{local[1]}\n{peer[0]}\n{peer[1]}".encode()
         except OutsideError as error:

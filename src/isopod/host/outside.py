@@ -27,10 +27,17 @@ class Outside(Protocol):
         """The addresses of `host` that the app may use. Raises OutsideError."""
 
     async def connect(
-        self, app: str, hosts: Sequence[str], address: str, port: int
+        self,
+        app: str,
+        hosts: Sequence[str],
+        address: str,
+        port: int,
+        *,
+        datagrams: bool = False,
     ) -> socket.socket:
         """A connected socket that does not block. `hosts`: what the app looked up to get `address`,
-        any of which may be the one that it may connect to. Raises OutsideError."""
+        any of which may be the one that it may connect to. `datagrams`: UDP, through a pair of
+        sockets (see `datagrams`). Raises OutsideError."""
 
 
 class NoOutside:
@@ -43,7 +50,13 @@ class NoOutside:
         raise self._error(host)
 
     async def connect(
-        self, _app: str, hosts: Sequence[str], _address: str, _port: int
+        self,
+        _app: str,
+        hosts: Sequence[str],
+        _address: str,
+        _port: int,
+        *,
+        datagrams: bool = False,  # noqa: ARG002
     ) -> socket.socket:
         raise self._error(hosts[0])
 

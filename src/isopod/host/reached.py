@@ -66,11 +66,17 @@ class Noting:
             raise
 
     async def connect(
-        self, app: str, hosts: Sequence[str], address: str, port: int
+        self,
+        app: str,
+        hosts: Sequence[str],
+        address: str,
+        port: int,
+        *,
+        datagrams: bool = False,
     ) -> socket.socket:
         refused = ""
         try:
-            return await self._outside.connect(app, hosts, address, port)
+            return await self._outside.connect(app, hosts, address, port, datagrams=datagrams)
         except OutsideError as error:
             refused = error.text if error.name == "EACCES" else ""
             raise

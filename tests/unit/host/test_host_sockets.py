@@ -13,12 +13,15 @@ from isopod.errors import GuestFailed
 from isopod.host.connections import ConnectionLimits
 
 
-def run(code: str, cache: Path, folder: Path, *, serve=echo, port: int = 0, limits=None):
-    """The result of `code` in one guest, before a server that runs `serve` on PORT."""
+def run(
+    code: str, cache: Path, folder: Path, *, serve=echo, port: int = 0, limits=None, serving=None
+):
+    """The result of `code` in one guest, before a server that runs `serve` on PORT, or before
+    what `serving()` starts."""
 
     async def main():
         async with contextlib.AsyncExitStack() as stack:
-            at = port or await stack.enter_async_context(server(serve))
+            at = port or await stack.enter_async_context(serving() if serving else server(serve))
             listed = allow(f"127.0.0.1:{at}", f"localhost:{at}")
             broker = made_broker({"app": ("default", listed)}, here(at))
             stack.callback(broker.close)

@@ -12,7 +12,7 @@ class Outside:
     async def resolve(self, _app, host, _port):
         raise OutsideError("EACCES", f"isopod: not {host}")
 
-    async def connect(self, _app, hosts, _address, _port):
+    async def connect(self, _app, hosts, _address, _port, *, datagrams):
         name = {"closed": "ECONNREFUSED", "private": "EACCES"}[hosts[0]]
         raise OutsideError(name, "why")
 

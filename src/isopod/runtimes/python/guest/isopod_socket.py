@@ -1,4 +1,4 @@
-"""`_socket` and `select` over the host: TCP clients, and pairs of sockets within the guest.
+"""`_socket` and `select` over the host: clients of TCP and UDP, pairs of sockets within the guest.
 
 A socket is a number, which costs nothing until it connects; each operation on a connection is one
 host call, which waits as long as the socket's timeout says. See `isopod.host.connections`.
@@ -15,6 +15,7 @@ import isopod_frames
 _call = isopod_frames.call
 _FIRST = 10_000  # above every descriptor of a file
 _CHUNK = 256 * 1024
+_LARGEST_DATAGRAM = 65507
 _FOR_EVER = 0xFFFFFFFF
 _READ, _WRITE = 1, 2
 _HOST_NAME = "isopod"
@@ -91,6 +92,7 @@ _TEXTS = {
     "EINVAL": "Invalid argument",
     "EISCONN": "Transport endpoint is already connected",
     "EMFILE": "Too many open files",
+    "EMSGSIZE": "Message too long",
     "ENETUNREACH": "Network is unreachable",
     "ENOTCONN": "Transport endpoint is not connected",
     "EPIPE": "Broken pipe",
@@ -156,10 +158,11 @@ class _Pair:
 class socket:
     """What `_socket.socket` is, for clients."""
 
-    __slots__ = ("_family", "_kind", "_number", "_protocol", "_timeout")
+    __slots__ = ("_family", "_kind", "_number", "_peer", "_protocol", "_timeout")
 
     def __init__(self, family=-1, type=-1, proto=-1, fileno=None):
         self._number = -1
+        self._peer = None  # of datagrams: whom they go to
         self._family = _real.AF_INET if family == -1 else int(family)
         kind = _real.SOCK_STREAM if type == -1 else int(type)
         self._kind = kind & ~(_real.SOCK_NONBLOCK | _real.SOCK_CLOEXEC)
@@ -233,8 +236,8 @@ class socket:
     def connect(self, address):
         sys.audit("socket.connect", self, address)
         number = self._open()
-        if self._kind != _real.SOCK_STREAM:
-            raise _not_here("there are no datagrams", "only TCP connections can be made")
+        if self._kind not in (_real.SOCK_STREAM, _real.SOCK_DGRAM):
+            raise _not_here("there are no such sockets", "only TCP and UDP")
         if not isinstance(address, tuple) or len(address) < 2:
             raise TypeError(f"connect(): address must be a (host, port) tuple, not {address!r}")
         host, port = address[0], address[1]
@@ -244,7 +247,26 @@ class socket:
             raise TypeError("connect(): a host is text, and a port is a number")
         if not 0 <= port <= 65535:
             raise OverflowError("connect(): port must be 0-65535.")
+        if self._kind == _real.SOCK_DGRAM:
+            self._send_to(host, port)
+            return
         ask(b"c", number, milliseconds(self._timeout), _where(host, port))
+
+    def _send_to(self, host, port):
+        """Datagrams go to one peer at a time, whom the last `connect` or `sendto` named."""
+        peer = getaddrinfo(host, port, self._family, _real.SOCK_DGRAM)[0][4]
+        if peer == self._peer:
+            return
+        number = self._open()
+        if self._peer is not None:
+            ask(b"x", number)
+            self._peer = None
+        try:
+            ask(b"u", number, milliseconds(self._timeout), _where(peer[0], port))
+        except BlockingIOError:  # it is being made: what is sent until then is to be sent again
+            self._peer = peer
+            raise
+        self._peer = peer
 
     def connect_ex(self, address):
         try:
@@ -271,6 +293,10 @@ class socket:
         data = memoryview(data).cast("B")
         if number in _pairs:
             return _send_to_pair(_pairs[number], data)
+        if self._peer is not None and len(data) > _LARGEST_DATAGRAM:
+            raise failure("EMSGSIZE")
+        if self._peer is not None and not data:
+            return 0  # an empty one would end the relay
         return int.from_bytes(ask(b"s", number, self._wait(flags), bytes(data[:_CHUNK])), "little")
 
     def sendall(self, data, flags=0):
@@ -295,8 +321,14 @@ class socket:
                     raise TimeoutError("timed out")
 
     def sendto(self, data, *where):
-        if self._kind != _real.SOCK_STREAM:
-            raise _not_here("there are no datagrams", "only TCP connections can be made")
+        if self._kind == _real.SOCK_DGRAM:
+            self._send_to(where[-1][0], where[-1][1])
+            try:
+                return self.send(data)
+            except OSError as error:
+                if error.errno != errno.ENOTCONN or self._timeout != 0:
+                    raise
+                raise failure("EAGAIN") from None
         return self.send(data, where[0] if len(where) > 1 else 0)
 
     def sendmsg(self, buffers, *rest):
@@ -325,6 +357,13 @@ class socket:
             b"r", number, self._wait(flags), rest + (b"p" if flags & _real.MSG_PEEK else b"-")
         )
 
+    def _receive_datagram(self, size, flags):
+        data = self.recv(size, flags)
+        if not data and size:
+            self._peer = None
+            raise failure("ECONNREFUSED")  # the relay has ended: nobody listens there
+        return data
+
     def recv_into(self, buffer, nbytes=0, flags=0):
         view = memoryview(buffer).cast("B")
         data = self.recv(nbytes or len(view), flags)
@@ -332,10 +371,13 @@ class socket:
         return len(data)
 
     def recvfrom(self, size, flags=0):
+        if self._peer is not None:
+            return self._receive_datagram(size, flags), self._peer
         return self.recv(size, flags), None
 
     def recvfrom_into(self, buffer, nbytes=0, flags=0):
-        return self.recv_into(buffer, nbytes, flags), None
+        peer = self._peer
+        return self.recv_into(buffer, nbytes, flags), peer
 
     def recvmsg(self, size, *rest):
         return self.recv(size), [], 0, None
@@ -351,6 +393,8 @@ class socket:
         number = self._open()
         if number in _pairs:
             return ""
+        if self._kind == _real.SOCK_DGRAM:
+            return ("0.0.0.0", 0) if self._family == _real.AF_INET else ("::", 0, 0, 0)
         try:
             return self._names()[0]
         except OSError as error:
@@ -361,6 +405,10 @@ class socket:
     def getpeername(self):
         if self._open() in _pairs:
             return ""
+        if self._kind == _real.SOCK_DGRAM:
+            if self._peer is None:
+                raise failure("ENOTCONN")
+            return self._peer
         return self._names()[1]
 
     def setsockopt(self, level, option, value=None, length=None):
