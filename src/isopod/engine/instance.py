@@ -63,6 +63,21 @@ class Preopen:
 
 
 @dataclass(frozen=True, slots=True)
+class Mailbox:
+    """Two buffers of `size` bytes in a guest's memory, for guests that say and are told everything
+    through them: nothing is allocated for a frame. Each is a u32 length and so many bytes; the
+    guest fills the outbox, and who reads it sets its length to 0."""
+
+    inbox: int
+    outbox: int
+    size: int
+
+
+# An export's arguments: bytes that it gets as (pointer, length), numbers, or nothing.
+Arguments = bytes | tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """What an instance gets. The order of `preopens` is the order of their descriptors."""
 
@@ -94,6 +109,10 @@ class Instance:
         self.state = State.READY
         self.on_call: Callable[[bytes], None] = lambda _frame: None
         self.on_exit: Callable[[IsopodError | None], None] = lambda _error: None
+        # Answers the module's own imports, by name; it runs on the fiber and must not wait.
+        self.on_import: Callable[[str, list[int]], int] = lambda _name, _numbers: 0
+        self.mailbox: Mailbox | None = None
+        self.returned = 0  # by the last call that ended; 0 if it gives nothing
         self.image_bytes = 0  # of the image that it was restored from
         # By the scheduler: thread time inside the guest's slices, file calls included.
         self.cpu_ns = 0
@@ -109,7 +128,7 @@ class Instance:
         self.allocating = False  # in host_alloc: a host call now would replace the one under way
         self._frame: bytes | None = None
         self._reply: bytes | None = None
-        self._reply_to = (0, 0)
+        self._reply_to: tuple[int, int] | None = None  # None: into the inbox
         self._random: tuple[int, int] | None = None
         self._fault: BaseException | None = None
         self._calls: list[Callable[[], Any]] = []
@@ -118,6 +137,7 @@ class Instance:
         self._trap = ffi.null_trap()
         self._error = ffi.null_error()
         self._keep: list[Any] = []  # arguments of the call under way
+        self._results: Any = None  # of the call under way
         self.files = Files(
             # WASI numbers them from 3, in their order.
             {
@@ -177,14 +197,13 @@ class Instance:
 
     def start(
         self,
-        calls: Sequence[tuple[str, bytes | None]],
+        calls: Sequence[tuple[str, Arguments]],
         *,
         image: Image | None = None,
         writes: Sequence[tuple[int, bytes]] = (),
     ) -> None:
         """Queue instantiation, the restore of `image` if there is one, `writes` (address, bytes)
-        to its memory, and then `calls`: exports by name, with a payload that the guest gets as
-        (pointer, length), or without arguments."""
+        to its memory, and then `calls`: exports by name, with their arguments."""
         self._calls = [self._begin_instantiate]
         if image is not None:
             self._calls.append(functools.partial(self._restore, image))
@@ -192,7 +211,7 @@ class Instance:
             self._calls.append(functools.partial(self._poke, writes))
         self.then(calls)
 
-    def then(self, calls: Sequence[tuple[str, bytes | None]]) -> None:
+    def then(self, calls: Sequence[tuple[str, Arguments]]) -> None:
         """Queue more calls; a guest that had ended can be polled again."""
         for export, payload in calls:
             self._calls.append(functools.partial(self._begin_call, export, payload))
@@ -228,6 +247,8 @@ class Instance:
             ffi.delete_future(self._future)
             self._future = None
             self._raise_trap()
+            if self._results is not None:
+                self.returned = int(self._results[0].of.i32) & ffi.MASK32
         if self._fault is not None:
             fault, self._fault = self._fault, None
             if isinstance(fault, IsopodError):
@@ -309,6 +330,7 @@ class Instance:
         self._keep.clear()
         self.on_call = lambda _frame: None
         self.on_exit = lambda _error: None
+        self.on_import = lambda _name, _numbers: 0
 
     @property
     def memory_bytes(self) -> int:
@@ -355,19 +377,23 @@ class Instance:
         for address, data in writes:
             memory.write(address, data)
 
-    def _begin_call(self, export: str, payload: bytes | None) -> Any:
+    def _begin_call(self, export: str, payload: Arguments) -> Any:
         memory = self._attach_memory()
         function = self._export(export, ffi.FUNCTION).of.func
-        count = 0 if payload is None else 2
-        arguments = (ffi.Val * 2)()
-        if payload is not None:
+        numbers: tuple[int, ...] = ()
+        if isinstance(payload, tuple):
+            numbers = payload
+        elif payload is not None:
             pointer = self._allocate(len(payload))
             memory.write(pointer, payload)
-            arguments[0].kind, arguments[0].of.i32 = ffi.I32, pointer
-            arguments[1].kind, arguments[1].of.i32 = ffi.I32, len(payload)
+            numbers = (pointer, len(payload))
+        count = len(numbers)
+        arguments = (ffi.Val * max(1, count))()
+        for argument, number in zip(arguments, numbers, strict=False):
+            argument.kind, argument.of.i32 = ffi.I32, number
         # Exports of our runtimes return nothing or one i32; wasmtime checks the count.
-        results = (ffi.Val * 1)()
-        self._keep = [function, arguments, results]
+        self._results = results = (ffi.Val * 1)()
+        self._keep = [function, arguments]
         return ffi.call_async(
             self._context,
             byref(function),
@@ -431,6 +457,29 @@ class Instance:
 
     # -- guest memory -----------------------------------------------------------------------
 
+    def put_inbox(self, data: bytes) -> None:
+        """Into the mailbox, for the call that comes next."""
+        box, memory = self._box(), self._attach_memory()
+        if len(data) + 4 > box.size:
+            raise ValueError(f"{len(data)} bytes do not go into an inbox of {box.size}")
+        memory.write(box.inbox, len(data).to_bytes(4, "little") + data)
+
+    def take_outbox(self) -> bytes:
+        """What the guest has said, b"" if nothing; it is empty then."""
+        box, memory = self._box(), self._attach_memory()
+        size = int.from_bytes(memory.read(box.outbox, 4), "little")
+        if not size:
+            return b""
+        if size + 4 > box.size:
+            raise GuestProtocolError(f"the guest sent a frame of {size} bytes")
+        memory.write(box.outbox, bytes(4))
+        return memory.read(box.outbox + 4, size)
+
+    def _box(self) -> Mailbox:
+        if self.mailbox is None:
+            raise GuestProtocolError("the guest called the host before it had a mailbox")
+        return self.mailbox
+
     def memory(self) -> memoryview:
         """The linear memory itself, to read or patch between calls. Valid until the next poll."""
         return self._attach_memory().view()
@@ -469,6 +518,12 @@ class Instance:
         memory.base(out_pointer, 4)
         memory.base(out_size, 4)
         self._reply_to = (out_pointer, out_size)
+        self._reply = None
+        self.state = State.CALLING
+
+    def on_mailbox_call(self) -> None:
+        self._frame = self.take_outbox()
+        self._reply_to = None
         self._reply = None
         self.state = State.CALLING
 
@@ -541,6 +596,10 @@ class Instance:
         return self._random is None
 
     def _deliver(self, data: bytes) -> None:
+        if self._reply_to is None:
+            self.put_inbox(data)
+            self.result[0].of.i32 = 0
+            return
         memory = self._known_memory()
         pointer = self._allocate(len(data)) if data else 0
         if data:

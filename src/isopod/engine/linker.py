@@ -3,7 +3,8 @@
 Three functions are ours because they must not block the loop: `host.call` (one request and one
 reply, both bytes), `poll_oneoff` (sleep) and `random_get`. Each suspends the guest's fiber. The
 clock is ours because a restored guest's monotonic time must not go back, and because it is
-coarse; and so are the functions that open files or make them grow (see `files`).
+coarse; and so are the functions that open files or make them grow (see `files`). A runtime whose
+module imports more says so (`HostImport`).
 
 The callbacks run on the fiber's stack inside `Instance.poll`. They never raise (an exception
 could not cross the engine) and never trust a pointer.
@@ -11,7 +12,9 @@ could not cross the engine) and never trust a pointer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,11 +28,28 @@ from isopod.engine.relay import SIGNATURES, WASI, RelayMaker, function_type
 from isopod.errors import EngineError, GuestProtocolError
 
 
+@dataclass(frozen=True, slots=True)
+class HostImport:
+    """A function that a module imports beside WASI, of i32 numbers. With `waits` it is a call over
+    the guest's mailbox, and gives 0; otherwise `Instance.on_import` answers at once."""
+
+    module: str
+    name: str
+    parameters: int
+    has_result: bool = True
+    waits: bool = False
+
+
 class Linkage:
     """One engine, one module, its imports resolved once. `current` is the instance being polled:
     everything happens on one thread, so a callback needs no search for its guest."""
 
-    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        module: wasmtime.Module,
+        imports: Sequence[HostImport] = (),
+    ) -> None:
         self.engine = engine
         self.module = module
         self.current: Any = None
@@ -45,6 +65,7 @@ class Linkage:
             self._define_now("clock_time_get", "iIi", lambda i, a: i.on_clock_time_get(a[0], a[2])),
             self._define_now("clock_res_get", "ii", lambda i, a: i.on_clock_res_get(*a)),
             *(self._define_file_call(name) for name in SIGNATURES),
+            *(self._define_import(one) for one in imports),
         ]
         self.relays = RelayMaker(engine)
         self.open_files = OpenFiles()
@@ -60,14 +81,18 @@ class Linkage:
 
     @classmethod
     def load(
-        cls, compiled: Path, settings: EngineSettings, engine: wasmtime.Engine | None = None
+        cls,
+        compiled: Path,
+        settings: EngineSettings,
+        engine: wasmtime.Engine | None = None,
+        imports: Sequence[HostImport] = (),
     ) -> Self:
         """Map a module of our own cache (10 ms for CPython's 290 MB). Never a tenant's file:
         this runs whatever machine code it holds. `engine`: one of those settings, that other
         modules are in too."""
         engine = engine or make_engine(settings)
         try:
-            return cls(engine, wasmtime.Module.deserialize_file(engine, str(compiled)))
+            return cls(engine, wasmtime.Module.deserialize_file(engine, str(compiled)), imports)
         except wasmtime.WasmtimeError as error:
             raise EngineError(
                 f"the compiled module {str(compiled)!r} cannot be loaded",
@@ -125,7 +150,28 @@ class Linkage:
     def _define_file_call(self, name: str) -> Any:
         return self._define_now(name, SIGNATURES[name], lambda i, a: i.files.call(name, a))
 
-    def _define_now(self, name: str, signature: str, answer: Any) -> Any:
+    def _define_import(self, one: HostImport) -> Any:
+        if one.waits:
+            return self._define(
+                one.module, one.name, one.parameters, lambda i, _: i.on_mailbox_call()
+            )
+        return self._define_now(
+            one.name,
+            "i" * one.parameters,
+            lambda i, a: i.on_import(one.name, a),
+            module=one.module,
+            has_result=one.has_result,
+        )
+
+    def _define_now(
+        self,
+        name: str,
+        signature: str,
+        answer: Any,
+        *,
+        module: str = WASI,
+        has_result: bool = True,
+    ) -> Any:
         """A function that answers at once, and so is an ordinary one: 3 us a call. `answer` gives
         the errno."""
         masks = [ffi.MASK64 if kind == "I" else ffi.MASK32 for kind in signature]
@@ -133,21 +179,23 @@ class Linkage:
         def callback(
             _env: Any, _caller: Any, args: Any, _nargs: Any, results: Any, _nresults: Any
         ) -> int:
-            result = results[0]
-            result.kind = ffi.I32
-            result.of.i32 = -1
+            if has_result:
+                results[0].kind = ffi.I32
+                results[0].of.i32 = -1
             instance = self.current
             try:
                 # The union's i64 covers its i32; the mask drops what is above.
                 numbers = [args[at].of.i64 & mask for at, mask in enumerate(masks)]
-                result.of.i32 = answer(instance, numbers)
+                number = answer(instance, numbers)
+                if has_result:
+                    results[0].of.i32 = number
             except BaseException as error:  # must not cross the engine
                 instance.fail(error)
             return 0  # no trap
 
         trampoline = ffi.Callback(callback)
-        kind = function_type(signature)
-        self._add(raw.wasmtime_linker_define_func, WASI, name, kind, trampoline)
+        kind = function_type(signature, has_result=has_result)
+        self._add(raw.wasmtime_linker_define_func, module, name, kind, trampoline)
         return trampoline
 
     def _on_resume(self, _env: Any) -> bool:

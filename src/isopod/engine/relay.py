@@ -43,9 +43,10 @@ SIGNATURES = {
 _TYPES = {"i": "i32", "I": "i64"}
 
 
-def function_type(signature: str) -> wasmtime.FuncType:
+def function_type(signature: str, *, has_result: bool = True) -> wasmtime.FuncType:
     kinds = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64}
-    return wasmtime.FuncType([kinds[letter]() for letter in signature], [wasmtime.ValType.i32()])
+    results = [wasmtime.ValType.i32()] if has_result else []
+    return wasmtime.FuncType([kinds[letter]() for letter in signature], results)
 
 
 def _text() -> str:

@@ -1,0 +1,201 @@
+// TextEncoder, TextDecoder (UTF-8, UTF-16LE, windows-1252 as latin-1) of the Encoding standard.
+
+const { fromCharCode } = String;
+
+// UTF-8 of text[from...] into `into`; gives [characters read, bytes written].
+export function encodeInto(text, into, offset, end, from = 0) {
+  let at = offset;
+  let index = from;
+  const length = text.length;
+  for (; index < length; index++) {
+    let code = text.charCodeAt(index);
+    if (code < 0x80) {
+      if (at >= end) break;
+      into[at++] = code;
+      continue;
+    }
+    let pair = 0;
+    if (code >= 0xd800 && code < 0xe000) {
+      const next = code < 0xdc00 ? text.charCodeAt(index + 1) : 0;
+      if (next >= 0xdc00 && next < 0xe000) {
+        code = 0x10000 + ((code - 0xd800) << 10) + (next - 0xdc00);
+        pair = 1;
+      } else code = 0xfffd;
+    }
+    const size = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    if (at + size > end) break;
+    if (size === 2) into[at++] = 0xc0 | (code >> 6);
+    else {
+      if (size === 3) into[at++] = 0xe0 | (code >> 12);
+      else {
+        into[at++] = 0xf0 | (code >> 18);
+        into[at++] = 0x80 | ((code >> 12) & 63);
+      }
+      into[at++] = 0x80 | ((code >> 6) & 63);
+    }
+    into[at++] = 0x80 | (code & 63);
+    index += pair;
+  }
+  return [index - from, at - offset];
+}
+
+export function encode(text) {
+  // Most texts are ASCII: a first try that fits them, then the rest.
+  let into = new Uint8Array(text.length);
+  let [read, written] = encodeInto(text, into, 0, into.length);
+  if (read === text.length) return written === into.length ? into : into.slice(0, written);
+  const larger = new Uint8Array(written + (text.length - read) * 3);
+  larger.set(into.subarray(0, written));
+  const rest = encodeInto(text, larger, written, larger.length, read);
+  return larger.slice(0, written + rest[1]);
+}
+
+export function latin1(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 4096) {
+    text += fromCharCode.apply(null, bytes.subarray(at, at + 4096));
+  }
+  return text;
+}
+
+function isAscii(bytes) {
+  for (let at = 0; at < bytes.length; at++) if (bytes[at] > 127) return false;
+  return true;
+}
+
+// Gives [text, bytes that begin a character which is not whole]. Malformed ones become U+FFFD, or
+// a TypeError if `fatal` (Encoding standard, UTF-8 decoder).
+function utf8(bytes, fatal, last) {
+  if (isAscii(bytes)) return [latin1(bytes), 0];
+  const units = [];
+  let text = "";
+  const bad = () => {
+    if (fatal) throw new TypeError("the data is not valid UTF-8");
+    units.push(0xfffd);
+  };
+  let at = 0;
+  while (at < bytes.length) {
+    const first = bytes[at];
+    if (units.length > 4000) text += fromCharCode.apply(null, units.splice(0));
+    if (first < 0x80) {
+      units.push(first);
+      at++;
+      continue;
+    }
+    let more = 0;
+    let lower = 0x80;
+    let upper = 0xbf;
+    let code = 0;
+    if (first >= 0xc2 && first <= 0xdf) [more, code] = [1, first & 31];
+    else if (first >= 0xe0 && first <= 0xef) {
+      [more, code] = [2, first & 15];
+      if (first === 0xe0) lower = 0xa0;
+      if (first === 0xed) upper = 0x9f;
+    } else if (first >= 0xf0 && first <= 0xf4) {
+      [more, code] = [3, first & 7];
+      if (first === 0xf0) lower = 0x90;
+      if (first === 0xf4) upper = 0x8f;
+    } else {
+      bad();
+      at++;
+      continue;
+    }
+    let next = at + 1;
+    let whole = true;
+    for (; more > 0; more--, next++) {
+      if (next >= bytes.length) {
+        if (!last) return [text + fromCharCode.apply(null, units), bytes.length - at];
+        whole = false;
+        break;
+      }
+      const byte = bytes[next];
+      if (byte < lower || byte > upper) {
+        whole = false;
+        break;
+      }
+      [lower, upper] = [0x80, 0xbf];
+      code = (code << 6) | (byte & 63);
+    }
+    at = next;
+    if (!whole) bad();
+    else if (code < 0x10000) units.push(code);
+    else units.push(0xd800 + ((code - 0x10000) >> 10), 0xdc00 + ((code - 0x10000) & 0x3ff));
+  }
+  return [text + fromCharCode.apply(null, units), 0];
+}
+
+export function decode(bytes) {
+  return utf8(bytes, false, true)[0];
+}
+
+export function bytesOf(data) {
+  if (data instanceof Uint8Array) return data;
+  if (ArrayBuffer.isView(data)) {
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  }
+  return new Uint8Array(data);
+}
+
+class TextEncoder {
+  get encoding() {
+    return "utf-8";
+  }
+  encode(text = "") {
+    return encode(String(text));
+  }
+  encodeInto(text, into) {
+    const [read, written] = encodeInto(String(text), into, 0, into.length);
+    return { read, written };
+  }
+}
+
+const LABELS = {
+  "utf-8": "utf-8",
+  utf8: "utf-8",
+  "unicode-1-1-utf-8": "utf-8",
+  "utf-16le": "utf-16le",
+  "utf-16": "utf-16le",
+  ascii: "windows-1252",
+  "us-ascii": "windows-1252",
+  latin1: "windows-1252",
+  "iso-8859-1": "windows-1252",
+  "windows-1252": "windows-1252",
+};
+
+class TextDecoder {
+  #kept = new Uint8Array(0);
+  #begun = false;
+  constructor(label = "utf-8", { fatal = false, ignoreBOM = false } = {}) {
+    const encoding = LABELS[String(label).trim().toLowerCase()];
+    if (!encoding) throw new RangeError(`there is no decoder for ${label}`);
+    Object.defineProperties(this, {
+      encoding: { value: encoding, enumerable: true },
+      fatal: { value: Boolean(fatal), enumerable: true },
+      ignoreBOM: { value: Boolean(ignoreBOM), enumerable: true },
+    });
+  }
+  decode(data = new Uint8Array(0), { stream = false } = {}) {
+    let bytes = bytesOf(data);
+    if (this.#kept.length > 0) {
+      const joined = new Uint8Array(this.#kept.length + bytes.length);
+      joined.set(this.#kept);
+      joined.set(bytes, this.#kept.length);
+      bytes = joined;
+    }
+    const [text, left] = this.#text(bytes, !stream);
+    this.#kept = left > 0 ? bytes.slice(bytes.length - left) : new Uint8Array(0);
+    const drop = !this.#begun && !this.ignoreBOM && text.charCodeAt(0) === 0xfeff;
+    this.#begun = stream && (this.#begun || text !== "");
+    return drop ? text.slice(1) : text;
+  }
+  #text(bytes, last) {
+    if (this.encoding === "utf-8") return utf8(bytes, this.fatal, last);
+    if (this.encoding === "windows-1252") return [latin1(bytes), 0];
+    const even = bytes.length & ~1;
+    let text = "";
+    for (let at = 0; at < even; at += 2) text += fromCharCode(bytes[at] | (bytes[at + 1] << 8));
+    return [text, bytes.length - even];
+  }
+}
+
+Object.assign(globalThis, { TextEncoder, TextDecoder });

@@ -1,0 +1,272 @@
+// Request and Response of the Fetch standard. A body is a text, bytes or a stream; a stream is made
+// of what is none only when somebody asks for `body`.
+
+import { bytesOf, decode, encode } from "./encoding.js";
+import { Blob, blobBytes, formBytes, join, parseForm } from "./blob.js";
+import { Headers } from "./headers.js";
+
+const NULL_BODY = [101, 103, 204, 205, 304];
+
+// `source`: null, a string, a Uint8Array, or a ReadableStream; or { pull() }, an incoming body: each
+// call gives a promise of the next bytes, or of null.
+class Content {
+  constructor(source) {
+    this.source = source;
+    this.stream = source instanceof ReadableStream ? source : null;
+    this.used = false;
+  }
+}
+
+function extract(init) {
+  if (init === null || init === undefined) return [null, null];
+  if (typeof init === "string") return [init, "text/plain;charset=UTF-8"];
+  if (init instanceof ReadableStream) {
+    if (init.locked) throw new TypeError("the stream is locked");
+    return [init, null];
+  }
+  if (init instanceof Blob) return [blobBytes(init), init.type || null];
+  if (init instanceof ArrayBuffer || ArrayBuffer.isView(init)) return [bytesOf(init).slice(), null];
+  if (init instanceof FormData) return formBytes(init);
+  if (init instanceof URLSearchParams) {
+    return [String(init), "application/x-www-form-urlencoded;charset=UTF-8"];
+  }
+  if (typeof init === "object" && typeof init[Symbol.asyncIterator] === "function") {
+    return [ReadableStream.from(init), null];
+  }
+  return [String(init), "text/plain;charset=UTF-8"];
+}
+
+function streamOf(source) {
+  if (typeof source === "string" || source instanceof Uint8Array) {
+    return new ReadableStream({
+      type: "bytes",
+      start(controller) {
+        const bytes = typeof source === "string" ? encode(source) : source.slice();
+        if (bytes.length) controller.enqueue(bytes);
+        controller.close();
+      },
+    });
+  }
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const bytes = await source.pull();
+        if (bytes === null) controller.close();
+        else controller.enqueue(bytes);
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+async function consume(content) {
+  const { source, stream } = content;
+  if (content.used || stream?.locked) throw new TypeError("the body has been read already");
+  content.used = true;
+  if (source === null) return new Uint8Array(0);
+  if (stream === null && typeof source === "string") return encode(source);
+  if (stream === null && source instanceof Uint8Array) return source;
+  const parts = [];
+  if (stream === null) {
+    for (let part; (part = await source.pull()) !== null; ) parts.push(part);
+  } else {
+    const reader = stream.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      if (!(value instanceof Uint8Array)) throw new TypeError("the stream gave no Uint8Array");
+      parts.push(value);
+    }
+  }
+  return parts.length ? join(parts) : new Uint8Array(0);
+}
+
+const contents = new WeakMap();
+
+export function contentOf(message) {
+  return contents.get(message);
+}
+
+class Body {
+  get body() {
+    const content = contents.get(this);
+    if (content.source === null) return null;
+    if (content.stream === null) content.stream = streamOf(content.source);
+    return content.stream;
+  }
+  get bodyUsed() {
+    const content = contents.get(this);
+    return content.used || (content.stream !== null && content.stream._disturbed === true);
+  }
+  async bytes() {
+    const bytes = await consume(contents.get(this));
+    return bytes;
+  }
+  async arrayBuffer() {
+    const bytes = await consume(contents.get(this));
+    const whole = bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
+    return whole ? bytes.buffer : bytes.slice().buffer;
+  }
+  async text() {
+    const content = contents.get(this);
+    if (typeof content.source === "string" && content.stream === null && !content.used) {
+      content.used = true;
+      return content.source;
+    }
+    return decode(await consume(content));
+  }
+  async json() {
+    return JSON.parse(await this.text());
+  }
+  async blob() {
+    return new Blob([await consume(contents.get(this))], {
+      type: this.headers.get("content-type") ?? "",
+    });
+  }
+  async formData() {
+    return parseForm(await consume(contents.get(this)), this.headers.get("content-type") ?? "");
+  }
+}
+
+// Both of a body that is needed twice.
+function split(content) {
+  if (content.used || content.stream?.locked) throw new TypeError("the body has been read already");
+  const { source } = content;
+  if (content.stream === null && (source === null || typeof source === "string" || source instanceof Uint8Array)) {
+    return new Content(source);
+  }
+  const [one, other] = (content.stream ?? streamOf(source)).tee();
+  content.source = content.stream = one;
+  return new Content(other);
+}
+
+// A forbidden method, or none (Fetch standard, "method").
+function methodOf(method) {
+  const text = String(method);
+  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(text) || /^(connect|trace|track)$/i.test(text)) {
+    throw new TypeError(`${JSON.stringify(text)} is no method for a request`);
+  }
+  return /^(delete|get|head|options|post|put|patch)$/i.test(text) ? text.toUpperCase() : text;
+}
+
+const INCOMING = Symbol("incoming");
+
+export class Request extends Body {
+  constructor(input, init = {}, given) {
+    super();
+    if (init === INCOMING) {
+      Object.assign(this, given.fields);
+      contents.set(this, new Content(given.source));
+      return;
+    }
+    const from = input instanceof Request ? input : null;
+    const url = from ? from.url : new URL(String(input)).href;
+    const method = init.method === undefined ? (from?.method ?? "GET") : methodOf(init.method);
+    const headers = new Headers(init.headers ?? from?.headers);
+    let content = null;
+    if (init.body !== undefined && init.body !== null) {
+      const [source, type] = extract(init.body);
+      content = new Content(source);
+      if (type && !headers.has("content-type")) headers.set("content-type", type);
+    } else if (from && init.body === undefined) {
+      const old = contents.get(from);
+      if (old.used || old.stream?.locked) throw new TypeError("the body has been read already");
+      content = new Content(old.source);
+      content.stream = old.stream;
+      if (old.source !== null) old.used = true;
+    }
+    content ??= new Content(null);
+    if (content.source !== null && (method === "GET" || method === "HEAD")) {
+      throw new TypeError(`a ${method} request has no body`);
+    }
+    const redirect = init.redirect ?? from?.redirect ?? "follow";
+    if (!["follow", "error", "manual"].includes(redirect)) {
+      throw new TypeError(`redirect cannot be ${JSON.stringify(redirect)}`);
+    }
+    Object.assign(this, {
+      method,
+      url,
+      headers,
+      redirect,
+      signal: init.signal ?? from?.signal ?? new AbortController().signal,
+      cf: init.cf ?? from?.cf,
+    });
+    contents.set(this, content);
+  }
+  clone() {
+    const { method, url, headers, redirect, signal, cf } = this;
+    const made = new Request("", INCOMING, {
+      fields: { method, url, headers: new Headers(headers), redirect, signal, cf },
+      source: null,
+    });
+    contents.set(made, split(contents.get(this)));
+    return made;
+  }
+  get [Symbol.toStringTag]() {
+    return "Request";
+  }
+}
+
+// A request as the host gives it: everything is checked.
+export function incoming(method, url, headers, signal, source) {
+  return new Request("", INCOMING, {
+    fields: { method, url, headers, redirect: "manual", signal, cf: undefined },
+    source,
+  });
+}
+
+export class Response extends Body {
+  constructor(body = null, init = {}) {
+    super();
+    const status = init.status === undefined ? 200 : Number(init.status);
+    if (!Number.isInteger(status) || status < 200 || status > 599) {
+      throw new RangeError(`a response cannot have the status ${init.status}`);
+    }
+    const headers = new Headers(init.headers);
+    const [source, type] = extract(body);
+    if (source !== null && NULL_BODY.includes(status)) {
+      throw new TypeError(`a response with status ${status} has no body`);
+    }
+    if (type && !headers.has("content-type")) headers.set("content-type", type);
+    this.status = status;
+    this.statusText = init.statusText === undefined ? "" : String(init.statusText);
+    this.headers = headers;
+    this.url = "";
+    this.redirected = false;
+    this.type = "default";
+    contents.set(this, new Content(source));
+  }
+  get ok() {
+    return this.status >= 200 && this.status <= 299;
+  }
+  clone() {
+    const made = new Response(null, this);
+    made.url = this.url;
+    contents.set(made, split(contents.get(this)));
+    return made;
+  }
+  static json(data, init = {}) {
+    const text = JSON.stringify(data);
+    if (text === undefined) throw new TypeError("the value has no JSON");
+    const headers = new Headers(init.headers);
+    if (!headers.has("content-type")) headers.set("content-type", "application/json");
+    return new Response(text, { ...init, headers });
+  }
+  static redirect(url, status = 302) {
+    if (![301, 302, 303, 307, 308].includes(status)) {
+      throw new RangeError(`${status} is no redirect`);
+    }
+    return new Response(null, { status, headers: { location: new URL(String(url)).href } });
+  }
+  static error() {
+    const made = new Response(null);
+    made.status = 0;
+    made.type = "error";
+    return made;
+  }
+  get [Symbol.toStringTag]() {
+    return "Response";
+  }
+}
+
+Object.assign(globalThis, { Request, Response });

@@ -1,0 +1,257 @@
+// The requests of an app: what the host says becomes Requests, what the app answers becomes items.
+//
+// From the host: r a request | b a piece of its body | e the body's end | t so many bytes of what was
+// sent were taken (u32) | g nobody wants the response | c the settings of a new instance (JSON) |
+// s before a snapshot. To the host: Q ready | R why it could not start | S status, headers and a whole body
+// (u32 length of the head, head, body) | H the same, and more follows | D more | E end | X it failed |
+// F everything is done for the request | B wants a piece of the body | L a line of output | T wants a
+// turn in so many ms | I what a snapshot has to know (JSON) | r random bytes (u32).
+
+import { describe, log } from "./console.js";
+import { decode, encode, encodeInto, latin1 } from "./encoding.js";
+import { lines as headerLines, received } from "./headers.js";
+import { contentOf, incoming, Response } from "./messages.js";
+import { reseed, wasDrawn } from "./random.js";
+import { runDue } from "./timers.js";
+import { LARGEST, readItems, say, sayNumber, sayWith } from "./wire.js";
+
+const PIECE = LARGEST;
+const WINDOW = 256 * 1024; // bytes on their way that nobody has taken yet
+const NOTHING = new Uint8Array(0);
+
+const exchanges = new Map();
+const env = {};
+let handler = null;
+
+class Exchange {
+  constructor(number) {
+    this.number = number;
+    this.onBody = null; // waits for a piece of the body
+    this.bodyEnded = false;
+    this.onTaken = null; // waits until the host takes more
+    this.untaken = 0;
+    this.gone = false;
+    this.controller = null;
+    this.waits = []; // ctx.waitUntil
+  }
+  pull() {
+    if (this.bodyEnded) return Promise.resolve(null);
+    if (this.gone) return Promise.reject(new TypeError("the client is gone"));
+    sayNumber("B", this.number, PIECE);
+    return new Promise((resolve, reject) => (this.onBody = { resolve, reject }));
+  }
+  async send(bytes) {
+    for (let at = 0; at < bytes.length; at += PIECE) {
+      while (this.untaken >= WINDOW && !this.gone) {
+        await new Promise((resolve) => (this.onTaken = resolve));
+      }
+      if (this.gone) throw new TypeError("the client is gone");
+      const piece = bytes.subarray(at, at + PIECE);
+      this.untaken += piece.length;
+      say("D", this.number, piece);
+    }
+  }
+  taken(count) {
+    this.untaken -= count;
+    const resume = this.onTaken;
+    this.onTaken = null;
+    resume?.();
+  }
+  leave() {
+    this.gone = true;
+    this.onBody?.reject(new TypeError("the client is gone"));
+    this.onTaken?.();
+    this.controller?.abort(new DOMException("the client is gone", "AbortError"));
+  }
+}
+
+function respond(exchange, operation, response, body) {
+  const head = `${response.status}${headerLines(response.headers)}`;
+  if (head.length > LARGEST - 4) throw new RangeError("the response's headers are too long");
+  let read = 0;
+  let whole = true;
+  sayWith(operation, exchange.number, (array, at, room) => {
+    for (let index = 0; index < head.length; index++) array[at + 4 + index] = head.charCodeAt(index);
+    new DataView(array.buffer).setUint32(at, head.length, true);
+    let size = 4 + head.length;
+    if (typeof body === "string") {
+      let written;
+      [read, written] = encodeInto(body, array, at + size, at + room);
+      size += written;
+    } else {
+      read = Math.min(body.length, room - size);
+      array.set(body.subarray(0, read), at + size);
+      size += read;
+    }
+    whole = read === body.length;
+    if (!whole && operation === "S") array[at - 9] = 72; // H: the rest follows
+    return size;
+  });
+  return whole ? null : typeof body === "string" ? encode(body.slice(read)) : body.subarray(read);
+}
+
+async function deliver(exchange, response, isHead) {
+  const content = contentOf(response);
+  if (content.used || content.stream?.locked) {
+    throw new TypeError("the response's body has been read already");
+  }
+  content.used = true;
+  const { source } = content;
+  if (content.stream === null && (source === null || typeof source === "string" || source instanceof Uint8Array)) {
+    const body = isHead || source === null ? NOTHING : source;
+    const rest = respond(exchange, "S", response, body);
+    if (rest === null) return;
+    await exchange.send(rest);
+    say("E", exchange.number, NOTHING);
+    return;
+  }
+  if (isHead) {
+    respond(exchange, "S", response, NOTHING);
+    if (content.stream) await content.stream.cancel();
+    return;
+  }
+  respond(exchange, "H", response, NOTHING);
+  if (content.stream === null) {
+    // An incoming body that goes out again.
+    for (let part; (part = await source.pull()) !== null; ) await exchange.send(part);
+  } else {
+    const reader = content.stream.getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        if (!(value instanceof Uint8Array)) throw new TypeError("the stream gave no Uint8Array");
+        await exchange.send(value);
+      }
+    } catch (error) {
+      await reader.cancel(error).catch(() => {});
+      throw error;
+    }
+  }
+  say("E", exchange.number, NOTHING);
+}
+
+function fail(exchange, error) {
+  const kind = error instanceof Error && /out of memory/.test(error.message) ? "memory" : "app";
+  const text = describe(error);
+  log(2, text);
+  say("X", exchange.number, encode(`${kind}\n${text.split("\n")[0].slice(0, 400)}`));
+}
+
+function context(exchange) {
+  return {
+    waitUntil(promise) {
+      const wait = Promise.resolve(promise).catch((error) => {
+        log(2, `in waitUntil: ${describe(error)}`);
+      });
+      exchange.waits.push(wait);
+    },
+    passThroughOnException() {},
+    props: {},
+  };
+}
+
+function parse(exchange, bytes) {
+  const [method, path, query, , scheme, host, port, client, hasBody, ...headers] =
+    latin1(bytes).split("\n");
+  const all = received(headers);
+  const authority = all.get("host") ?? (port === "80" || port === "443" ? host : `${host}:${port}`);
+  const url = `${scheme}://${authority}${path}${query === "" ? "" : `?${query}`}`;
+  if (!all.has("cf-connecting-ip")) all.set("cf-connecting-ip", client);
+  const source = hasBody === "1" ? { pull: () => exchange.pull() } : null;
+  exchange.controller = new AbortController();
+  return incoming(method, url, all, exchange.controller.signal, source);
+}
+
+async function serve(exchange, bytes) {
+  try {
+    const request = parse(exchange, bytes);
+    const isHead = request.method === "HEAD";
+    const response = await handler.fetch(request, env, context(exchange));
+    if (!(response instanceof Response)) {
+      throw new TypeError(`fetch() gave ${response === undefined ? "nothing" : typeof response}, not a Response`);
+    }
+    await deliver(exchange, response, isHead);
+  } catch (error) {
+    if (!exchange.gone) fail(exchange, error);
+  }
+  while (exchange.waits.length > 0) await Promise.all(exchange.waits.splice(0));
+  exchanges.delete(exchange.number);
+  say("F", exchange.number, NOTHING);
+}
+
+const handlers = {
+  r(number, bytes) {
+    const exchange = new Exchange(number);
+    exchanges.set(number, exchange);
+    serve(exchange, bytes);
+  },
+  b(number, bytes) {
+    const waiter = exchanges.get(number)?.onBody;
+    if (waiter) exchanges.get(number).onBody = null;
+    waiter?.resolve(bytes);
+  },
+  e(number) {
+    const exchange = exchanges.get(number);
+    if (!exchange) return;
+    exchange.bodyEnded = true;
+    exchange.onBody?.resolve(null);
+    exchange.onBody = null;
+  },
+  t(number, bytes) {
+    exchanges.get(number)?.taken(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true));
+  },
+  g(number) {
+    exchanges.get(number)?.leave();
+  },
+  c(_number, bytes) {
+    reseed();
+    for (const name of Object.keys(env)) delete env[name];
+    Object.assign(env, JSON.parse(decode(bytes)).env);
+  },
+  s() {
+    say("I", 0, encode(JSON.stringify({ drawn: wasDrawn() })));
+  },
+};
+
+function start(promise) {
+  promise.then(
+    (exports) => {
+      const found = exports.default;
+      if (found === undefined) return refuse("not_found", "the module has no default export");
+      const fetcher = typeof found === "function" && found.prototype?.fetch ? new found({}, env) : found;
+      if (typeof fetcher?.fetch !== "function") {
+        return refuse("not_callable", "the default export has no function fetch(request, env, ctx)");
+      }
+      handler = fetcher;
+      say("Q", 0, NOTHING);
+    },
+    (error) => refused(error),
+  );
+}
+
+function refused(error) {
+  const text = describe(error);
+  const kind = error instanceof SyntaxError ? "syntax" : /out of memory/.test(text) ? "memory" : "app";
+  refuse(kind, `${text.split("\n")[0]}\n${text}`);
+}
+
+function refuse(kind, text) {
+  let size = 0;
+  sayWith("R", 0, (array, at, room) => {
+    [, size] = encodeInto(`${kind}\n${text}`, array, at, at + room);
+    return size;
+  });
+}
+
+export function turn(promise, thrown) {
+  try {
+    if (promise !== undefined) start(promise);
+    else if (thrown !== undefined && handler === null) refused(thrown);
+    else if (thrown !== undefined) log(2, `a rejected promise has no handler: ${describe(thrown)}`);
+    readItems((code, number, bytes) => handlers[String.fromCharCode(code)](number, bytes));
+    runDue();
+  } catch (error) {
+    log(2, describe(error));
+  }
+}
