@@ -31,10 +31,12 @@ check: setup ## formatting, lint, types and import layers
 	$(BIN)/lint-imports
 
 unit: setup ## tests of one package at a time, with real files, databases and guests
+	@command -v npm >/dev/null || tools/debian.sh nodejs npm
 	$(BIN)/pytest $(AT_ONCE) tests/unit $(ARGS)
 
 e2e: setup ## tests of the whole: `isopod up`, the command line and HTTP
 	@tools/debian.sh postgresql mariadb-server redis-server pgbouncer
+	@command -v npm >/dev/null || tools/debian.sh nodejs npm
 	$(BIN)/pytest $(AT_ONCE) tests --ignore=tests/unit $(ARGS)
 
 fuzz: setup ## ten minutes of hostile inputs for each target; ARGS="--minutes 1 manifest"

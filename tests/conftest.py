@@ -1,5 +1,6 @@
 """What tests of several packages share."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -20,3 +21,12 @@ def prepared_cache() -> Path:
     cache_dir = NodeSettings.load().cache_dir
     runtimes.prepare("python", cache_dir, lambda *_: None)
     return cache_dir
+
+
+@pytest.fixture(scope="session")
+def prepared_javascript(prepared_cache: Path) -> Path:
+    """The same with the JavaScript runtime; npm fetches it where it is new."""
+    if shutil.which("npm") is None:
+        pytest.skip("JavaScript needs npm (apt install nodejs npm)")
+    runtimes.prepare("javascript", prepared_cache, lambda *_: None)
+    return prepared_cache

@@ -357,6 +357,17 @@ _INDEX_VARIABLES = frozenset(
 )
 
 
+def npm_environment() -> dict[str, str]:
+    """How an operator says where npm's packages come from: its own variables."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() in _INDEX_VARIABLES
+        or name.upper().startswith("NPM_CONFIG_")
+        or name == "NODE_EXTRA_CA_CERTS"
+    }
+
+
 def package_index_environment() -> dict[str, str]:
     """How an operator says where packages come from: uv's own variables for indexes and their
     credentials, certificates and proxies. Nothing else of the environment reaches uv."""

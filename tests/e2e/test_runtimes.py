@@ -19,7 +19,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 def test_a_toy_runtime_is_listed_detected_built_and_serves(node, tmp_path):
-    assert {one["name"] for one in node.json("runtimes")} == {"python", "static", "toy"}
+    assert {one["name"] for one in node.json("runtimes")} == {
+        *("javascript", "python", "static", "toy")
+    }
     app = folder(tmp_path / "hi", {"greeting.toy": "good morning\n"})
     node.cli("deploy", str(app), "--env", "WHO=Ada")
     assert text(node, "hi", "/x") == "GOOD MORNING /x Ada"
@@ -56,4 +58,6 @@ def test_a_folder_for_no_language_hears_from_each(node, tmp_path):
     failed = Failed(
         node, "deploy", str(folder(tmp_path / "odd", {"isopod.toml": '[app]\nruntime = "cobol"'}))
     )
-    assert failed.code == "runtime_not_found" and "python, static, toy" in failed.message
+    assert (
+        failed.code == "runtime_not_found" and "javascript, python, static, toy" in failed.message
+    )

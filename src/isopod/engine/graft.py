@@ -96,6 +96,8 @@ def _sections(module: bytes) -> Iterator[_Section]:
     while at < len(module):
         kind = module[at]
         size, at = _leb(module, at + 1)
+        if at + size > len(module):
+            raise ValueError("it is not whole")
         yield _Section(kind, module[at : at + size])
         at += size
 

@@ -66,11 +66,13 @@ class Preopen:
 class Mailbox:
     """Two buffers of `size` bytes in a guest's memory, for guests that say and are told everything
     through them: nothing is allocated for a frame. Each is a u32 length and so many bytes; the
-    guest fills the outbox, and who reads it sets its length to 0."""
+    guest fills the outbox, and who reads it sets its length to 0. `result`: the guest's call gives
+    the address of a copy of it, which the guest frees; 0 if it is empty."""
 
     inbox: int
     outbox: int
     size: int
+    result: bytes = b""
 
 
 # An export's arguments: bytes that it gets as (pointer, length), numbers, or nothing.
@@ -112,7 +114,8 @@ class Instance:
         # Answers the module's own imports, by name; it runs on the fiber and must not wait.
         self.on_import: Callable[[str, list[int]], int] = lambda _name, _numbers: 0
         self.mailbox: Mailbox | None = None
-        self.returned = 0  # by the last call that ended; 0 if it gives nothing
+        self.last_call = ""  # the export
+        self.returned = 0  # by it; 0 if it gives nothing
         self.image_bytes = 0  # of the image that it was restored from
         # By the scheduler: thread time inside the guest's slices, file calls included.
         self.cpu_ns = 0
@@ -378,6 +381,7 @@ class Instance:
             memory.write(address, data)
 
     def _begin_call(self, export: str, payload: Arguments) -> Any:
+        self.last_call = export
         memory = self._attach_memory()
         function = self._export(export, ffi.FUNCTION).of.func
         numbers: tuple[int, ...] = ()
@@ -598,7 +602,10 @@ class Instance:
     def _deliver(self, data: bytes) -> None:
         if self._reply_to is None:
             self.put_inbox(data)
-            self.result[0].of.i32 = 0
+            given = self._box().result
+            pointer = self._allocate(len(given)) if given else 0
+            self._known_memory().write(pointer, given)
+            self.result[0].of.i32 = pointer
             return
         memory = self._known_memory()
         pointer = self._allocate(len(data)) if data else 0

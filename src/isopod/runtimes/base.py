@@ -102,6 +102,11 @@ class Runtime(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def prepared_by_up(self) -> bool:
+        """Whether `isopod up` prepares it: it needs nothing that is not installed. Others are
+        prepared when an operator says so."""
+
     def info(self, cache_dir: Path) -> RuntimeInfo:
         """What `isopod runtimes` shows; cheap."""
 

@@ -1,4 +1,5 @@
-"""`python -m isopod.runtimes.prepare NAME... CACHE_DIR`: prepare runtimes, telling progress.
+"""`python -m isopod.runtimes.prepare [--for-up] NAME... CACHE_DIR`: prepare runtimes, telling
+progress. With `--for-up`, only those that a node prepares by itself.
 
 JSON lines on standard output: {"progress": 0.0-1.0, "text": ...}; on failure {"error": ...} and
 exit status 1. A process of its own, because what it maps and compiles must not stay in the
@@ -15,15 +16,21 @@ from typing import Any
 from isopod import runtimes
 from isopod.errors import IsopodError
 
+_FOR_UP = "--for-up"
+
 
 def main(*arguments: str) -> int:
     *names, cache_dir = arguments
+    if for_up := _FOR_UP in names:
+        names.remove(_FOR_UP)
 
     def say(line: dict[str, Any]) -> None:
         print(json.dumps(line), flush=True)
 
     try:
         for name in names:
+            if for_up and not runtimes.known().get(name).prepared_by_up:
+                continue
             runtimes.prepare(
                 name, Path(cache_dir), lambda done, text: say({"progress": done, "text": text})
             )

@@ -37,11 +37,13 @@ _NETWORK_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """`change` in both halves, `fetch` (uv's cache) in the first only."""
+    """`change` in both halves; in the first only `fetch` (the caches of uv and npm), and `run`
+    (programs of a prepared runtime, such as a bundler)."""
 
     read: tuple[Path, ...]
     change: tuple[Path, ...]
     fetch: tuple[Path, ...]
+    run: tuple[Path, ...] = ()
 
 
 def new_namespaces() -> list[str]:
@@ -128,7 +130,7 @@ class BuilderSandbox:
 
     def _rules_to_fetch(self, environment: Mapping[str, str]) -> Iterable[Rule]:
         yield from (Rule(path, landlock.CHANGE) for path in self._folders.fetch)
-        for path in (*_PROGRAMS, *privileges.code_folders()):
+        for path in (*_PROGRAMS, *privileges.code_folders(), *map(str, self._folders.run)):
             yield Rule(Path(path), landlock.RUN)
         yield from (Rule(Path("/etc", name), landlock.READ) for name in _NETWORK_FILES)
         yield from (Rule(path, landlock.READ) for path in named_paths(environment))

@@ -22,7 +22,7 @@ async def prepare_runtimes(
 ) -> None:
     """Returns when the runtimes are in the cache; at once when they were."""
     process = await asyncio.create_subprocess_exec(
-        *child_argv(module, *names, str(settings.cache_dir)),
+        *child_argv(module, "--for-up", *names, str(settings.cache_dir)),
         stdout=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
         env=child_environment(),

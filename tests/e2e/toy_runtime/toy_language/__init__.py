@@ -74,6 +74,7 @@ class ToyGuests:
 
 class Toy:
     name = "toy"
+    prepared_by_up = True
 
     def info(self, cache_dir):
         return RuntimeInfo("toy", "1.0", _DIGEST, 0, True, "Apache-2.0")

@@ -7,6 +7,7 @@ import "core-js/web/structured-clone.js";
 import * as streams from "web-streams-polyfill";
 import "urlpattern-polyfill";
 import "./encoding.js";
+import "./text_streams.js";
 import "./events.js";
 import "./random.js";
 import "./console.js";

@@ -20,8 +20,26 @@ const WINDOW = 256 * 1024; // bytes on their way that nobody has taken yet
 const NOTHING = new Uint8Array(0);
 
 const exchanges = new Map();
-const env = {};
 let handler = null;
+
+// The settings. Which of them are read is told before a snapshot: what an app has made of one must not
+// be in an image.
+const settings = {};
+const read = new Set();
+const env = new Proxy(settings, {
+  get(target, name) {
+    if (typeof name === "string") read.add(name);
+    return target[name];
+  },
+  has(target, name) {
+    read.add(String(name));
+    return name in target;
+  },
+  ownKeys(target) {
+    read.add("*");
+    return Reflect.ownKeys(target);
+  },
+});
 
 class Exchange {
   constructor(number) {
@@ -70,7 +88,7 @@ function respond(exchange, operation, response, body) {
   if (head.length > LARGEST - 4) throw new RangeError("the response's headers are too long");
   let read = 0;
   let whole = true;
-  sayWith(operation, exchange.number, (array, at, room) => {
+  const write = (array, at, room) => {
     for (let index = 0; index < head.length; index++) array[at + 4 + index] = head.charCodeAt(index);
     new DataView(array.buffer).setUint32(at, head.length, true);
     let size = 4 + head.length;
@@ -84,9 +102,9 @@ function respond(exchange, operation, response, body) {
       size += read;
     }
     whole = read === body.length;
-    if (!whole && operation === "S") array[at - 9] = 72; // H: the rest follows
     return size;
-  });
+  };
+  sayWith(operation, exchange.number, write, () => (whole ? operation : "H"));
   return whole ? null : typeof body === "string" ? encode(body.slice(read)) : body.subarray(read);
 }
 
@@ -206,11 +224,12 @@ const handlers = {
   },
   c(_number, bytes) {
     reseed();
-    for (const name of Object.keys(env)) delete env[name];
-    Object.assign(env, JSON.parse(decode(bytes)).env);
+    for (const name of Object.keys(settings)) delete settings[name];
+    Object.assign(settings, JSON.parse(decode(bytes)).env);
+    read.clear();
   },
   s() {
-    say("I", 0, encode(JSON.stringify({ drawn: wasDrawn() })));
+    say("I", 0, encode(JSON.stringify({ drawn: wasDrawn(), read: [...read] })));
   },
 };
 

@@ -39,10 +39,12 @@ export function say(operation, exchange, bytes) {
   finish(at, operation, exchange, bytes.length);
 }
 
-// As `say`; `write(array, offset, room)` gives how many bytes it wrote.
-export function sayWith(operation, exchange, write) {
+// As `say`; `write(array, offset, room)` gives how many bytes it wrote. `decide`: the operation, when
+// that depends on what went in.
+export function sayWith(operation, exchange, write, decide = () => operation) {
   const at = space(LARGEST);
-  finish(at, operation, exchange, write(sent, at + HEAD, LARGEST));
+  const size = write(sent, at + HEAD, LARGEST);
+  finish(at, decide(), exchange, size);
 }
 
 export function sayNumber(operation, exchange, number) {
@@ -55,7 +57,9 @@ export function sayNumber(operation, exchange, number) {
 export function ask(operation, bytes) {
   say(operation, 0, bytes);
   host();
-  return received.slice(4, 4 + receivedView.getUint32(0, true));
+  const size = receivedView.getUint32(0, true);
+  receivedView.setUint32(0, 0, true);
+  return received.slice(4, 4 + size);
 }
 
 // What the host has put into the inbox: `take(operation, exchange, bytes)`, whose bytes are its own.

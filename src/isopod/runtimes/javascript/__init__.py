@@ -1,0 +1,1 @@
+"""JavaScript on QuickJS: Workers-style modules, bundled by esbuild when they are deployed."""

@@ -1,0 +1,157 @@
+"""The JavaScript runtime in this process: prepared once per machine, then a factory of guests.
+
+A guest has no files: its app is one bundle, given to it when it boots. It starts from the memory of
+a guest that has run the prelude, or from its app's own image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from isopod.engine.config import Engine, EngineSettings
+from isopod.engine.image import Image
+from isopod.engine.instance import Instance, InstanceSpec, Mailbox
+from isopod.engine.linker import HostImport, Linkage
+from isopod.engine.module_cache import ModuleCache
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import EngineError, RuntimeNotPrepared
+from isopod.runtimes.guest import OutputSink
+from isopod.runtimes.javascript import artifacts
+from isopod.runtimes.javascript.artifacts import BASE_IMAGE, FACTS
+from isopod.runtimes.javascript.serve import JavaScriptGuest, Start
+
+_T = TypeVar("_T")
+BUNDLE = "app.js"  # in the site tree
+MAILBOX_BYTES = 256 << 10
+# What an instance needs beside the values of JavaScript: the module's data and stack, and room that
+# malloc cannot use because it is in pieces.
+_OVERHEAD_BYTES = 4 << 20
+IMPORTS = (
+    HostImport("env", "host_call", 5, waits=True),
+    HostImport("env", "host_get_timezone_offset", 2),
+    HostImport("env", "host_interrupt", 0),
+    HostImport("env", "host_module_normalize", 2),
+    HostImport("env", "host_module_load", 2),
+    HostImport("env", "host_promise_rejection", 3, has_result=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Where every guest of this runtime keeps what the host needs."""
+
+    turn: int  # the handle of the function that takes what is in the inbox
+    mailbox: Mailbox
+    clock_ns: int  # of the base image
+
+
+class JavaScriptRuntime:
+    """Raises RuntimeNotPrepared when it is not in the cache."""
+
+    def __init__(
+        self, cache_dir: Path, *, precise_clocks: bool = False, engine: Engine | None = None
+    ) -> None:
+        self.folder = artifacts.folder(cache_dir)
+        self.linkage = load(cache_dir, engine)
+        self._clock_step_ns = 1 if precise_clocks else 1_000_000
+        try:
+            said = json.loads((self.folder / FACTS).read_bytes())
+            nothing = bytes.fromhex(said["undefined"])
+            box = Mailbox(int(said["inbox"]), int(said["outbox"]), MAILBOX_BYTES, nothing)
+            self.facts = Facts(int(said["turn"]), box, int(said["clock_ns"]))
+            self._base = os.open(self.base_image, os.O_RDONLY | os.O_CLOEXEC)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RuntimeNotPrepared("the JavaScript runtime is not prepared on this node") from (
+                error
+            )
+
+        weakref.finalize(self, os.close, self._base)
+        self._base_size = os.fstat(self._base).st_size
+
+    @property
+    def base_image(self) -> Path:
+        return self.folder / BASE_IMAGE
+
+    def new_guest(
+        self,
+        *,
+        scheduler: Scheduler,
+        site_tree: Path,
+        env: Mapping[str, str],
+        memory_mib: int,
+        output: OutputSink,
+        image: Image | None = None,
+        share: str = "",
+    ) -> JavaScriptGuest:
+        """A guest that will serve the bundle in `site_tree`; `await guest.start()` boots it, or
+        restores it from `image`."""
+        instance = new_instance(
+            self.linkage, memory_mib << 20, share=share, clock_step_ns=self._clock_step_ns
+        )
+        instance.mailbox = self.facts.mailbox
+        limit = ("qjs_set_memory_limit", (max(1 << 20, (memory_mib << 20) - _OVERHEAD_BYTES),))
+        if image is not None:
+            instance.start([limit], image=image)
+            app = None
+        else:
+            base = Image(self._base, self._base_size, self.facts.clock_ns)
+            instance.start([limit], image=base)
+            app = _app_call(self.facts.turn, site_tree / BUNDLE)
+        start = Start(turn=self.facts.turn, app=app, env=dict(env))
+        return JavaScriptGuest(instance, scheduler, output, start)
+
+
+def load(cache_dir: Path, engine: Engine | None = None) -> Linkage:
+    """Raises RuntimeNotPrepared."""
+    settings = EngineSettings()
+    compiled = ModuleCache(cache_dir / "modules", settings).entry(artifacts.module_digest())
+    if compiled is None or not artifacts.folder(cache_dir).is_dir():
+        raise RuntimeNotPrepared(
+            "the JavaScript runtime is not prepared on this node",
+            hint="run `isopod runtimes prepare javascript`",
+        )
+    return Linkage.load(compiled, settings, engine, IMPORTS)
+
+
+def new_instance(
+    linkage: Linkage, memory_bytes: int, *, share: str = "", clock_step_ns: int = 1_000_000
+) -> Instance:
+    return Instance(
+        linkage,
+        InstanceSpec(
+            argv=(),
+            env=(),
+            preopens=(),
+            memory_bytes=memory_bytes,
+            share=share,
+            clock_step_ns=clock_step_ns,
+        ),
+    )
+
+
+def in_scheduler(
+    runtime: JavaScriptRuntime, use: Callable[[Scheduler], Awaitable[_T]], timeout_s: float = 600.0
+) -> _T:
+    """Run a coroutine with a scheduler of its own, for processes that have no loop."""
+
+    async def main() -> _T:
+        async with Scheduler(runtime.linkage.engine) as scheduler:
+            return await asyncio.wait_for(use(scheduler), timeout_s)
+
+    return asyncio.run(main())
+
+
+def _app_call(turn: int, bundle: Path) -> bytes:
+    """What `isopod_app` takes."""
+    try:
+        code = bundle.read_bytes()
+    except OSError as error:
+        raise EngineError(f"the app's bundle cannot be read: {error.strerror}") from error
+    return turn.to_bytes(4, "little") + BUNDLE.encode().ljust(28, b"\0") + code + b"\0"

@@ -1,0 +1,376 @@
+"""One JavaScript guest on the host's side: its boot, its turns, and its requests.
+
+A guest runs in turns: one call that takes everything in its inbox and ends when no promise has a
+job left. What it said is read then. Between turns it is only memory, and that can be an image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isopod.engine.instance import Arguments, Instance, State
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import (
+    AppFailedToStart,
+    AppSyntaxError,
+    EngineError,
+    EntrypointNotCallable,
+    EntrypointNotFound,
+    GuestFailed,
+    GuestProtocolError,
+    IsopodError,
+    MemoryLimitExceeded,
+)
+from isopod.runtimes.guest import OutputSink, SocketExchange
+from isopod.runtimes.javascript import items
+from isopod.runtimes.javascript.exchange import JavaScriptExchange
+from isopod.runtimes.javascript.rejections import Rejections
+
+# What an instance writes of its image's pages by serving: Hono's hello after three requests.
+_RESTORED_BYTES = 512 << 10
+_MAX_OUTPUT = 32 << 10
+_MAX_RANDOM = 64 << 10
+_MAX_TIMER_MS = 1 << 31
+_MAX_SUMMARY = 500
+_MAX_TRACEBACK = 64 << 10
+_BOOT_ERRORS: dict[str, type[IsopodError]] = {
+    "not_found": EntrypointNotFound,
+    "not_callable": EntrypointNotCallable,
+    "syntax": AppSyntaxError,
+    "memory": MemoryLimitExceeded,
+}
+
+
+class _Phase(enum.Enum):
+    BOOTING = enum.auto()
+    READY = enum.auto()
+    IMAGING = enum.auto()  # takes no more requests; its memory is about to become an image
+    GONE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """`turn`: the handle of the guest's function. `app`: what `isopod_app` takes; None: the
+    instance is restored from an image that holds its app."""
+
+    turn: int
+    app: bytes | None
+    env: Mapping[str, str]
+
+
+class JavaScriptGuest:
+    """See `isopod.runtimes.guest.Guest`."""
+
+    capacity = 1000  # how many it gets is the app's to say, or the gateway's default
+    speaker = ""  # of several it cannot be told
+    sent_bytes = 0  # it makes no connections
+
+    def __init__(
+        self, instance: Instance, scheduler: Scheduler, output: OutputSink, start: Start
+    ) -> None:
+        self._instance = instance
+        self._scheduler = scheduler
+        self._output = output
+        self._start = start
+        self._app = start.app
+        self._phase = _Phase.BOOTING
+        self._queue: deque[bytes] = deque()
+        self._exchanges: dict[int, JavaScriptExchange] = {}
+        self._count = 0
+        self._waiter: asyncio.Future[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = False  # a timer of the guest's is
+        self._collecting = False
+        self._report: dict[str, Any] = {}
+        self._rejections = Rejections(instance, start.turn)
+        instance.on_call = self._on_call
+        instance.on_exit = self._on_exit
+        instance.on_import = self._on_import
+
+    @property
+    def instance(self) -> Instance:
+        """For those who take its memory."""
+        return self._instance
+
+    @property
+    def idle(self) -> bool:
+        return self._phase is _Phase.READY and len(self._exchanges) < self.capacity
+
+    @property
+    def waiting(self) -> bool:
+        return self._instance.state is not State.READY
+
+    @property
+    def blocked(self) -> bool:
+        return self._instance.computes
+
+    @property
+    def cpu_ns(self) -> int:
+        return self._instance.cpu_ns
+
+    @property
+    def host_ns(self) -> int:
+        return self._instance.host_ns
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._instance.memory_bytes
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return self._instance.peak_memory_bytes
+
+    @property
+    def private_bytes(self) -> int:
+        return self.private_of(self._instance.memory_bytes)
+
+    def private_of(self, memory_bytes: int) -> int:
+        return memory_bytes - self._instance.image_bytes + _RESTORED_BYTES
+
+    async def start(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        settings = json.dumps({"env": dict(self._start.env)}).encode()
+        self._queue.append(items.pack(b"c", 0, settings))
+        self._scheduler.wake(self._instance)
+        await self._waiter
+
+    def exchange(self) -> JavaScriptExchange:
+        self._count = (self._count % 0xFFFF_FFFF) + 1
+        made = JavaScriptExchange(
+            self._count,
+            say=self._say,
+            stop=self._stop,
+            memory_mib=self._instance.spec.memory_bytes >> 20,
+        )
+        if self._phase is _Phase.READY:
+            self._exchanges[made.number] = made
+        else:
+            made.close(GuestFailed("the guest was ended"))
+        return made
+
+    def _stop(self, number: int) -> None:
+        """Nothing but its end stops a guest in the middle of a turn, or gives back what the
+        request holds; one that serves others goes on."""
+        others = len(self._exchanges) - (number in self._exchanges)
+        if not others or self._instance.computes:
+            self.close()
+        elif (exchange := self._exchanges.pop(number, None)) is not None:
+            self._say(b"g", number, b"")
+            exchange.close(GuestFailed("the request was ended"))
+
+    def socket(self) -> SocketExchange | None:
+        return None
+
+    async def prepare_image(self) -> dict[str, Any]:
+        """Afterwards the memory can be captured. Gives the guest's report."""
+        if self._phase is not _Phase.READY or self._exchanges:
+            raise RuntimeError(f"a guest in phase {self._phase.name} makes no image")
+        self._phase = _Phase.IMAGING
+        self._collecting = True
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._say(b"s", 0, b"")
+        await self._waiter
+        return self._report
+
+    def close(self) -> None:
+        self._end(GuestFailed("the guest was ended"))
+
+    # -- turns ------------------------------------------------------------------------------
+
+    def _say(self, operation: bytes, exchange: int, data: bytes) -> None:
+        """Queue an item; a turn takes it as soon as the guest has ended the one it is in."""
+        if self._phase is _Phase.GONE:
+            return
+        self._queue.append(items.pack(operation, exchange, data))
+        self._run()
+
+    def _run(self) -> None:
+        if self._instance.state is State.ENDED and self._next():
+            self._scheduler.wake(self._instance)
+
+    def _next(self) -> bool:
+        """Begin what is to be done next; whether there is something."""
+        call: tuple[str, Arguments] | None = self._rejections.next_call()
+        if call is None and (self._queue or self._due):
+            self._due = False
+            self._fill_inbox()
+            call = ("isopod_turn", (self._start.turn,))
+        elif call is None and self._app is not None:
+            call, self._app = ("isopod_app", self._app), None
+        elif call is None and self._collecting:
+            call, self._collecting = ("qjs_run_gc", None), False
+        if call is None:
+            return False
+        self._instance.then([call])
+        return True
+
+    def _fill_inbox(self) -> None:
+        box = self._instance.mailbox
+        room = (0 if box is None else box.size) - 4
+        batch: list[bytes] = []
+        while self._queue and len(self._queue[0]) <= room:
+            room -= len(self._queue[0])
+            batch.append(self._queue.popleft())
+        if self._queue and not batch:
+            raise EngineError("what the host says does not go into the guest's inbox")
+        self._instance.put_inbox(b"".join(batch))
+
+    def _on_exit(self, error: IsopodError | None) -> None:
+        if error is not None:
+            self._end(self._explained(error))
+            return
+        try:
+            self._take(self._instance.take_outbox())
+            if self._instance.returned and self._instance.last_call in _TURNS:
+                limit = self._instance.spec.memory_bytes >> 20
+                raise MemoryLimitExceeded(f"the app reached its memory limit of {limit} MiB")
+            if self._next():
+                return
+        except IsopodError as bad:
+            self._end(bad)
+            return
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is left to be done now."""
+        if self._phase is _Phase.BOOTING:
+            if self._start.app is None:
+                self._phase = _Phase.READY
+                self._settle()
+            elif self._timer is None:
+                self._end(
+                    AppFailedToStart(
+                        "a top-level await of the app never settles",
+                        hint="nothing that it waits for can come while the module is loaded",
+                    )
+                )
+        elif self._phase is _Phase.IMAGING:
+            self._settle()
+        elif not self._exchanges:
+            self._cancel_timer()
+
+    def _explained(self, error: IsopodError) -> IsopodError:
+        said = str(error.details.pop("stderr", ""))
+        if said:
+            self._output("stderr", said.encode())
+        if self._phase is _Phase.BOOTING and type(error) is GuestFailed:
+            return AppFailedToStart(error.message, details={**error.details, "traceback": said})
+        return error
+
+    def _end(self, error: IsopodError) -> None:
+        """Safe to call twice."""
+        if self._phase is _Phase.GONE:
+            return
+        self._phase = _Phase.GONE
+        self._cancel_timer()
+        self._instance.close()
+        self._queue.clear()
+        exchanges, self._exchanges = self._exchanges, {}
+        for one in exchanges.values():
+            one.close(error)
+        self._settle(error)
+
+    def _settle(self, error: IsopodError | None = None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if error is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(None)
+
+    # -- what the guest says ----------------------------------------------------------------
+
+    def _on_call(self, frame: bytes) -> None:
+        try:
+            answer = self._take(frame)
+        except IsopodError as error:
+            self._end(error)
+            return
+        if self._instance.state is State.CALLING:
+            self._instance.reply(answer)
+
+    def _on_import(self, name: str, numbers: list[int]) -> int:
+        if name == "host_promise_rejection":
+            self._rejections.told(*numbers)
+        return 0
+
+    def _take(self, frame: bytes) -> bytes:
+        """Gives the answer to the last item, for those that have one."""
+        answer = b""
+        for operation, number, data in items.unpack(frame):
+            answer = b""
+            if operation == b"L":
+                if len(data) > _MAX_OUTPUT:
+                    raise GuestProtocolError(f"the guest sent {len(data)} bytes of output at once")
+                self._output("stdout" if number == 1 else "stderr", data)
+            elif operation == b"r":
+                answer = os.urandom(min(int.from_bytes(data[:4], "little"), _MAX_RANDOM))
+            elif operation == b"T":
+                self._set_timer(min(int.from_bytes(data[:4], "little"), _MAX_TIMER_MS))
+            elif operation in (b"Q", b"R") and self._phase is _Phase.BOOTING:
+                self._booted(operation, data)
+            elif operation == b"I" and self._phase is _Phase.IMAGING:
+                self._report = _report(data)
+            elif (exchange := self._exchanges.get(number)) is not None:
+                exchange.take(operation, data)
+                if operation == b"F":
+                    del self._exchanges[number]
+            elif self._phase is not _Phase.READY:
+                raise GuestProtocolError(
+                    f"the guest sent operation {operation!r} while it was "
+                    f"{self._phase.name.lower()}"
+                )
+        return answer
+
+    def _booted(self, operation: bytes, data: bytes) -> None:
+        if operation == b"R":
+            raise boot_error(data)
+        self._phase = _Phase.READY
+        self._settle()
+
+    # -- its timers -------------------------------------------------------------------------
+
+    def _set_timer(self, ms: int) -> None:
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(ms / 1e3, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._due = True
+        self._run()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_TURNS = frozenset({"isopod_turn", "isopod_app", "isopod_reject"})
+
+
+def _report(data: bytes) -> dict[str, Any]:
+    try:
+        report = json.loads(data)
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        raise GuestProtocolError("the guest sent a report that is not JSON")
+    return report
+
+
+def boot_error(data: bytes) -> IsopodError:
+    """The error for an R item: kind, summary, traceback."""
+    kind, _, rest = data.decode("utf-8", "replace").partition("\n")
+    summary, _, traceback = rest.partition("\n")
+    details = {"traceback": traceback[-_MAX_TRACEBACK:]} if traceback else {}
+    return _BOOT_ERRORS.get(kind, AppFailedToStart)(
+        summary[:_MAX_SUMMARY] or "the app failed to start", details=details
+    )

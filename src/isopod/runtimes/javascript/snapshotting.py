@@ -1,0 +1,236 @@
+"""The image of a booted, warmed app, if it can have one.
+
+An app sees its settings in `env` alone, so an image is taken without any: it holds none, and apps
+of the same package share it. An app that reads one while it is warmed may have kept what it made of
+it, and is taken without the warm-up; one that reads one when it is loaded has no image. Random
+numbers that were drawn make an image private.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isopod.blobs.images import ImageCache
+from isopod.engine.image import Image, write_sparse
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import (
+    AppFailedToStart,
+    DeadlineExceeded,
+    DiskFull,
+    IsopodError,
+    disk_full_is_clear,
+)
+from isopod.model.app import AppSpec, WarmupRequest
+from isopod.model.snapshot import Finding, Snapshot, plain
+from isopod.runtimes.guest import GuestRequest
+from isopod.runtimes.javascript.artifacts import image_digest
+from isopod.runtimes.javascript.runtime import JavaScriptRuntime, in_scheduler
+from isopod.runtimes.javascript.serve import JavaScriptGuest
+
+# The second of the same request takes paths that the first one left cold; a third, hardly any.
+_REPEATS = 3
+_BOOT_S = 60.0
+_REQUEST_S = 10.0
+_MAX_BYTES = 500 << 20
+_Warmup = Sequence[tuple[GuestRequest, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    path: Path
+    size: int
+    clock_ns: int
+    drawn: bool
+    read: tuple[str, ...]
+
+
+def take_snapshot(
+    runtime: JavaScriptRuntime, *, site_tree: Path, spec: AppSpec, images: ImageCache, work: Path
+) -> Snapshot:
+    """Never raises for what the app does: a snapshot is a gain. Raises DiskFull."""
+    if not spec.startup.snapshot:
+        return plain("snapshots are off: [startup] snapshot = false")
+    requests = [warmup_request(one) for one in spec.startup.warmup for _ in range(_REPEATS)]
+    findings: tuple[Finding, ...] = ()
+    for warmup in (requests, []) if requests else ([],):
+        try:
+            taken = _take(runtime, site_tree, spec, warmup, work / "app.image")
+            if taken.read:
+                findings += tuple(
+                    Finding("setting", f"{name} is read before the snapshot", "")
+                    for name in taken.read
+                )
+                continue
+            snapshot = _keep(runtime, taken, images, findings, warmed=bool(warmup))
+            _try_out(runtime, site_tree, spec, images, snapshot, warmup)
+        except DiskFull:
+            raise
+        except IsopodError as error:
+            what = str(error.details.get("summary", "")) or error.message
+            findings += (Finding("warm-up" if warmup else "boot", what, ""),)
+            continue
+        finally:
+            (work / "app.image").unlink(missing_ok=True)
+        return snapshot
+    return plain("what it holds when it has booted cannot be shared", findings)
+
+
+def _take(
+    runtime: JavaScriptRuntime, site_tree: Path, spec: AppSpec, warmup: _Warmup, out: Path
+) -> _Taken:
+    async def take(scheduler: Scheduler) -> _Taken:
+        guest = _guest(runtime, scheduler, site_tree, spec, None)
+        try:
+            async with _bounded(_BOOT_S, "the start"):
+                await guest.start()
+            for request, body in warmup:
+                async with _bounded(_REQUEST_S, f"the warm-up {request.method} {request.path}"):
+                    await _warm(guest, request, body)
+            async with _bounded(_BOOT_S, "the snapshot"):
+                report = await guest.prepare_image()
+            memory = guest.instance.memory()
+            if len(memory) > _MAX_BYTES:
+                raise AppFailedToStart(f"its memory of {len(memory) >> 20} MiB is too large")
+            with disk_full_is_clear(str(out.parent)):
+                write_sparse(memory, out)
+            names = tuple(sorted(str(name) for name in report.get("read", ())))[:20]
+            clock_ns = guest.instance.clock_ns
+            return _Taken(out, len(memory), clock_ns, bool(report.get("drawn")), names)
+        finally:
+            guest.close()
+
+    return in_scheduler(runtime, take)
+
+
+def _keep(
+    runtime: JavaScriptRuntime,
+    taken: _Taken,
+    images: ImageCache,
+    findings: tuple[Finding, ...],
+    *,
+    warmed: bool,
+) -> Snapshot:
+    digest, own_bytes, blob_bytes = images.put(taken.path, runtime.base_image, taken.clock_ns)
+    if taken.drawn:
+        what = "random bytes are drawn before the snapshot and may be kept"
+        findings += (Finding("entropy", what, ""),)
+    return Snapshot(
+        verdict="unwarmed" if findings and not warmed else "sound",
+        image=digest,
+        runtime=image_digest(),
+        size=taken.size,
+        own_bytes=own_bytes,
+        blob_bytes=blob_bytes,
+        private=taken.drawn,
+        why="the image may hold random bytes that are its own" if taken.drawn else "",
+        findings=findings,
+    )
+
+
+def _try_out(
+    runtime: JavaScriptRuntime,
+    site_tree: Path,
+    spec: AppSpec,
+    images: ImageCache,
+    snapshot: Snapshot,
+    warmup: _Warmup,
+) -> None:
+    """That a start from the image works, before a worker relies on it."""
+    opened = images.open(snapshot.image, runtime.base_image)
+
+    async def start(scheduler: Scheduler) -> None:
+        image = Image(opened.fd, opened.size, opened.clock_ns)
+        guest = _guest(runtime, scheduler, site_tree, spec, image)
+        try:
+            async with _bounded(_REQUEST_S, "a start from the image"):
+                await guest.start()
+                if warmup:
+                    await _warm(guest, *warmup[0])
+        finally:
+            guest.close()
+
+    try:
+        in_scheduler(runtime, start)
+    finally:
+        opened.close()
+
+
+def _guest(
+    runtime: JavaScriptRuntime,
+    scheduler: Scheduler,
+    site_tree: Path,
+    spec: AppSpec,
+    image: Image | None,
+) -> JavaScriptGuest:
+    return runtime.new_guest(
+        scheduler=scheduler,
+        site_tree=site_tree,
+        env={},
+        memory_mib=spec.limits.memory_mib,
+        output=lambda _stream, _data: None,
+        image=image,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _bounded(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"{what} did not end within {seconds:g} s") from None
+
+
+async def _warm(guest: JavaScriptGuest, request: GuestRequest, body: bytes) -> None:
+    left = body
+
+    async def read(size: int) -> bytes:
+        nonlocal left
+        data, left = left[:size], left[size:]
+        return data
+
+    exchange = guest.exchange()
+    response = await exchange.send(request, read)
+    while response.more and await exchange.next_chunk() is not None:
+        pass
+    await exchange.finish()
+    if response.status >= 500:
+        raise AppFailedToStart(
+            f"the warm-up {request.method} {request.path} answered {response.status}"
+        )
+
+
+def warmup_request(one: WarmupRequest) -> tuple[GuestRequest, bytes]:
+    """A warm-up as the gateway would send it, so that the very path of a real one is warm."""
+    path, _, query = one.path.partition("?")
+    body = one.body.encode()
+    headers = {
+        "user-agent": "isopod-warmup",
+        "accept": "*/*",
+        **{name.lower(): value for name, value in one.headers},
+        "host": "localhost",
+        "x-forwarded-for": "127.0.0.1",
+        "x-forwarded-proto": "http",
+        "x-forwarded-host": "localhost",
+        "x-request-id": "warmup",
+        "x-isopod-warmup": "1",
+    }
+    if body:
+        headers["content-length"] = str(len(body))
+    request = GuestRequest(
+        method=one.method,
+        path=path,
+        query=query,
+        protocol="HTTP/1.1",
+        scheme="http",
+        host="localhost",
+        port=80,
+        client="127.0.0.1",
+        headers=tuple(headers.items()),
+        has_body=bool(body),
+    )
+    return request, body

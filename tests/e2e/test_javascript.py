@@ -1,0 +1,126 @@
+"""JavaScript apps on a real node: bundled, deployed, called; what is refused, and how."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.nodes import Failed, folder, get, messages, text, until, up
+
+from tools.http_calls import Caller
+from tools.node import Node
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def node(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with up(tmp_path_factory.mktemp("javascript") / "data") as node:
+        yield node
+
+
+def test_hono_is_installed_from_its_lock_file_and_answers(node):
+    done = node.run("deploy", str(EXAMPLES / "hono-hello"), "--name", "hono")
+    assert done.returncode == 0, done.stderr
+    assert "(javascript)" in done.stderr and "1 npm package" in done.stderr
+    assert "sound" in done.stderr
+    assert text(node, "hono") == "Hello Hono\n"
+    answer = get(node, "hono", "/users/7?q=%C3%A4")
+    assert (answer.json(), answer["X-Powered-By"]) == ({"id": "7", "q": "ä"}, "Hono")
+    assert get(node, "hono", "/nowhere").status == 404
+    assert text(node, "hono", "/stream") == "one\ntwo\nthree\n"
+    failed = get(node, "hono", "/error")
+    assert (failed.status, failed.text) == (500, "failed: on purpose\n")
+    part = b"--b\r\nContent-Disposition: form-data; "
+    form = part + b'name="name"\r\n\r\nM\xc3\xbcller\r\n' + part
+    form += b'name="file"; filename="a.txt"\r\n\r\nx\r\ny\r\n--b--'
+    with Caller(node.gateway_port, "hono") as caller:
+        echoed = caller.call("/echo", "POST", b'{"a": [1]}', Content_Type="application/json")
+        assert echoed.json() == {"got": {"a": [1]}}
+        kind = "multipart/form-data; boundary=b"
+        sent = caller.call("/form", "POST", form, Content_Type=kind)
+        assert sent.json() == {"name": "Müller", "file": {"name": "a.txt", "text": "x\r\ny"}}
+
+
+def test_a_worker_has_its_settings_sleeps_and_works_on_after_its_response(node):
+    node.cli("deploy", str(EXAMPLES / "js-worker"), "--name", "w", "--env", "GREETED=you")
+    assert text(node, "w") == "Hello you\n"
+    one, two = (get(node, "w", "/random").json()["id"] for _ in range(2))
+    assert one != two
+    assert text(node, "w", "/sleep?ms=30") == "slept 30 ms\n"
+    assert text(node, "w", "/later") == "now\n"
+    until("the line", lambda: "done after the response" in messages(node, "w"))
+    with Caller(node.gateway_port, "w") as caller:
+        body = "ä streams through" * 20_000
+        assert caller.call("/upper", "POST", body.encode()).text == body.upper()
+    node.cli("sleep", "w")
+    assert text(node, "w") == "Hello you\n"  # restored
+
+
+def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one(node, tmp_path):
+    source = """
+    export default { async fetch(request) {
+      const { pathname } = new URL(request.url);
+      if (pathname === "/loop") for (;;) {}
+      if (pathname === "/flood") { const f = () => Promise.resolve().then(f); await f(); }
+      if (pathname === "/never") await new Promise(() => {});
+      if (pathname === "/memory") { const a = []; for (;;) a.push(new Uint8Array(1e6).fill(1)); }
+      if (pathname === "/throw") throw new TypeError("seen in the log");
+      return new Response("fine"); } }
+    """
+    files = {"worker.js": source, "isopod.toml": "[limits]\ndeadline_ms = 700\nmemory_mib = 32\n"}
+    node.cli("deploy", str(folder(tmp_path / "faults", files)), "--name", "js-faults")
+    for path in ("/loop", "/flood", "/never"):
+        assert get(node, "js-faults", path).status == 504, path
+        assert text(node, "js-faults") == "fine"
+    for path, status in (("/memory", 507), ("/throw", 502)):
+        assert get(node, "js-faults", path).status == status, path
+        assert text(node, "js-faults") == "fine"
+    said = messages(node, "js-faults")
+    assert "deadline_exceeded" in said and "memory_limit_exceeded" in said
+    assert "TypeError: seen in the log" in said and "app.js:" in said
+
+
+LOCK = {"name": "x", "lockfileVersion": 3, "packages": {"": {"dependencies": {"hono": "1"}}}}
+FETCH = "export default { fetch: () => new Response('x') }\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "message"),
+    [
+        ({"index.js": f"import fs from 'node:fs';\nimport p from 'path';\nfs; p;\n{FETCH}"},
+         "dependency_native_only", "'node:fs' (index.js:1), 'path' (index.js:2)"),
+        ({"index.js": f"import {{ x }} from 'left-pad';\nx;\n{FETCH}"},
+         "dependency_not_found", "'left-pad' (index.js:1)"),
+        ({"index.js": "export default {\n  fetch( {\n"}, "app_syntax_error", "index.js:3"),
+        ({"index.js": FETCH, "package.json": '{"dependencies": {"hono": "4"}}', "yarn.lock": ""},
+         "dependency_invalid", "no package-lock.json (yarn.lock is not read)"),
+        ({"index.js": FETCH, "package.json": '{"dependencies": {"hono": "4"}}',
+          "package-lock.json": "{}"}, "dependency_invalid", "not a lock file"),
+        ({"index.js": FETCH, "package.json": '{"dependencies": {"hono": "4"}}',
+          "package-lock.json": json.dumps(LOCK)}, "dependency_invalid", "npm failed"),
+        ({"index.js": "await new Promise(() => {});\n" + FETCH}, "app_failed_to_start",
+         "never settles"),
+        ({"index.js": "export default { get() {} }"}, "entrypoint_not_callable",
+         "no function fetch"),
+        ({"index.js": "throw new Error('at load');\n" + FETCH}, "app_failed_to_start", "at load"),
+        ({"index.js": f"export const big = `{'x' * (11 << 20)}`;\nglobalThis.b = big;\n{FETCH}"},
+         "package_too_large", "of at most"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "_" in value else "",
+)  # fmt: skip
+def test_what_cannot_be_deployed_is_named(node, tmp_path, files, code, message):
+    failed = Failed(node, "deploy", str(folder(tmp_path / "bad", files)), "--name", "bad")
+    assert (failed.code, message in failed.message) == (code, True), failed.err
+
+
+def test_templates_are_deployed_as_they_are_written(node, tmp_path):
+    for template in ("worker", "hono"):
+        node.cli("init", "--template", template, str(tmp_path / template))
+        node.cli("deploy", str(tmp_path / template), "--name", f"new-{template}")
+        assert text(node, f"new-{template}").startswith("Hello")
+
+
+def test_requests_are_metered_with_their_cpu(node):
+    text(node, "hono")
+    until("its usage", lambda: "hono" in node.cli("usage", "--json"))
