@@ -17,7 +17,7 @@ from isopod.runtimes.base import Claim
 _NAMES = ("index", "worker", "app", "main", "server")
 _SUFFIXES = (".js", ".mjs", ".ts")
 _ROOTS = ("", "src/")
-_MAX_SOURCE = 4 << 20
+_MAX_SOURCE = 16 << 20
 _MAX_PACKAGE_JSON = 1 << 20
 _DEFAULT_EXPORT = re.compile(rb"^[ \t]*export\s+default\b|\bas\s+default\b", re.MULTILINE)
 _HINT = "an app is a module with `export default { async fetch(request, env, ctx) { ... } }`"
