@@ -73,9 +73,12 @@ def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one
     for path in ("/loop", "/never"):
         assert get(node, "js-faults", path).status == 504, path
         assert text(node, "js-faults") == "fine"
-    for path, status in (("/memory", 507), ("/flood", 507), ("/throw", 502)):
+    for path, status in (("/memory", 507), ("/throw", 502)):
         assert get(node, "js-faults", path).status == status, path
         assert text(node, "js-faults") == "fine"
+    # Of its two limits the first that it meets.
+    assert get(node, "js-faults", "/flood").status in (504, 507)
+    assert text(node, "js-faults") == "fine"
     said = messages(node, "js-faults")
     assert "deadline_exceeded" in said and "memory_limit_exceeded" in said
     assert "TypeError: seen in the log" in said and "app.js:" in said

@@ -147,7 +147,7 @@ def test_an_earlier_build_whose_blob_is_gone_is_made_again(node: Node) -> None:
 @pytest.mark.parametrize(
     ("files", "code", "says"),
     [
-        ({"readme.txt": "x"}, "app_not_detected", "found no WSGI application"),
+        ({"readme.txt": "x"}, "app_not_detected", "found no WSGI or ASGI application"),
         ({"app.py": "def app(:\n"}, "app_syntax_error", "app.py, line 1"),
         ({"app.py": HELLO, "isopod.toml": "[ap]\n"}, "manifest_invalid", "isopod.toml, line 1"),
         ({"app.py": HELLO, "isopod.toml": "[app]\nentrypoint='x:y'"}, "entrypoint_not_found", "'x"),
