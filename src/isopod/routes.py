@@ -74,6 +74,12 @@ class RouteWriter:
         with self._transaction() as db:
             db.execute("DELETE FROM tenants WHERE name = ?", (name,))
 
+    def wipe(self) -> None:
+        """Of what was replaced or removed nothing shall be left in the files, for those who may
+        read them. Best effort while somebody reads; the next change goes on with it."""
+        with _translated(self._path), closing(_connect(self._path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def remove(self, name: str) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM routes WHERE name = ?", (name,))
@@ -203,6 +209,7 @@ def _connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     where = f"file:{quote(str(path))}?mode={mode}"
     db = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    db.execute("PRAGMA secure_delete = ON")  # what was removed is overwritten
     return db
 
 

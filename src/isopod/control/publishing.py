@@ -66,6 +66,8 @@ class PublishedRoutes:
         self._shared.put(*(for_shared_workers(r) if own else r for r, own in places))
         for route, tenant in new:
             self._moved(route.name, tenant)
+        if any(tenant is not None for _, tenant in new):
+            self._shared.wipe()  # the settings that were there
         for route, tenant in places:
             if (route, tenant) not in new:
                 self._put_own(route, tenant)

@@ -35,9 +35,11 @@ Send = Callable[[Any], Awaitable[None]]
 # In a scope: the id of a request that another worker handed over. It is not handed over again.
 FORWARDED = "isopod.forwarded"
 # What the other worker says beside its application's messages.
-TAKEN, WANT, END = "isopod.taken", "isopod.want", "isopod.end"
+_TAKEN, _WANT, _END = "isopod.taken", "isopod.want", "isopod.end"
+TAKEN, WANT, END = (Frame({"type": kind}).pack() for kind in (_TAKEN, _WANT, _END))
 # For the other worker to begin: one that is started anew needs some seconds.
 TAKEN_S = 20.0
+_WRITE_BUFFER = 64 << 10
 # At once, to one worker: it may take as many requests of all others together.
 _MAX_TO_ONE = 2048
 
@@ -110,7 +112,7 @@ class _Passing:
         """Whether the other worker has begun. False: it never will."""
         try:
             async with asyncio.timeout(TAKEN_S):
-                return (await self._frames.next()).type == TAKEN
+                return (await self._frames.next()).type == _TAKEN
         except EOFError:
             return False
         except (TimeoutError, FrameInvalid):
@@ -120,10 +122,10 @@ class _Passing:
         while True:
             try:
                 frame = await self._frames.next()
-                if frame.type == END:
+                if frame.type == _END:
                     self._done()
                     return
-                if frame.type == WANT:
+                if frame.type == _WANT:
                     self._ask(receive)
                     continue
                 message = self._checked(sent(frame, self._protocol))
@@ -173,13 +175,9 @@ class _Passing:
 
 
 async def stream(link: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """What is written waits until the kernel has all of it: the other side may be slow, and a
-    process that ends must not take what it sent with it."""
+    """Writers wait for the other side once so much lies here; what is less goes out together, in
+    one piece for small answers."""
     link.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=link)
-    writer.transport.set_write_buffer_limits(high=0)
+    writer.transport.set_write_buffer_limits(high=_WRITE_BUFFER)
     return reader, writer
-
-
-def control(kind: str) -> bytes:
-    return Frame({"type": kind}).pack()

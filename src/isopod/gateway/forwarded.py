@@ -17,7 +17,6 @@ from isopod.gateway.forward import (
     Receive,
     ResponseCut,
     Send,
-    control,
     stream,
 )
 from isopod.gateway.messages import (
@@ -33,6 +32,7 @@ from isopod.gateway.messages import (
 _log = logging.getLogger(__name__)
 _MAX = 4096
 _SCOPE_S = 5.0  # it was sent with the socket
+_FLUSH_S = 0.5  # for what was answered, when this worker ends
 _LAST_S = 5.0  # for the other side to take what was sent
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -54,8 +54,9 @@ class ForwardedRequests:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End those that are left."""
-        await asyncio.sleep(0)  # who was taken just now begins, and so closes what it was given
+        """End those that are left, when those that have answered have got rid of it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_FLUSH_S)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -72,10 +73,10 @@ class ForwardedRequests:
             frames = FrameReader(reader)
             async with asyncio.timeout(_SCOPE_S):
                 scope, request_id = scope_of(await frames.next())
-            writer.write(control(TAKEN))
+            writer.write(TAKEN)
             link = _Link(frames, writer, scope["type"])
             await self._app(scope | {FORWARDED: request_id}, link.receive, link.send)
-            writer.write(control(END))
+            writer.write(END)
             await link.end()
         except (TimeoutError, EOFError, OSError, FrameInvalid, ClientDisconnected, ResponseCut):
             pass  # who handed it over sees it end, and tells its client
@@ -107,7 +108,7 @@ class _Link:
         try:
             if not self._wanted:
                 self._wanted = True
-                self._writer.write(control(WANT))
+                self._writer.write(WANT)
             frame = await self._came.get()
             if frame is not None:
                 message = received(frame, self._protocol)

@@ -9,12 +9,13 @@ no worker can split another's responses.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from isopod.gateway.job_request import JOB_SCOPE, JobScope
 
@@ -41,7 +42,10 @@ class Frame:
     payload: bytes = b""
 
     def pack(self) -> bytes:
-        head = json.dumps(self.head, separators=(",", ":")).encode()
+        try:
+            head = orjson.dumps(self.head)
+        except TypeError as bad:  # a number beyond 64 bits, a text that is no Unicode
+            raise FrameInvalid(f"the message cannot be forwarded: {bad}") from None
         if len(head) > MAX_HEAD_BYTES or len(self.payload) > MAX_PAYLOAD_BYTES:
             raise FrameInvalid("the message is too large to be forwarded")
         return _SIZES.pack(len(head), len(self.payload)) + head + self.payload
@@ -72,8 +76,8 @@ class FrameReader:
             raise EOFError from bad
         self._sizes = None
         try:
-            head = json.loads(data[:size])
-        except (ValueError, RecursionError):
+            head = orjson.loads(data[:size])
+        except ValueError:
             raise FrameInvalid("a frame's head is no JSON") from None
         if not isinstance(head, dict):
             raise FrameInvalid("a frame's head is no object")
@@ -192,6 +196,8 @@ _SCOPE_TEXTS = ("http_version", "method", "scheme", "path")
 def frame_of_scope(scope: Mapping[str, Any], *, request_id: str) -> Frame:
     address, port = scope.get("client") or ("", 0)
     head: dict[str, Any] = {name: str(scope.get(name, "")) for name in _SCOPE_TEXTS}
+    # For people: what an app gets is raw_path, which need not be UTF-8.
+    head["path"] = head["path"].encode(errors="replace").decode()
     raw_path = scope.get("raw_path")
     return Frame(
         head

@@ -116,7 +116,12 @@ def test_a_worker_is_wanted_from_the_first_cordoned_app_to_the_last(node):
 def test_all_apps_of_a_tenant_move_with_its_setting(node):
     apps = route("a"), route("b")
     node.routes.put(*apps, route("z", ZOO))
+    files = node.settings.routes_path.parent
+    assert any(b'"KEY": "secret"' in path.read_bytes() for path in files.iterdir())
+    node.routes.remove("z")
     node.tenant(OWN[ACME], *apps)
+    assert not any(b'"KEY": "secret"' in path.read_bytes() for path in files.iterdir())
+    node.routes.put(route("z", ZOO))
     assert [node.own(ACME, name) for name in "ab"] == list(apps)
     assert node.shared("a").spec.env == {}
     assert node.shared("z") == route("z", ZOO)

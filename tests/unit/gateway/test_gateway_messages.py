@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import struct
 
 import pytest
@@ -158,7 +159,11 @@ _types = st.sampled_from(
 
 @given(st.dictionaries(_names, _values), _types)
 def test_values_of_any_kind_are_a_message_or_refused(head, kind):
-    frame = read(Frame({**head, "type": kind}).pack())
+    said = json.dumps({**head, "type": kind}).encode()
+    try:
+        frame = read(struct.pack("!II", len(said), 0) + said)
+    except FrameInvalid:  # half a surrogate pair
+        return
     for parse in (
         lambda: received(frame, "websocket"),
         lambda: sent(frame, "websocket"),
