@@ -31,7 +31,7 @@ def test_browsers_get_html_and_programs_json(accept, html):
 @pytest.mark.parametrize("kind", errors.ERRORS.values())
 @pytest.mark.parametrize("accept", [HTML, JSON])
 def test_every_error_has_a_page_that_tells_strangers_nothing_of_ours(kind, accept):
-    secret = "/var/secret <script>"
+    secret = "/var/hoard <script>"
     status, headers, body = error_page(
         kind(f"something with {secret}", hint=secret, details={"traceback": secret}),
         request_id="id-1",
@@ -44,7 +44,7 @@ def test_every_error_has_a_page_that_tells_strangers_nothing_of_ours(kind, accep
     assert "id-1" in text
     assert kind.code in text
     if kind.whose != "caller":
-        assert "secret" not in text
+        assert "hoard" not in text
     if accept == HTML:
         assert "<script>" not in text
     else:
