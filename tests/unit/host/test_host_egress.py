@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -47,96 +48,96 @@ def test_what_is_listed_may_be_connected_to(host, port):
     check_listed(parse_wanted(host, port), LIST)
 
 
-@pytest.mark.parametrize(
-    ("host", "port"),
-    [
-        ("api.example.com", 80),
-        ("example.com", 443),
-        ("xapi.example.com", 443),
-        ("api.example.com.evil.test", 443),
-        ("api.example.com@evil.test", 443),
-        ("api.example.com#evil.test", 443),
-        ("api.example.com\0.evil.test", 443),
-        ("api.example.com\n", 443),
-        (" api.example.com", 443),
-        ("api.example.com..", 443),
-        ("wild.example", 443),
-        ("evilwild.example", 443),
-        ("*.wild.example", 443),
-        (".wild.example", 443),
-        ("a..wild.example", 443),
-        ("", 443),
-        (".", 443),
-        ("8.8.8.9", 53),
-        ("134744072", 53),  # 8.8.8.8 as a number
-        ("0x08080808", 53),
-        ("010.8.8.8", 53),
-        ("8.8.2056", 53),
-        ("8.8.8.8.", 5353),
-        ("0x8.8.8.8", 53),
-        ("\uff18.8.8.9", 53),
-        ("fe80::1%eth0", 53),
-        ("[2001:4860:4860::8888]", 53),
-        ("2001:4860:4860::8844", 53),
-        ("9.9.10.1", 53),
-        ("a" * 64 + ".wild.example", 443),
-        ("a." * 130 + "wild.example", 443),
-        ("api.example.com", 0x1FFFF),
-        ("api.example.com", -1),
-    ],
-)
+REFUSED = [
+    ("api.example.com", 80),
+    ("example.com", 443),
+    ("xapi.example.com", 443),
+    ("api.example.com.evil.test", 443),
+    ("api.example.com@evil.test", 443),
+    ("api.example.com#evil.test", 443),
+    ("api.example.com\0.evil.test", 443),
+    ("api.example.com\n", 443),
+    (" api.example.com", 443),
+    ("api.example.com..", 443),
+    ("wild.example", 443),
+    ("evilwild.example", 443),
+    ("*.wild.example", 443),
+    (".wild.example", 443),
+    ("a..wild.example", 443),
+    ("", 443),
+    (".", 443),
+    ("8.8.8.9", 53),
+    ("134744072", 53),  # 8.8.8.8 as a number
+    ("0x08080808", 53),
+    ("010.8.8.8", 53),
+    ("8.8.2056", 53),
+    ("8.8.8.8.", 5353),
+    ("0x8.8.8.8", 53),
+    ("\uff18.8.8.9", 53),
+    ("fe80::1%eth0", 53),
+    ("[2001:4860:4860::8888]", 53),
+    ("2001:4860:4860::8844", 53),
+    ("9.9.10.1", 53),
+    ("a" * 64 + ".wild.example", 443),
+    ("a." * 130 + "wild.example", 443),
+    ("api.example.com", 0x1FFFF),
+    ("api.example.com", -1),
+]
+
+
+@pytest.mark.parametrize(("host", "port"), REFUSED)
 def test_what_is_not_listed_is_refused(host, port):
     with pytest.raises(Refused):
         check_listed(parse_wanted(host, port), LIST)
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("127.0.0.1", "loopback"),
-        ("127.255.255.254", "loopback"),
-        ("0.0.0.0", "unspecified"),
-        ("0.1.2.3", "unspecified"),
-        ("10.1.2.3", "private"),
-        ("172.16.0.1", "private"),
-        ("172.31.255.255", "private"),
-        ("192.168.1.1", "private"),
-        ("100.64.0.1", "private"),
-        ("169.254.1.1", "link-local"),
-        ("169.254.169.254", "cloud metadata"),
-        ("100.100.100.200", "cloud metadata"),
-        ("224.0.0.1", "multicast"),
-        ("255.255.255.255", "reserved"),
-        ("240.0.0.1", "reserved"),
-        ("192.0.2.1", "reserved"),
-        ("198.18.0.1", "private"),
-        ("::", "unspecified"),
-        ("::1", "loopback"),
-        ("::127.0.0.1", "loopback"),
-        ("fc00::1", "private"),
-        ("fd00:ec2::254", "cloud metadata"),
-        ("fe80::1", "link-local"),
-        ("fec0::1", "private"),
-        ("ff02::1", "multicast"),
-        ("2001:db8::1", "reserved"),
-        ("64:ff9b::7f00:1", "loopback"),
-        ("64:ff9b::a9fe:a9fe", "cloud metadata"),
-        ("64:ff9b:1::808:808", "private"),
-        ("2002:7f00:1::", "loopback"),
-        ("2002:a00:1::1", "private"),
-        ("2002:a9fe:a9fe::1", "cloud metadata"),
-        ("2001::1", "reserved"),
-        ("::ffff:0:127.0.0.1", "loopback"),
-        ("2606:4700::5efe:10.0.0.1", "private"),
-        ("2606:4700::200:5efe:10.0.0.1", "private"),
-        ("1234::1", "reserved"),
-        ("8.8.8.8", ""),
-        ("172.32.0.1", ""),
-        ("100.128.0.1", ""),
-        ("2606:4700::1111", ""),
-        ("64:ff9b::808:808", ""),
-    ],
-)
+KINDS = [
+    ("127.0.0.1", "loopback"),
+    ("127.255.255.254", "loopback"),
+    ("0.0.0.0", "unspecified"),
+    ("0.1.2.3", "unspecified"),
+    ("10.1.2.3", "private"),
+    ("172.16.0.1", "private"),
+    ("172.31.255.255", "private"),
+    ("192.168.1.1", "private"),
+    ("100.64.0.1", "private"),
+    ("169.254.1.1", "link-local"),
+    ("169.254.169.254", "cloud metadata"),
+    ("100.100.100.200", "cloud metadata"),
+    ("224.0.0.1", "multicast"),
+    ("255.255.255.255", "reserved"),
+    ("240.0.0.1", "reserved"),
+    ("192.0.2.1", "reserved"),
+    ("198.18.0.1", "private"),
+    ("::", "unspecified"),
+    ("::1", "loopback"),
+    ("::127.0.0.1", "loopback"),
+    ("fc00::1", "private"),
+    ("fd00:ec2::254", "cloud metadata"),
+    ("fe80::1", "link-local"),
+    ("fec0::1", "private"),
+    ("ff02::1", "multicast"),
+    ("2001:db8::1", "reserved"),
+    ("64:ff9b::7f00:1", "loopback"),
+    ("64:ff9b::a9fe:a9fe", "cloud metadata"),
+    ("64:ff9b:1::808:808", "private"),
+    ("2002:7f00:1::", "loopback"),
+    ("2002:a00:1::1", "private"),
+    ("2002:a9fe:a9fe::1", "cloud metadata"),
+    ("2001::1", "reserved"),
+    ("::ffff:0:127.0.0.1", "loopback"),
+    ("2606:4700::5efe:10.0.0.1", "private"),
+    ("2606:4700::200:5efe:10.0.0.1", "private"),
+    ("1234::1", "reserved"),
+    ("8.8.8.8", ""),
+    ("172.32.0.1", ""),
+    ("100.128.0.1", ""),
+    ("2606:4700::1111", ""),
+    ("64:ff9b::808:808", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "kind"), KINDS)
 def test_the_kind_of_an_address_is_seen_through_its_wrapping(text, kind):
     found = addresses.parse(text)
     assert found is not None
@@ -155,15 +156,15 @@ def test_whatever_python_calls_private_is_not_public_here(address):
         )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "api.example.com", "api.example.com:0", "api.example.com:65536", "api.example.com:https",
-        "*:443", "*.com:443", "a.*.com:443", ":443", "http://api.example.com:443",
-        "api.example.com:443/path", "1.2.3:80", "2130706433:80", "0x7f.1:80", "::1:80",
-        "[fe80::1%eth0]:80", "10.0.0.1/8:80", "[::ffff:10.0.0.1]:80", "a b:80", "10.0.0.0/33:80",
-    ],
-)  # fmt: skip
+ENTRIES = [
+    "api.example.com", "api.example.com:0", "api.example.com:65536", "api.example.com:https",
+    "*:443", "*.com:443", "a.*.com:443", ":443", "http://api.example.com:443",
+    "api.example.com:443/path", "1.2.3:80", "2130706433:80", "0x7f.1:80", "::1:80",
+    "[fe80::1%eth0]:80", "10.0.0.1/8:80", "[::ffff:10.0.0.1]:80", "a b:80", "10.0.0.0/33:80",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ENTRIES)
 def test_an_entry_of_another_form_is_refused(text):
     with pytest.raises(ValueError, match=r"must|has"):
         Target.parse(text)
@@ -247,13 +248,13 @@ def test_a_name_that_is_not_listed_is_not_looked_up():
     assert not asked
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("127.0.0.1", "10.0.0.1", "169.254.169.254"),
-        *("::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "fd00::1"),
-    ],
-)
+PRIVATE = [
+    *("127.0.0.1", "10.0.0.1", "169.254.169.254"),
+    *("::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "fd00::1"),
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
 def test_a_listed_name_with_a_private_address_is_refused(address):
     names = {"api.example.com": [address]}
     for use in (
@@ -375,3 +376,20 @@ def test_a_peer_that_answers_nothing_is_given_up():
         finally:
             for one in held:
                 one.close()
+
+
+def shown(text):
+    """As the document writes it."""
+    plain = ascii(text)[1:-1]
+    return plain if len(plain) <= 48 else f"{plain[:45]}..."
+
+
+def test_the_document_holds_every_attack_of_these_tables():
+    text = (Path(__file__).parents[3] / "docs" / "egress.md").read_text()
+    attacks = [
+        *(f"{shown(host)} {port}" for host, port in REFUSED),
+        *(f"{shown(address)}` | {kind}" for address, kind in KINDS if kind),
+        *(shown(entry) for entry in ENTRIES),
+        *PRIVATE,
+    ]
+    assert not [one for one in attacks if f"`{one}" not in text]
