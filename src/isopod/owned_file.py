@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from isopod.errors import disk_full_is_clear
+
+
+def make_owned_once(path: Path, data: bytes) -> None:
+    """Put `data` in `path` (0600), durably, unless somebody was faster: of two that make a key at
+    once, one is the node's. DiskFull."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    write_owned(temporary, data, durable=True)
+    try:
+        with disk_full_is_clear(str(path.parent)), suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
 
 
 def write_owned(path: Path, data: bytes, *, durable: bool) -> None:

@@ -14,7 +14,8 @@ import re
 import secrets
 from pathlib import Path
 
-from isopod.errors import DataDirUnusable, SecretsUnreadable, disk_full_is_clear
+from isopod.errors import DataDirUnusable, SecretsUnreadable
+from isopod.owned_file import make_owned_once
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FORM = "s1"
@@ -59,25 +60,12 @@ class SealingKey:
 
     @staticmethod
     def _make(path: Path) -> SealingKey:
-        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-        with disk_full_is_clear(str(path.parent)):
-            try:
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except OSError as bad:
-                raise DataDirUnusable(
-                    f"cannot make the key of secrets {str(path)!r}: {bad.strerror}"
-                ) from bad
-            with os.fdopen(fd, "w") as file:
-                file.write(secrets.token_bytes(32).hex() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                # Never over another: what was sealed with that would be lost.
-                os.link(temporary, path)
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink()
+        try:
+            make_owned_once(path, secrets.token_bytes(32).hex().encode() + b"\n")
+        except OSError as bad:
+            raise DataDirUnusable(
+                f"cannot make the key of secrets {str(path)!r}: {bad.strerror}"
+            ) from bad
         return SealingKey.at(path)
 
     def seal(self, value: str, *, bound_to: str) -> str:

@@ -213,6 +213,8 @@ def test_a_tenants_policy_bounds_what_its_apps_list_and_reach(own, rates, tmp_pa
     # Narrowed, it holds at once, for what is deployed already too.
     own.cli("tenants", "set", "acme", "--egress", "none")
     assert "no app of this tenant may connect" in text(own, "client", f"/{here}")
+    shown_app = own.cli("app", "client", "--tenant", "acme")
+    assert "nothing" in shown_app and "connections_per_instance 64" in shown_app
     assert Failed(own, "deploy", str(app), "--tenant", "acme", "--env", "A=1").code == (
         "egress_refused"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,6 +72,7 @@ def show_app(
             ("limits", _pairs(found["limits"])),
             ("health", found["health_path"]),
             ("network", ", ".join(found["network"]) or "none"),
+            *_egress(found),
             ("dependencies", dependencies or "none"),
             *snapshot.fields(found),
             ("requests", f"{app['requests']} ({app['cold_starts']} cold, {app['errors']} failed)"),
@@ -158,6 +159,15 @@ def sleep(
         output.print_json(done)
     else:
         output.say(f"{name} sleeps; {done['ended']} instances ended")
+
+
+def _egress(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """What bounds the network of an app that has one."""
+    bound = found["egress"]
+    may = [] if bound is None else [("tenant may reach", ", ".join(bound) or "nothing")]
+    if not found["network"]:
+        return [*may]
+    return [*may, ("network limits", _pairs(found["network_limits"]))]
 
 
 def _pairs(values: dict[str, object]) -> str:

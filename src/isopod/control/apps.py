@@ -13,8 +13,11 @@ from isopod.control.node import Node
 from isopod.control.renewals import is_outdated
 from isopod.control.workers import InstanceStatus, WorkerStatus
 from isopod.errors import AppNotFound, DeployInProgress, DiskFull
+from isopod.host.broker import BrokerLimits
+from isopod.host.connections import ConnectionLimits
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
+from isopod.model.network import EgressPolicy, policy_to_json
 from isopod.model.principal import Principal
 from isopod.model.snapshot import Snapshot
 from isopod.model.tenant import DEFAULT_TENANT, TenantName, app_label
@@ -94,6 +97,8 @@ class AppDetail:
     limits: dict[str, int]
     health_path: str
     network: list[str]  # where it may connect to
+    egress: list[str] | None  # what its tenant's apps may list; None: all that is public
+    network_limits: dict[str, float]
     dependencies: list[tuple[str, str]]
     snapshot: SnapshotSummary | None  # None: none was taken of this version yet
     warmup: list[str]  # "GET /"
@@ -132,14 +137,16 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
     who.need("read")
     mine = node.state.of(who.tenant)
 
-    def read() -> tuple[App, list[AppVersion], list[str]]:
+    def read() -> tuple[App, list[AppVersion], list[str], EgressPolicy]:
         app = mine.apps.get(name)
         versions = mine.versions.of_app(app.label) if app else []
         if app is None or not any(v.number == app.live_version for v in versions):
             raise AppNotFound(f"there is no app {name!r}")
-        return app, versions, sorted(mine.secrets.sealed(name))
+        tenant = node.state.node.tenants.get(who.tenant)
+        bound = tenant.egress if tenant else None
+        return app, versions, sorted(mine.secrets.sealed(name)), bound
 
-    (app, versions, secrets), workers = await asyncio.gather(
+    (app, versions, secrets, bound), workers = await asyncio.gather(
         asyncio.to_thread(read), node.workers.status()
     )
     live = next(v for v in versions if v.number == app.live_version)
@@ -157,6 +164,8 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
         limits={**asdict(spec.limits), "max_instances": spec.scaling.max_instances},
         health_path=spec.health.path,
         network=[str(one) for one in spec.network.allow],
+        egress=policy_to_json(bound),
+        network_limits=_network_limits(),
         dependencies=list(live.build.dependencies),
         snapshot=_snapshot(live, live.snapshot, node) if live.snapshot else None,
         warmup=[one.text() for one in spec.startup.warmup],
@@ -173,6 +182,18 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
             if i.app == app.label
         ],
     )
+
+
+def _network_limits() -> dict[str, float]:
+    open_now, broker = ConnectionLimits(), BrokerLimits()
+    return {
+        "connections_per_instance": open_now.per_instance,
+        "connections_per_worker": open_now.per_app,
+        "connections_being_made": broker.connects_at_once,
+        "connect_s": broker.connect_s,
+        "lookups_per_s": broker.lookups_per_s,
+        "lookup_s": broker.lookup_s,
+    }
 
 
 async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:

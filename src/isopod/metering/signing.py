@@ -6,15 +6,14 @@ Made by the control process at first use. Workers never see it: it signs what te
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from isopod.errors import DataDirUnusable, UsageError, disk_full_is_clear
+from isopod.errors import DataDirUnusable, UsageError
+from isopod.owned_file import make_owned_once
 
 ALGORITHM = "Ed25519"
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -51,21 +50,8 @@ class SigningKey:
     @staticmethod
     def _make(path: Path) -> SigningKey:
         private = Ed25519PrivateKey.generate()
-        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-        with disk_full_is_clear(str(path.parent)):
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "w") as file:
-                file.write(private.private_bytes_raw().hex() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                # Never over another: of two that make it at once, one is the node's.
-                os.link(temporary, path)
-            except FileExistsError:
-                return SigningKey.at(path)
-            finally:
-                temporary.unlink()
-        return SigningKey(private)
+        make_owned_once(path, private.private_bytes_raw().hex().encode() + b"\n")
+        return SigningKey.at(path)
 
     def sign(self, data: bytes) -> str:
         """128 hexadecimal digits."""

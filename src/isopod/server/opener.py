@@ -100,7 +100,7 @@ def _answer(key: SealingKey, question: bytes) -> bytes:
         values = {name: key.open(sealed, bound_to=bound) for name, (bound, sealed) in asked.items()}
     except IsopodError as bad:
         return json.dumps({"error": bad.to_wire()}).encode()
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return json.dumps(
             {"error": SecretsUnreadable("no secret was asked for").to_wire()}
         ).encode()
