@@ -28,6 +28,7 @@ from bench import (
     metering,
     postgres,
     static,
+    volumes,
     waiting,
     warm,
 )
@@ -46,6 +47,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "metering": metering.run,
     "ledger": ledger.run,
     "billed": billed.run,
+    "volumes": volumes.run,
     "waiting": waiting.run,
     "postgres": postgres.run,
     "deploy": deploy.run,

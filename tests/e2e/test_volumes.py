@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import sqlite3
 import tarfile
@@ -12,11 +13,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from tests.e2e.nodes import APPS, Failed, folder, get, text, until, up
 
-from tools.node import Node
+from tools.http_calls import Caller
+from tools.node import ROOT, Node
+
+FORM = {"content_type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +251,41 @@ def test_a_killed_node_has_every_acknowledged_row(tmp_path: Path) -> None:
         node.process.wait()
     with up(data, workers=2) as node:
         assert ask(node, "/texts") == [f"n{number}" for number in range(1, 31)]
+
+
+def test_django_and_its_admin_keep_what_they_have_in_sqlite_on_a_volume(
+    notes: Node, tmp_path: Path
+) -> None:
+    notes.cli("volumes", "create", "guestbook")
+    notes.cli(
+        *("deploy", str(ROOT / "examples" / "django-sqlite"), "--name", "guestbook"),
+        *("--env", "ADMIN_PASSWORD=a long word"),
+    )
+    with Caller(notes.gateway_port, "guestbook") as caller:
+        added = caller.call("/", method="POST", body=b"text=first", **FORM)
+        assert added.json() == {"entries": ["first"], "number": 1}
+        login = caller.call("/admin/login/")
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', login.text)
+        assert token is not None
+        cookie = login["Set-Cookie"].partition(";")[0]
+        body = urlencode(
+            {
+                "csrfmiddlewaretoken": token[1],
+                "username": "admin",
+                "password": "a long word",
+                "next": "/admin/entries/entry/",
+            }
+        )
+        done = caller.call(
+            "/admin/login/", method="POST", body=body.encode(), cookie=cookie, **FORM
+        )
+        assert done.status == 302, done.text[:500]
+        session = re.search(r"sessionid=\w+", str(done.headers.get_all("Set-Cookie")))
+        assert session is not None
+        notes.cli("sleep", "guestbook")
+        # Another instance: the session and the entry are in the volume.
+        listed = caller.call("/admin/entries/entry/", cookie=session[0])
+        assert listed.status == 200
+        assert "first" in listed.text
+    snapshot = json.loads(notes.cli("app", "guestbook", "--json"))["snapshot"]
+    assert snapshot["verdict"] == "sound", snapshot

@@ -16,6 +16,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NEED_A_MANIFEST = {
     "django-postgres",
+    "django-sqlite",
     "fastapi-crud",
     "flask-requests",
 }  # for what an app must ask for
