@@ -405,7 +405,7 @@ class ClientTooSlow(IsopodError):
 
 class WebSocketUnsupported(IsopodError):
     code, status, whose = "websocket_unsupported", 501, "node"
-    default_hint = "this version of isopod serves HTTP only; use polling or streamed responses"
+    default_hint = "only ASGI apps take WebSockets"
 
 
 class BadRequest(IsopodError):

@@ -17,7 +17,6 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
     NodeDraining,
-    WebSocketUnsupported,
     WorkerUnavailable,
 )
 from isopod.gateway.admission import Admission
@@ -44,6 +43,8 @@ _log = logging.getLogger(__name__)
 _MIB = 1 << 20
 _STATUS_LINE = len("HTTP/1.1 200 OK")
 _REQUEST_LINE = len(" ? HTTP/1.1")  # beside the method, the path and the query
+# Of a WebSocket, as headers tell it: a handshake is an HTTP request.
+_SCHEMES = {"ws": "http", "wss": "https"}
 
 Scope = dict[str, Any]
 FindRoute = Callable[[str], Route | None]
@@ -71,7 +72,7 @@ class Gateway:
         self._fleet = fleet
         self._direct = direct
         self._admission = admission
-        self._find_route = find_route
+        self.find_route = find_route
         self._elsewhere = elsewhere
         self._forwarder = forwarder
         self._domain = domain
@@ -103,20 +104,12 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
-            client = (scope.get("client") or ("", 0))[0]
-            incoming = read_incoming(
-                scope["headers"],
-                client=client,
-                scheme=scope.get("scheme", "http"),
-                trusted=client in self._trusted,
-                http2=scope.get("http_version", "").startswith("2"),
-                known_id=scope.get(FORWARDED, ""),
-            )
+            incoming = self.read(scope)
             answer.request_id, answer.accept = incoming.request_id, incoming.accept
             job: JobScope | None = scope.get(JOB_SCOPE)
             if job is not None:
                 incoming = replace(incoming, headers=(*incoming.headers, *job.headers))
-            await self._serve(scope, receive, incoming, client, answer)
+            await self._serve(scope, receive, incoming, answer)
             answer.outcome = "ok"
         except ClientDisconnected as error:
             answer.outcome = error.code
@@ -134,16 +127,14 @@ class Gateway:
             await answer.fail(failed)
 
     async def _serve(
-        self, scope: Scope, receive: Receive, incoming: Incoming, client: str, answer: _Answer
+        self, scope: Scope, receive: Receive, incoming: Incoming, answer: _Answer
     ) -> None:
         if self.draining:
             raise NodeDraining("this worker is shutting down")
         if scope["method"] == "CONNECT":
             # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
             raise BadRequest("CONNECT is for proxies, and this is none")
-        if incoming.upgrade:
-            raise WebSocketUnsupported("WebSockets are not supported yet")
-        route = self._route(incoming.host)
+        route = self.route_at(incoming.host)
         other = self._elsewhere(route)
         if other is not None:
             if FORWARDED in scope:  # never on and on
@@ -155,7 +146,7 @@ class Gateway:
         self._admission.enter(route)
         try:
             if direct is None:
-                request = self._request(scope, incoming, client)
+                request = self.guest_request(scope, incoming)
                 job: JobScope | None = scope.get(JOB_SCOPE)
                 deadline_ms = job.deadline_ms if job else route.spec.limits.deadline_ms
                 await self._invoke(route, request, incoming, receive, answer, deadline_ms)
@@ -218,10 +209,22 @@ class Gateway:
             answer.cpu_ns = slot.uncounted_cpu_ns()
             pool.release(slot, reusable=healthy)
 
-    def _route(self, host: str) -> Route:
+    def read(self, scope: Scope) -> Incoming:
+        """Its headers. Raises BadRequest."""
+        client, scheme = _client(scope), str(scope.get("scheme", "http"))
+        return read_incoming(
+            scope["headers"],
+            client=client,
+            scheme=_SCHEMES.get(scheme, scheme),
+            trusted=client in self._trusted,
+            http2=scope.get("http_version", "").startswith("2"),
+            known_id=scope.get(FORWARDED, ""),
+        )
+
+    def route_at(self, host: str) -> Route:
         hostname = hostname_of(host)
         name = app_name_of(hostname, self._domain)
-        route = route_of(name, self._find_route) if name else None
+        route = route_of(name, self.find_route) if name else None
         if route is None:
             raise AppUnknown(
                 f"no app answers at {hostname[:253]!r}",
@@ -230,18 +233,18 @@ class Gateway:
             )
         return route
 
-    def _request(self, scope: Scope, incoming: Incoming, client: str) -> GuestRequest:
+    def guest_request(self, scope: Scope, incoming: Incoming) -> GuestRequest:
         version = scope.get("http_version", "1.1")
         scheme = scope.get("scheme", "http")
         return GuestRequest(
-            method=scope["method"],
+            method=scope.get("method", "GET"),  # a WebSocket's scope has none
             path=_raw_path(scope),
             query=scope["query_string"].decode("latin-1"),
             protocol=f"HTTP/{version}",
             scheme=scheme,
             host=hostname_of(incoming.host),
             port=port_of(incoming.host, scheme),
-            client=client,
+            client=_client(scope),
             headers=incoming.headers,
             has_body=incoming.has_body,
             request_id=incoming.request_id,
@@ -310,6 +313,11 @@ def _direct_request(scope: Scope) -> DirectRequest:
     return DirectRequest(
         scope["method"], _raw_path(scope), scope["query_string"].decode("latin-1"), headers
     )
+
+
+def _client(scope: Scope) -> str:
+    address, _ = scope.get("client") or ("", 0)
+    return str(address)
 
 
 def _raw_path(scope: Scope) -> str:

@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 _log = logging.getLogger(__name__)
@@ -81,15 +81,19 @@ def to_close(
 
 
 class ConnectionWatch:
-    """Looks at this process's connections on `port`, of which there may be `most`."""
+    """Looks at this process's connections on `port`, of which there may be `most`, but for the
+    numbers of open files in `but`."""
 
-    def __init__(self, *, port: int, most: int, trusted: Collection[str]) -> None:
+    def __init__(
+        self, *, port: int, most: int, trusted: Collection[str], but: Container[int]
+    ) -> None:
         self.closed = 0
         self.open = 0  # at the last look
         self._highest = 0  # number of an open file
         self._port = port
         self._most = most
         self._trusted = frozenset(trusted)
+        self._but = but
 
     async def run(self) -> None:
         """Until it is cancelled. In a thread: thousands of sockets take some milliseconds."""
@@ -111,6 +115,9 @@ class ConnectionWatch:
 
     def _connections(self) -> Iterator[Connection]:
         for fd in itertools.count():
+            if fd in self._but:
+                self._highest = max(self._highest, fd)
+                continue
             try:
                 # Not a copy: `detach` leaves the number to its owner, who may close it meanwhile.
                 link = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)

@@ -56,7 +56,6 @@ class Incoming:
     request_id: str
     content_length: int | None
     has_body: bool
-    upgrade: bool
     headers: tuple[tuple[str, str], ...]  # for the guest
     accept: str
 
@@ -78,7 +77,7 @@ def read_incoming(
     given = list(headers)
     host, accept, length = "", "", None
     request_id = b""
-    chunked = upgrade = False
+    chunked = False
     passed: list[tuple[str, str]] = []
     forwarded: dict[bytes, bytes] = {}
     named = _named_by_connection(given)
@@ -95,8 +94,6 @@ def read_incoming(
             continue  # passed on once, below
         if name == b"transfer-encoding":
             chunked = True
-        elif name == b"upgrade":
-            upgrade = b"websocket" in value.lower()
         elif name == b"accept":
             accept = value.decode("latin-1")
         if name in HOP_BY_HOP or name in named:
@@ -133,7 +130,6 @@ def read_incoming(
         content_length=length,
         # HTTP/2 has no Transfer-Encoding: a body may come whenever no length says otherwise.
         has_body=chunked or bool(length) or (http2 and length is None),
-        upgrade=upgrade,
         headers=tuple(passed),
         accept=accept,
     )

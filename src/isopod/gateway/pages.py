@@ -33,7 +33,7 @@ _SENTENCES = {
     "node_draining": "This node is shutting down.",
     "body_too_large": "The request body is larger than this app accepts.",
     "client_too_slow": "The request did not arrive in time.",
-    "websocket_unsupported": "WebSockets are not supported by this version of isopod.",
+    "websocket_unsupported": "This app takes no WebSockets.",
     "volume_busy": "This app waits for its volume, which is being copied.",
     "volume_not_found": "This app's volume is gone; it is not served.",
     "blob_corrupt": "The app's stored files are damaged; it is not served.",

@@ -65,7 +65,7 @@ SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
     "static": {"root": ("static_root", folder), "spa": ("static_spa", true_or_false)},
     "network": {"allow": ("allow", allow)},
     "deploy": {"post_deploy": ("post_deploy", not_yet)},
-    "websocket": {"hibernate": ("hibernate", not_yet)},
+    "websocket": {"hibernate": ("hibernate", true_or_false)},
 }
 
 

@@ -43,6 +43,8 @@ from isopod.gateway.lag import LoopLag
 from isopod.gateway.lines import Lines, Peer
 from isopod.gateway.quota import Quotas, Today
 from isopod.gateway.volumes import HeldVolumes
+from isopod.gateway.websockets import WebSockets
+from isopod.gateway.wires import Wires
 from isopod.host.capabilities import World
 from isopod.host.channel import BrokerClient
 from isopod.host.reached import Noting, Reached
@@ -72,6 +74,7 @@ _MAX_KNOWN_ROUTES = 4096  # unknown names are kept too, and come from strangers
 _MAX_HEADER_BYTES = 64 << 10
 _HEADER_TIMEOUT_MS = 15_000
 _LAST_RECORDS_S = 1.0
+_MAX_WEBSOCKETS = 8192
 BACKLOG = 4096
 # How long a thread waits for the GIL before it insists. Guests run with the GIL held, for ticks of
 # 2 ms, and between two slices it is free for a moment too short to take: with Python's 5 ms nobody
@@ -180,18 +183,31 @@ class Worker:
             )
             self._follow_tenants()
             lines = Lines(self.lines, told=self._told)
+            forwarder = Forwarder(lines)
             gateway = Gateway(
                 fleet=self.fleet,
                 direct=self.direct,
                 admission=self.admission,
                 find_route=self._find_route,
                 elsewhere=self._elsewhere,
-                forwarder=Forwarder(lines),
+                forwarder=forwarder,
                 domain=settings.domain,
                 trusted_proxies=settings.trusted_proxies,
                 meter=meter.record,
             )
-            forwarded = ForwardedRequests(gateway)
+            wires = Wires(port=settings.port)
+            websockets = self.websockets = WebSockets(
+                gateway=gateway,
+                fleet=self.fleet,
+                direct=self.direct,
+                admission=self.admission,
+                wires=wires,
+                elsewhere=self._elsewhere,
+                forwarder=forwarder,
+                meter=meter.record,
+                most=_max_websockets(),
+            )
+            forwarded = ForwardedRequests(websockets)
             lines.take_with(forwarded.take)
             jobs = JobRunner(serve=gateway, find_route=self._find_route, domain=settings.domain)
             admin = AdminSocket(
@@ -209,14 +225,19 @@ class Worker:
             )
             await admin.open()
             self.connections = ConnectionWatch(
-                port=settings.port, most=BACKLOG, trusted=settings.trusted_proxies
+                port=settings.port,
+                most=BACKLOG,
+                trusted=settings.trusted_proxies,
+                but=wires.numbers,
             )
             background = [
                 asyncio.create_task(self._follow_routes()),
                 asyncio.create_task(self.connections.run()),
+                asyncio.create_task(wires.run()),
+                asyncio.create_task(websockets.run()),
             ]
             try:
-                await self._serve(gateway, listener, ready)
+                await self._serve(gateway, websockets, listener, ready)
             finally:
                 for task in background:
                     task.cancel()
@@ -227,7 +248,7 @@ class Worker:
                 lines.close()
                 await self.fleet.close()
                 # What was cut just now was served, and is billed.
-                await self._drain(gateway, _LAST_RECORDS_S)
+                await self._drain(gateway, websockets, _LAST_RECORDS_S)
                 await meter.close()
                 maker.close()
                 world.close()
@@ -235,9 +256,11 @@ class Worker:
                 lag.close()
                 self.quotas.close()
 
-    async def _serve(self, gateway: Gateway, listener: int | None, ready: int) -> None:
+    async def _serve(
+        self, gateway: Gateway, websockets: WebSockets, listener: int | None, ready: int
+    ) -> None:
         """A tenant's own worker has no listener: other workers hand its requests over."""
-        server = _server(gateway, listener) if listener is not None else None
+        server = _server(websockets, listener) if listener is not None else None
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -250,10 +273,12 @@ class Worker:
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if server is None:
-            await self._drain(gateway, self.settings.drain_s)
+            websockets.close()
+            await self._drain(gateway, websockets, self.settings.drain_s)
         elif not serving.done():
             server.stop()
-            await self._drain(gateway, self.settings.drain_s)
+            websockets.close()
+            await self._drain(gateway, websockets, self.settings.drain_s)
         gateway.draining = True
         await asyncio.wait({serving}, timeout=2)
         if serving.done():
@@ -268,11 +293,11 @@ class Worker:
             os.write(ready, b".")
         asyncio.get_running_loop().call_later(BEAT_S, self._beat, ready)
 
-    async def _drain(self, gateway: Gateway, within_s: float) -> None:
+    async def _drain(self, gateway: Gateway, websockets: WebSockets, within_s: float) -> None:
         """Until no request is in flight, `within_s` at most."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
-        while gateway.in_flight and loop.time() < end:  # noqa: ASYNC110  a poll is enough here
+        while (gateway.in_flight or len(websockets)) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     # -- routes and admin -------------------------------------------------------------------
@@ -345,6 +370,7 @@ class Worker:
             "rss_bytes": _rss_bytes(),
             "lag_ms": round(self.lag.take_worst() * 1e3, 1),
             "in_flight": self.admission.in_flight,
+            "websockets": self.websockets.status,
             "refused": self.admission.refused,
             "connections_closed": self.connections.closed,
             "sandbox": self.sandbox.to_json(),
@@ -401,11 +427,11 @@ class Worker:
         return {"ended": self.fleet.sleep(str(request.get("app", "")))}
 
 
-def _server(gateway: Gateway, listener: int) -> Any:
+def _server(app: WebSockets, listener: int) -> Any:
     server: Any = Server(
-        gateway,
+        app,
         interface=Interfaces.ASGI,
-        websockets=False,  # an upgrade reaches the gateway as a request, and is refused there
+        websockets=True,
         log_enabled=False,
         backlog=BACKLOG,
         backpressure=BACKLOG,
@@ -433,11 +459,17 @@ def _rss_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _max_instances() -> int:
-    """How many instances the limit of open files allows, with a part of it for connections. An
-    instance has nine: its folders, its output, its app's log."""
+def _max_websockets() -> int:
+    """How many of them the limit of open files allows: each has two, a third of all together."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, (files - min(2048, files // 4)) // 10)
+    return min(_MAX_WEBSOCKETS, files // 6)
+
+
+def _max_instances() -> int:
+    """How many instances it allows, with a part of it for connections. An instance has nine: its
+    folders, its output, its app's log."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, (files - 2 * _max_websockets() - min(2048, files // 4)) // 10)
 
 
 def _extra_trust(settings: NodeSettings) -> str:

@@ -65,7 +65,7 @@ def test_the_kernel_tells_the_silent_from_the_others(listener, monkeypatch):
     """Real sockets of this process; both ends are in it, and only the accepted ones are ours."""
     monkeypatch.setattr(module, "SILENT_S", 0.0)
     port = listener.getsockname()[1]
-    watch = ConnectionWatch(port=port, most=4096, trusted=())
+    watch = ConnectionWatch(port=port, most=4096, trusted=(), but=())
     with ExitStack() as held:
         clients = [held.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in "abc"]
         ours = [held.enter_context(listener.accept()[0]) for _ in clients]

@@ -26,12 +26,12 @@ from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse
 from isopod.runtimes.python import frames
 
 CAPACITY = 1000  # an app's own concurrency is smaller; what a guest is asked to hold has an end
-_WINDOW = 256 << 10
+WINDOW = 256 << 10
 _MAX_PIECE = 256 << 10
 _ANSWER_BYTES = 2 << 20
 _FOR_EVER = 0xFFFFFFFF
 # Acknowledged in such pieces: each wakes the guest.
-_ACKNOWLEDGE = _WINDOW // 4
+_ACKNOWLEDGE = WINDOW // 4
 # A guest that was told to end an exchange hears it within so long, or it is stuck and ends whole;
 # and so long it has to obey.
 _HEARS_S = 1.0
@@ -88,8 +88,11 @@ class Exchanges:
         return "" if exchange is None else exchange.request_id
 
     def new(self) -> HttpExchange:
+        return HttpExchange(self.next_number(), self)
+
+    def next_number(self) -> int:
         self._last = self._last % 0x7FFFFFFF + 1
-        return HttpExchange(self._last, self)
+        return self._last
 
     def open(self, exchange: HttpExchange) -> None:
         if self._ended_by is not None:
@@ -310,7 +313,7 @@ class HttpExchange:
 
     def _count(self, size: int) -> None:
         self._outstanding += size
-        if self._outstanding > _WINDOW + 2 * _MAX_PIECE:
+        if self._outstanding > WINDOW + 2 * _MAX_PIECE:
             raise GuestProtocolError("the guest sent more than it may before the client took it")
 
     def _take(self, size: int) -> None:

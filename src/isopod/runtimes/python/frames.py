@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from isopod.errors import BadRequest, GuestProtocolError
-from isopod.runtimes.guest import GuestRequest, GuestResponse
+from isopod.runtimes.guest import GuestRequest, GuestResponse, SocketAccepted
 
 MAX_HEADERS = 200
 MAX_HEAD_BYTES = 64 << 10
@@ -66,6 +66,15 @@ def parse_response(frame: bytes, *, more: bool, at: int = 1) -> GuestResponse:
     # The app said how long the body is, and here it is: the client need not wait for what the
     # app still does afterwards.
     return GuestResponse(status, headers, body, more and length != len(body), length)
+
+
+def parse_accept(subprotocol: bytes, lines: list[bytes]) -> SocketAccepted:
+    """Of an A item: how the app takes a WebSocket."""
+    if subprotocol and not _TOKEN.fullmatch(subprotocol):
+        raise GuestProtocolError(f"the guest sent the subprotocol {_shown(subprotocol)}")
+    if len(lines) > MAX_HEADERS or sum(map(len, lines)) > MAX_HEAD_BYTES:
+        raise GuestProtocolError(f"the guest sent {len(lines)} headers")
+    return SocketAccepted(subprotocol.decode(), tuple(_header(line) for line in lines))
 
 
 def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:

@@ -31,9 +31,17 @@ from isopod.errors import (
 from isopod.host import capabilities
 from isopod.host.capabilities import Capabilities, World
 from isopod.host.connections import Connections
-from isopod.runtimes.guest import BodyReader, Exchange, GuestRequest, GuestResponse, OutputSink
+from isopod.runtimes.guest import (
+    BodyReader,
+    Exchange,
+    GuestRequest,
+    GuestResponse,
+    OutputSink,
+    SocketExchange,
+)
 from isopod.runtimes.python import frames
 from isopod.runtimes.python.exchanges import CAPACITY, Exchanges
+from isopod.runtimes.python.socket_exchange import PythonSocket
 
 _MAX_BODY_READ = 256 << 10
 # What an instance writes of its image's pages by serving: 1.5 MiB for Flask after three requests.
@@ -117,9 +125,10 @@ class PythonGuest:
     def exchange(self) -> Exchange:
         return self if self._many is None else self._many.new()
 
-    def socket(self) -> None:
-        """WSGI has none."""
-        return
+    def socket(self) -> SocketExchange | None:
+        if self._many is None:  # WSGI has none
+            return None
+        return PythonSocket(self._many.next_number(), self._many)
 
     @property
     def ended(self) -> bool:

@@ -269,12 +269,14 @@ def scope_of(frame, state):
 class Server:
     """One app's. `serve` returns when the host wants no more requests of it."""
 
-    def __init__(self, app):
+    def __init__(self, app, websocket):
+        """`websocket`: the module of that name, which needs this one."""
         self.app = app
         self.loop = asyncio.new_event_loop()
         self.loop.set_task_factory(_make_task)
         self.exchanges = {}
         self.state = {}
+        self._start_websocket = websocket.start
         self._context = contextvars.copy_context()  # as the app's import left it
         self._said = []
         self._said_bytes = 0
@@ -349,7 +351,10 @@ class Server:
     def _heard(self, kind, number, payload):
         if kind == b"r":
             scope, has_body, length = scope_of(payload, self.state)
-            self._start(Request(self, number, has_body, length), scope)
+            self.start(Request(self, number, has_body, length), scope)
+            return
+        if kind == b"w":
+            self._start_websocket(self, number, payload)
             return
         if kind == b"z":
             self._ended = True
@@ -368,8 +373,10 @@ class Server:
             exchange.wake()
         elif kind == b"c":
             exchange.cancel()
+        else:
+            exchange.message(kind, payload)
 
-    def _start(self, exchange, scope):
+    def start(self, exchange, scope):
         self.exchanges[exchange.number] = exchange
         context = self._context.copy()
         context.run(current.set, exchange)
@@ -497,7 +504,9 @@ _server = None
 def boot(app):
     """Make the server, without serving. Only here is the app's loop made."""
     global _server
-    _server = Server(app)
+    import isopod_websocket
+
+    _server = Server(app, isopod_websocket)
 
 
 def start():
