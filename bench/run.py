@@ -31,6 +31,7 @@ from bench import (
     volumes,
     waiting,
     warm,
+    websockets,
 )
 from bench.figures import Result
 
@@ -39,6 +40,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "warm": warm.run,
     "async": async_apps.run,
     "static": static.run,
+    "websockets": websockets.run,
     "cold": cold.run,
     "density": density.run,
     "burst": burst.run,

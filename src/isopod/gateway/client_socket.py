@@ -66,9 +66,9 @@ class ClientSocket:
         """Raises ClientDisconnected, ClientTooSlow."""
         kind = message["type"]
         if kind == "websocket.accept" and self._wire is None:
-            await self._send({"type": kind, "subprotocol": message.get("subprotocol") or None})
             self._wire = await self._wires.open(
                 self._client,
+                lambda: self._answer(message),
                 max_message_bytes=self._max_message_bytes,
                 max_idle_s=self._max_idle_s,
             )
@@ -81,6 +81,13 @@ class ClientSocket:
             await self._send(message)  # a refusal
         else:
             raise RuntimeError(f"a WebSocket that is open takes no {kind!r}")
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        """The handshake. Cancelled at once, the server answers it all the same and then, if it had
+        not yet begun, drops its side of the connection: otherwise it keeps 35 KiB of it."""
+        subprotocol = message.get("subprotocol") or None
+        answering: Any = self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+        answering.cancel()
 
     async def end(self) -> None:
         """The app has returned: until the client has all of it, and the connection has ended."""

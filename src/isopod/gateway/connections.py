@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 
+from isopod.gateway.taken import plain
+
 _log = logging.getLogger(__name__)
 # No request is shorter than HTTP/2's preface (RFC 9113 3.4) but a malformed one.
 _SILENT_BYTES = 24
@@ -48,6 +50,7 @@ class Connection:
     address: str
     received_bytes: int
     quiet_s: float
+    port: int = 0  # the client's
 
     @property
     def silent(self) -> bool:
@@ -81,11 +84,11 @@ def to_close(
 
 
 class ConnectionWatch:
-    """Looks at this process's connections on `port`, of which there may be `most`, but for the
-    numbers of open files in `but`."""
+    """Looks at this process's connections on `port`, of which there may be `most`, but for
+    those of clients in `but`."""
 
     def __init__(
-        self, *, port: int, most: int, trusted: Collection[str], but: Container[int]
+        self, *, port: int, most: int, trusted: Collection[str], but: Container[tuple[str, int]]
     ) -> None:
         self.closed = 0
         self.open = 0  # at the last look
@@ -115,9 +118,6 @@ class ConnectionWatch:
 
     def _connections(self) -> Iterator[Connection]:
         for fd in itertools.count():
-            if fd in self._but:
-                self._highest = max(self._highest, fd)
-                continue
             try:
                 # Not a copy: `detach` leaves the number to its owner, who may close it meanwhile.
                 link = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
@@ -134,7 +134,7 @@ class ConnectionWatch:
                 continue
             finally:
                 link.detach()
-            if found is not None:
+            if found is not None and (plain(found.address), found.port) not in self._but:
                 yield found
 
 
@@ -142,12 +142,14 @@ def _read(link: socket.socket, fd: int, port: int) -> Connection | None:
     info = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     if len(info) < _INFO_BYTES or link.getsockname()[1] != port:
         return None
+    peer = link.getpeername()
     quiet_ms = min(_LAST_SENT.unpack_from(info, 44)[0], _LAST_RECEIVED.unpack_from(info, 52)[0])
     return Connection(
         fd=fd,
-        address=str(link.getpeername()[0]),
+        address=str(peer[0]),
         received_bytes=_RECEIVED.unpack_from(info, 128)[0],
         quiet_s=quiet_ms / 1e3,
+        port=peer[1],
     )
 
 

@@ -2,8 +2,8 @@
 
 granian answers a WebSocket's handshake well, but costs 146 KiB for each that is idle, takes
 messages of 64 MiB into memory, sends no pings, and cannot close while it reads
-(docs/decisions/021-websockets.md). It reads and writes only when it is asked to: so it
-is not asked any more, and the WebSocket is spoken here, over a copy of the file descriptor.
+(docs/decisions/021-websockets.md). It reads and writes only when it is asked to: so it is not
+asked any more, and the WebSocket is spoken here, over a copy of the file descriptor.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import itertools
 import os
 import socket
 import stat
+import sys
 from collections.abc import Container, Iterator
 
 # A shut-in process cannot list its files. They end where so many numbers beyond the highest that
 # is known are free.
 _GAP = 512
+# struct tcp_info (linux/tcp.h) up to data_segs_out, which came with Linux 4.6.
+_INFO_BYTES = 160
 
 
-def take(client: tuple[str, int], port: int, *, known: Container[int]) -> tuple[int, int] | None:
-    """The number of the connection of `client` to our `port`, and that of a new copy of it; None
-    when it is gone. Numbers in `known` are not looked at."""
+def take(client: tuple[str, int], port: int, *, known: Container[int]) -> int | None:
+    """A copy of the connection of `client` to our `port`; None when it is gone. Numbers in `known`
+    are not looked at."""
     # A free number. What was just accepted is, as a rule, right below it: numbers are given out
     # from the lowest.
     free = os.eventfd(0)
@@ -34,7 +37,7 @@ def take(client: tuple[str, int], port: int, *, known: Container[int]) -> tuple[
             copy = os.dup(number)
             # Between the two looks it may have become another's.
             if _is(copy, client, port):
-                return number, copy
+                return copy
             os.close(copy)
     return None
 
@@ -73,6 +76,12 @@ def _is(number: int, client: tuple[str, int], port: int) -> bool:
     if not isinstance(peer, tuple):  # of the Unix kind
         return False
     return (plain(peer[0]), peer[1]) == client and bool(ours[1] == port)
+
+
+def segments_sent(link: socket.socket) -> int:
+    """With data, over all of the connection's life."""
+    info = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    return int.from_bytes(info[_INFO_BYTES - 4 : _INFO_BYTES], sys.byteorder)
 
 
 def plain(address: str) -> str:

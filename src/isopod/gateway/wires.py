@@ -7,14 +7,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from isopod.errors import ClientDisconnected
-from isopod.gateway.taken import plain, take
+from isopod.gateway.taken import plain, segments_sent, take
 from isopod.gateway.wire import Wire
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 5.0
+_ANSWERED_S = 5.0
 # A client that has been silent for so long is asked whether it is there, and is gone when it has
 # not even said that. Proxies on the way close what is quiet for a minute.
 PING_AFTER_S = 30.0
@@ -43,28 +46,44 @@ def chore(quiet: Quiet, *, max_idle_s: float) -> str:
 
 
 class Wires:
-    """Of the gateway's `port`. `numbers`: the open files that these are."""
+    """Of the gateway's `port`. `clients`: their addresses, as the kernel says them."""
 
     def __init__(self, *, port: int) -> None:
-        self.numbers: set[int] = set()
+        self.clients: set[tuple[str, int]] = set()
+        self._copies: set[int] = set()
         self._port = port
-        self._wires: dict[Wire, tuple[float, tuple[int, int]]] = {}
+        self._wires: dict[Wire, tuple[float, tuple[str, int], int]] = {}
 
     def __len__(self) -> int:
         return len(self._wires)
 
     async def open(
-        self, client: tuple[str, int], *, max_message_bytes: int, max_idle_s: float
+        self,
+        client: tuple[str, int],
+        accept: Callable[[], object],
+        *,
+        max_message_bytes: int,
+        max_idle_s: float,
     ) -> Wire:
-        """Of a connection whose handshake is complete. Raises ClientDisconnected."""
-        taken = take((plain(client[0]), client[1]), self._port, known=self.numbers)
-        if taken is None:
+        """Of a connection whose handshake `accept` answers, without saying when. Raises
+        ClientDisconnected."""
+        client = plain(client[0]), client[1]
+        copy = take(client, self._port, known=self._copies)
+        if copy is None:
             raise ClientDisconnected("the client went away")
-        link = socket.socket(fileno=taken[1])
+        link = socket.socket(fileno=copy)
+        try:
+            before = segments_sent(link)
+            accept()
+            await _answered(link, before)
+        except BaseException:
+            link.close()
+            raise
         link.setblocking(False)
         wire = Wire(link, max_message_bytes=max_message_bytes)
-        self.numbers.update(taken)
-        self._wires[wire] = (max_idle_s, taken)
+        self.clients.add(client)
+        self._copies.add(copy)
+        self._wires[wire] = (max_idle_s, client, copy)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: wire, link)
         except BaseException:
@@ -75,8 +94,10 @@ class Wires:
 
     def forget(self, wire: Wire) -> None:
         """It has ended."""
-        _, taken = self._wires.pop(wire, (0.0, ()))
-        self.numbers.difference_update(taken)
+        if wire in self._wires:
+            _, client, copy = self._wires.pop(wire)
+            self.clients.discard(client)
+            self._copies.discard(copy)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -89,7 +110,7 @@ class Wires:
 
     def look(self) -> None:
         now = asyncio.get_running_loop().time()
-        for wire, (max_idle_s, _) in list(self._wires.items()):
+        for wire, (max_idle_s, _, _) in list(self._wires.items()):
             quiet = Quiet(now - wire.heard_at, now - wire.pinged_at, now - wire.moved_at)
             todo = chore(quiet, max_idle_s=max_idle_s)
             if todo == "ping":
@@ -98,3 +119,13 @@ class Wires:
                 wire.close(GOING_AWAY, "idle")
             elif todo == "abort":
                 wire.abort()
+
+
+async def _answered(link: socket.socket, before: int) -> None:
+    """Until the client has been sent something: a frame must not overtake the handshake."""
+    end, wait_s = time.monotonic() + _ANSWERED_S, 0.0
+    while segments_sent(link) == before:
+        if time.monotonic() > end:
+            raise ClientDisconnected("the handshake of a WebSocket was not answered")
+        await asyncio.sleep(wait_s)
+        wait_s = min(0.01, 2 * wait_s + 0.0002)

@@ -228,7 +228,7 @@ class Worker:
                 port=settings.port,
                 most=BACKLOG,
                 trusted=settings.trusted_proxies,
-                but=wires.numbers,
+                but=wires.clients,
             )
             background = [
                 asyncio.create_task(self._follow_routes()),
