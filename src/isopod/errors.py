@@ -404,7 +404,7 @@ class ClientTooSlow(IsopodError):
 
 
 class WebSocketUnsupported(IsopodError):
-    code, status, whose = "websocket_unsupported", 501, "node"
+    code, status, whose = "websocket_unsupported", 501, "app"
     default_hint = "only ASGI apps take WebSockets"
 
 

@@ -186,7 +186,8 @@ def test_what_the_guest_is_told(site, stage):
         (b"shop.localhost", [(b"host", b"other.localhost")], 400, "bad_request"),
         (b"shop.localhost", [(b"content-length", b"x")], 400, "bad_request"),
         (b"shop.localhost", [(b"content-length", b"1048577")], 413, "body_too_large"),
-        (b"shop.localhost", [(b"upgrade", b"websocket")], 501, "websocket_unsupported"),
+        # Without a handshake it is a request like any other (RFC 9110 7.8).
+        (b"shop.localhost", [(b"upgrade", b"websocket")], 200, ""),
         (b"shop.localhost:\xb2", [], 200, ""),
     ],
 )

@@ -112,11 +112,6 @@ def test_whether_a_body_comes(headers, http2, has_body):
     assert read(*headers, http2=http2).has_body is has_body
 
 
-def test_only_websocket_upgrades_are_upgrades():
-    assert read((b"upgrade", b"WebSocket")).upgrade
-    assert not read((b"upgrade", b"h2c")).upgrade
-
-
 NAME = st.sampled_from([
     b"connection", b"host", b"content-length", b"transfer-encoding", b"upgrade", b"cookie",
     b"x-forwarded-for", b"x-a", b"x_a", b"te", b"accept",

@@ -192,9 +192,9 @@ def test_the_cpu_is_told_only_to_who_asks_for_it(site, stage, debug):  # noqa: F
 
     async def main() -> None:
         async with site() as shop:
-            plain = shop.gateway._find_route("shop")
+            plain = shop.gateway.find_route("shop")
             route = replace(plain, spec=replace(plain.spec, debug=debug))
-            shop.gateway._find_route = lambda name: route if name == "shop" else None
+            shop.gateway.find_route = lambda name: route if name == "shop" else None
             answered = await shop.ask()
             stage.handler = using(2_000_000, GuestFailed("it trapped"))
             failed = await shop.ask()
