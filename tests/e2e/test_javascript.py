@@ -1,6 +1,8 @@
 """JavaScript apps on a real node: bundled, deployed, called; what is refused, and how."""
 
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +129,42 @@ def test_templates_are_deployed_as_they_are_written(node, tmp_path):
 def test_requests_are_metered_with_their_cpu(node):
     text(node, "hono")
     until("its usage", lambda: "hono" in node.cli("usage", "--json"))
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"])).upper()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def test_fetch_leaves_a_shut_in_worker_for_what_is_listed_alone(
+    prepared_javascript, tmp_path_factory
+):
+    source = """
+    export default { async fetch(request, env) {
+      try { return new Response((await fetch(env.TO, { method: "POST", body: "asked" })).body) }
+      catch (error) { return new Response(error.message) } } }
+    """
+    folder_of = tmp_path_factory.mktemp("fetching")
+    upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    port = upstream.server_address[1]
+    listed = f'[network]\nallow = ["127.0.0.1:{port}"]\n'
+    grant = {"ISOPOD_EGRESS_PRIVATE": f"127.0.0.1:{port}"}
+    to = ("--env", f"TO=http://127.0.0.1:{port}/")
+    try:
+        with up(folder_of / "data", extra_env=grant) as node:
+            for name, toml in (("may", listed), ("may-not", "")):
+                app = folder(folder_of / name, {"worker.js": source, "isopod.toml": toml})
+                node.cli("deploy", str(app), *to)
+            assert text(node, "may") == "ASKED"
+            assert "isopod" in text(node, "may-not")
+    finally:
+        upstream.shutdown()
+        upstream.server_close()

@@ -13,6 +13,7 @@ from isopod.blobs.images import ImageCache
 from isopod.blobs.store import BlobStore
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
+from isopod.host.capabilities import World
 from isopod.model.app import AppSpec, Limits, Startup
 from isopod.model.ids import AppName
 from isopod.model.snapshot import Snapshot
@@ -96,6 +97,8 @@ class Workshop:
         env: dict[str, str] | None = None,
         memory_mib: int = 64,
         image: Image | None = None,
+        world: World | None = None,
+        app: str = "",
     ) -> Worker:
         """Not started."""
         output: list[tuple[str, str]] = []
@@ -106,6 +109,8 @@ class Workshop:
             memory_mib=memory_mib,
             output=lambda stream, data: output.append((stream, data.decode())),
             image=image,
+            world=world,
+            app=app,
         )
         self.made.append(guest)
         return Worker(self, guest, output)

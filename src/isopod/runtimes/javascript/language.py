@@ -129,6 +129,8 @@ class JavaScriptGuests:
             output=order.output,
             image=order.image,
             share=order.share,
+            world=order.world,
+            app=order.app,
         )
 
 

@@ -22,6 +22,7 @@ from isopod.engine.linker import HostImport, Linkage
 from isopod.engine.module_cache import ModuleCache
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, RuntimeNotPrepared
+from isopod.host.capabilities import World
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.javascript import artifacts
 from isopod.runtimes.javascript.artifacts import BASE_IMAGE, FACTS
@@ -89,9 +90,11 @@ class JavaScriptRuntime:
         output: OutputSink,
         image: Image | None = None,
         share: str = "",
+        world: World | None = None,
+        app: str = "",
     ) -> JavaScriptGuest:
         """A guest that will serve the bundle in `site_tree`; `await guest.start()` boots it, or
-        restores it from `image`."""
+        restores it from `image`. `world`: what it may reach as `app`; None: no network."""
         instance = new_instance(
             self.linkage, memory_mib << 20, share=share, clock_step_ns=self._clock_step_ns
         )
@@ -99,13 +102,13 @@ class JavaScriptRuntime:
         limit = ("qjs_set_memory_limit", (max(1 << 20, (memory_mib << 20) - _OVERHEAD_BYTES),))
         if image is not None:
             instance.start([limit], image=image)
-            app = None
+            code = None
         else:
             base = Image(self._base, self._base_size, self.facts.clock_ns)
             instance.start([limit], image=base)
-            app = _app_call(self.facts.turn, site_tree / BUNDLE)
-        start = Start(turn=self.facts.turn, app=app, env=dict(env))
-        return JavaScriptGuest(instance, scheduler, output, start)
+            code = _app_call(self.facts.turn, site_tree / BUNDLE)
+        start = Start(turn=self.facts.turn, app=code, env=dict(env))
+        return JavaScriptGuest(instance, scheduler, output, start, world=world, app=app)
 
 
 def load(cache_dir: Path, engine: Engine | None = None) -> Linkage:

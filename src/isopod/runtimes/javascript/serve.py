@@ -28,9 +28,11 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
 )
+from isopod.host.capabilities import World
 from isopod.runtimes.guest import OutputSink, SocketExchange
 from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
+from isopod.runtimes.javascript.fetching import Fetches
 from isopod.runtimes.javascript.rejections import Rejections
 
 # What an instance writes of its image's pages by serving: Hono's hello after three requests.
@@ -70,11 +72,18 @@ class JavaScriptGuest:
 
     capacity = 1000  # how many it gets is the app's to say, or the gateway's default
     speaker = ""  # of several it cannot be told
-    sent_bytes = 0  # it makes no connections
 
     def __init__(
-        self, instance: Instance, scheduler: Scheduler, output: OutputSink, start: Start
+        self,
+        instance: Instance,
+        scheduler: Scheduler,
+        output: OutputSink,
+        start: Start,
+        *,
+        world: World | None,
+        app: str,
     ) -> None:
+        """`world`: what it may reach as `app`, its label; None: no network."""
         self._instance = instance
         self._scheduler = scheduler
         self._output = output
@@ -89,6 +98,7 @@ class JavaScriptGuest:
         self._due = False  # a timer of the guest's is
         self._collecting = False
         self._report: dict[str, Any] = {}
+        self._fetches = Fetches(world, app=app, say=self._say)
         self._rejections = Rejections(instance, start.turn)
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
@@ -110,6 +120,11 @@ class JavaScriptGuest:
     @property
     def blocked(self) -> bool:
         return self._instance.computes
+
+    @property
+    def sent_bytes(self) -> int:
+        """By its fetches; what it answers its clients is not in it."""
+        return self._fetches.sent_bytes
 
     @property
     def cpu_ns(self) -> int:
@@ -244,7 +259,7 @@ class JavaScriptGuest:
             if self._start.app is None:
                 self._phase = _Phase.READY
                 self._settle()
-            elif self._timer is None:
+            elif self._timer is None and not self._fetches.are_open:
                 self._end(
                     AppFailedToStart(
                         "a top-level await of the app never settles",
@@ -254,7 +269,9 @@ class JavaScriptGuest:
         elif self._phase is _Phase.IMAGING:
             self._settle()
         elif not self._exchanges:
+            # What nobody waits for any more goes no further.
             self._cancel_timer()
+            self._fetches.close()
 
     def _explained(self, error: IsopodError) -> IsopodError:
         said = str(error.details.pop("stderr", ""))
@@ -270,6 +287,7 @@ class JavaScriptGuest:
             return
         self._phase = _Phase.GONE
         self._cancel_timer()
+        self._fetches.close()
         self._instance.close()
         self._queue.clear()
         exchanges, self._exchanges = self._exchanges, {}
@@ -315,6 +333,8 @@ class JavaScriptGuest:
                 answer = os.urandom(min(int.from_bytes(data[:4], "little"), _MAX_RANDOM))
             elif operation == b"T":
                 self._set_timer(min(int.from_bytes(data[:4], "little"), _MAX_TIMER_MS))
+            elif operation in _FETCH:
+                self._fetches.take(operation, number, data)
             elif operation in (b"Q", b"R") and self._phase is _Phase.BOOTING:
                 self._booted(operation, data)
             elif operation == b"I" and self._phase is _Phase.IMAGING:
@@ -353,6 +373,7 @@ class JavaScriptGuest:
             self._timer = None
 
 
+_FETCH = frozenset({b"f", b"u", b"v", b"k", b"a"})
 _TURNS = frozenset({"isopod_turn", "isopod_app", "isopod_reject"})
 
 

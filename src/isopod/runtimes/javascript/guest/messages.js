@@ -54,6 +54,9 @@ function streamOf(source) {
         if (bytes === null) controller.close();
         else controller.enqueue(bytes);
       },
+      cancel(why) {
+        source.cancel?.(why);
+      },
     },
     { highWaterMark: 0 },
   );
@@ -85,6 +88,10 @@ const contents = new WeakMap();
 
 export function contentOf(message) {
   return contents.get(message);
+}
+
+export function setContent(message, source) {
+  contents.set(message, new Content(source));
 }
 
 class Body {

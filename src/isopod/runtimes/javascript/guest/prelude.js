@@ -13,6 +13,7 @@ import "./random.js";
 import "./console.js";
 import "./headers.js";
 import "./messages.js";
+import "./fetch.js";
 import { turn } from "./serve.js";
 import { inbox, outbox } from "./wire.js";
 

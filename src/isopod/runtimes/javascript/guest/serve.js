@@ -9,6 +9,7 @@
 
 import { describe, log } from "./console.js";
 import { decode, encode, encodeInto, latin1 } from "./encoding.js";
+import { take } from "./fetch.js";
 import { lines as headerLines, received } from "./headers.js";
 import { contentOf, incoming, Response } from "./messages.js";
 import { reseed, wasDrawn } from "./random.js";
@@ -232,6 +233,11 @@ const handlers = {
     say("I", 0, encode(JSON.stringify({ drawn: wasDrawn(), read: [...read] })));
   },
 };
+
+// Of fetch: see fetch.js.
+for (const operation of "hdzxw") {
+  handlers[operation] = (number, bytes) => take(operation, number, bytes);
+}
 
 function start(promise) {
   promise.then(
