@@ -357,9 +357,12 @@ class Worker:
         self.maker.keep_images(self.fleet.images())
 
     def _mine(self, name: str) -> Route | None:
-        """The route of an app, if this worker may answer for it."""
+        """The route of an app, if this worker is of those that serve it. Where its volumes are is
+        not asked: that takes them."""
         route = self.routes.get(name)
-        return None if route is None or self._elsewhere(route) is not None else route
+        if route is None:
+            return None
+        return route if own_worker(route, self._tenants.get(route.tenant)) == self.tenant else None
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         fleet = self.fleet.status()
