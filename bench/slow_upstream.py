@@ -6,6 +6,7 @@ Started by `running`. A line on standard input asks how many waited at once at m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tools.node import ROOT
+
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Upstream:
 
 @contextmanager
 def running(after_s: float, *, together: int = 0) -> Iterator[Upstream]:
-    """Answers each request after so long, and none before `together` of them wait."""
+    """Answers each request after so long from when `together` of them wait, if these come soon."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.slow_upstream", str(after_s), str(together)],
         cwd=ROOT,
@@ -57,7 +60,9 @@ async def _serve(after_s: float, together: int) -> None:
             most = max(most, waiting)
             if most >= together:
                 all_wait.set()
-            await asyncio.gather(asyncio.sleep(after_s), all_wait.wait())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(all_wait.wait(), _PATIENCE_S)
+            await asyncio.sleep(after_s)
             waiting -= 1
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nanswer")
             await writer.drain()
