@@ -47,7 +47,10 @@ class Conversation:
         self._run(self.guest.start())
 
     def send(self):
-        return self._run(self.guest.send(REQUEST, nothing))
+        async def ask():
+            return await self.guest.exchange().send(REQUEST, nothing)
+
+        return self._run(ask())
 
     def pieces(self) -> list[bytes]:
         found = []
@@ -192,3 +195,81 @@ def test_empty_pieces(arena):
     assert talk.send().more
     assert talk.pieces() == [b""] * 2000
     assert talk.guest.idle
+
+
+# -- of a guest that has many exchanges -----------------------------------------------------
+
+
+def wait(*items: bytes, ms: int = 0xFFFFFFFF, sockets: bytes = b"") -> bytes:
+    count = len(sockets) // 5
+    return struct.pack("<cIH", b"W", ms, count) + sockets + b"".join(items)
+
+
+def item(kind: bytes, number: int, payload: bytes = b"") -> bytes:
+    return struct.pack("<cII", kind, number, len(payload)) + payload
+
+
+HEAD = head(b"200 OK")
+
+
+@attack(
+    "many exchanges: items cut short or longer than their frame, of exchanges that are not open, "
+    "out of turn, unknown, more than the window; waits that are none",
+    "ended: protocol error",
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"W",
+        wait()[:6],
+        struct.pack("<cIH", b"W", 0, 65535),
+        wait(b"S"),
+        wait(struct.pack("<cII", b"S", 1, 1 << 31)),
+        wait(item(b"S", 2, HEAD)),
+        wait(item(b"F", 7)),
+        wait(item(b"D", 1, b"x")),
+        wait(item(b"E", 1)),
+        wait(item(b"?", 1)),
+        wait(item(b"r", 1)),
+        wait(item(b"S", 1, HEAD), item(b"D", 1, b"x")),
+        wait(item(b"S", 1, HEAD), item(b"S", 1, HEAD)),
+        b"Q",
+        b"S" + HEAD,
+    ],
+)
+def test_a_guest_with_many_exchanges_that_breaks_the_rules(arena, said):
+    talk = Conversation(arena, wait(), said)
+    talk.start()
+    with pytest.raises(GuestProtocolError):
+        talk.send()
+        talk.send()
+    assert not talk.guest.idle
+
+
+@attack("many exchanges: a head that is none", "502 guest_protocol_error for that request alone")
+def test_a_wrong_head_costs_its_exchange(arena):
+    talk = Conversation(
+        arena, wait(), wait(item(b"S", 1, head(b"999"))), wait(item(b"F", 1)),
+        wait(item(b"S", 2, HEAD + b"body"), item(b"F", 2)),
+    )  # fmt: skip
+    talk.start()
+    with pytest.raises(GuestProtocolError, match="the status"):
+        talk.send()
+    assert talk.guest.idle
+    assert talk.send().body == b"body"
+
+
+@attack(
+    "many exchanges: waits that end at once, for ever",
+    "bounded by the deadline, and by its CPU's share",
+)
+def test_a_guest_that_never_waits_does_not_hold_the_loop(arena):
+    talk = Conversation(arena, wait(), *(wait(ms=0) for _ in range(3000)), b"Q")
+    talk.start()
+    with pytest.raises(GuestProtocolError):
+        talk.send()
+    # Sockets that it never made are ready at once.
+    talk = Conversation(arena, wait(), wait(sockets=struct.pack("<IB", 9, 1) * 1000), b"Q")
+    talk.start()
+    with pytest.raises(GuestProtocolError):
+        talk.send()

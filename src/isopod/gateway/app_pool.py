@@ -207,11 +207,11 @@ class AppPool:
         waiting = [slot for slot in shared if slot.waiting]
         if waiting:
             return min(waiting, key=_load)
-        while self.idle:
-            slot = self.idle[-1]
-            if slot.guest.idle:
+        for slot in reversed(self.idle):
+            if not slot.guest.idle:
+                self.end(slot)  # ended by what its last request left behind
+            elif not slot.guest.blocked:
                 return slot
-            self.idle.pop().close()  # ended by what its last request left behind
         return min(shared, key=_load, default=None)
 
     def _give(self, slot: Slot) -> None:

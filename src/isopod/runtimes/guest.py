@@ -160,7 +160,8 @@ class Guest(Protocol):
 
     @property
     def blocked(self) -> bool:
-        """Suspended in a call for one of its exchanges, and deaf to all others meanwhile."""
+        """Deaf for now: suspended in a call for one of its exchanges, or at work on one that was
+        stopped."""
 
     @property
     def cpu_ns(self) -> int:

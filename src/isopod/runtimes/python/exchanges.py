@@ -64,6 +64,7 @@ class Exchanges:
         self._ended_by: IsopodError | None = None
         self._last = 0
         self._told = 0  # items, so far
+        self._last_end = 0  # of those, the last that told it to end an exchange
         self._news: deque[bytes] = deque()
         self._waits = False
         self._wanted: dict[int, int] = {}
@@ -78,6 +79,11 @@ class Exchanges:
     def waits(self) -> bool:
         """The guest is in W, and hears what is new at once."""
         return self._waits
+
+    @property
+    def stuck(self) -> bool:
+        """It was told to end an exchange, and has not heard that yet: it may not ever."""
+        return not self.has_heard(self._last_end)
 
     def has_heard(self, item: int) -> bool:
         """Whether the guest was told that item (a number that `tell` gave)."""
@@ -105,6 +111,8 @@ class Exchanges:
         """Something new for the guest; which item of all it is."""
         self._told += 1
         told = self._told
+        if kind == b"c":
+            self._last_end = told
         self._news.append(_ITEM.pack(kind, number, len(payload)) + payload)
         if self._waits:
             self._answer()

@@ -144,7 +144,8 @@ class PythonGuest:
 
     @property
     def blocked(self) -> bool:
-        return self._many is not None and self.waiting and not self._many.waits
+        many = self._many
+        return many is not None and (many.stuck or (self.waiting and not many.waits))
 
     @property
     def cpu_ns(self) -> int:

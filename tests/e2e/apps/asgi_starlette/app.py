@@ -26,7 +26,7 @@ async def sleep(request):
 
 
 def block(request):
-    time.sleep(0.3)
+    time.sleep(float(request.url.query))
     return PlainTextResponse(str(starts[-1]))  # which instance this is
 
 
