@@ -312,3 +312,31 @@ def test_a_key_is_found_in_its_own_one_of_several_tables():
 def test_a_section_that_may_be_there_several_times_is_checked_like_others(text, why):
     with pytest.raises(ManifestInvalid, match=re.escape(why)):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('name = "Data"\nmount = "/data"', "short DNS label"),
+        ('name = "data"\nmount = "data"', "absolute path"),
+        ('name = "data"\nmount = "/data/../etc"', "absolute path"),
+        ('name = "data"\nmount = "/"', "absolute path"),
+        ('name = "data"\nmount = "/app"', "absolute path"),
+        ('name = "data"\nmount = "/tmp/x"', "the runtime's"),
+        ('name = "data"\nmount = "/usr/local/lib"', "the runtime's"),
+        ('name = "data"', "lacks its mount"),
+        ('name = "a"\nmount = "/d"\n[[volumes]]\nname = "b"\nmount = "/d/e"', "inside another"),
+        ('name = "a"\nmount = "/d"\n[scaling]\nmax_instances = 2', "one writer"),
+    ],
+)
+def test_a_volume_that_cannot_be_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ManifestInvalid, match=why):
+        parse(f"[[volumes]]\n{text}\n")
+
+
+def test_an_app_with_a_volume_has_one_instance() -> None:
+    manifest = parse('[[volumes]]\nname = "data"\nmount = "/app/data"\n')
+    name = AppName("shop")
+    spec = manifest.to_spec(name=name, runtime="python", entrypoint="a:b", env={})
+    assert spec.scaling.max_instances == 1
+    assert AppSpec.from_json(spec.to_json()) == spec

@@ -15,7 +15,7 @@ from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
 from isopod.builder.report import Report
 from isopod.builder.sites import SiteCache, site_key
-from isopod.errors import UsageError
+from isopod.errors import ManifestInvalid, UsageError
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec, Build
 from isopod.model.build import BuildJob
@@ -105,6 +105,10 @@ class Builds:
                 entrypoint=runtime.detect(app, manifest),
                 env=job.env,
             )
+            if spec.volumes and not runtime.mounts_volumes:
+                raise ManifestInvalid(
+                    f"isopod.toml: [[volumes]] cannot be mounted by {runtime.name!r} apps yet"
+                )
             self._check_secrets_are_of(spec.name)
             if self._job.live is not None and spec.name == self._job.secrets_of:
                 check_not_more(spec, AppSpec.from_json(self._job.live))

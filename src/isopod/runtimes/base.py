@@ -103,6 +103,11 @@ class Runtime(Protocol):
     def name(self) -> str: ...
 
     @property
+    def mounts_volumes(self) -> bool:
+        """Whether its guests see the volumes of an order; an app that wants some is refused
+        otherwise."""
+
+    @property
     def prepared_by_up(self) -> bool:
         """Whether `isopod up` prepares it: it needs nothing that is not installed. Others are
         prepared when an operator says so."""

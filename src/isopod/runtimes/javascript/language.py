@@ -31,6 +31,7 @@ from isopod.runtimes.javascript.serve import JavaScriptGuest
 
 class JavaScriptLanguage:
     name = "javascript"
+    mounts_volumes = False
     # It is fetched from a registry, and a node that serves no JavaScript does without.
     prepared_by_up = False
 

@@ -28,6 +28,7 @@ from isopod.runtimes.python.runtime import PythonRuntime
 
 class PythonLanguage:
     name = "python"
+    mounts_volumes = True
     prepared_by_up = True
 
     def info(self, cache_dir: Path) -> RuntimeInfo:

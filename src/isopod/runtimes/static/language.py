@@ -35,6 +35,7 @@ class StaticLanguage:
     """`cache_dir` is no matter here: there is nothing to prepare."""
 
     name = "static"
+    mounts_volumes = False
     prepared_by_up = True
 
     def info(self, cache_dir: Path) -> RuntimeInfo:  # noqa: ARG002

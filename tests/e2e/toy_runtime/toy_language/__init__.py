@@ -74,6 +74,7 @@ class ToyGuests:
 
 class Toy:
     name = "toy"
+    mounts_volumes = False
     prepared_by_up = True
 
     def info(self, cache_dir):
