@@ -89,7 +89,7 @@ Answer = bytes | SocketWait | Coroutine[Any, Any, bytes]
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     per_instance: int = 64
-    per_app: int = 512  # in one worker
+    per_app: int = 1024  # in one worker: one at least for each of its instances (1,000 at most)
 
 
 @dataclass(slots=True)
