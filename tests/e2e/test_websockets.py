@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from tests.e2e.nodes import APPS, folder, get, hello, messages, until, up
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tools.node import Node
+from tools.node import ROOT, Node
 
 HIBERNATES = '[app]\nname = "dozing"\n[scaling]\nidle_s = 0.3\n[websocket]\nhibernate = true\n'
 
@@ -235,3 +236,19 @@ def test_a_node_that_stops_tells_its_clients_to_come_again(tmp_path: Path):
                 client.recv(timeout=20)
             assert client.close_code == 1012
         assert node.process.wait(20) == 0
+
+
+def test_the_example_is_a_chat_over_all_workers(tmp_path: Path):
+    with up(tmp_path / "data", workers=2) as node:
+        node.cli("volumes", "create", "chat")
+        node.cli("deploy", "--name", "chat", str(ROOT / "examples" / "starlette-chat"))
+        assert "<form>" in get(node, "chat").text
+        with contextlib.ExitStack() as stack:
+            room = [stack.enter_context(dial(node, "/chat", "chat")) for _ in range(8)]
+            for number, client in enumerate(room):
+                client.send(f"hello from {number}")
+                for other in room:
+                    assert other.recv(timeout=20) == f"hello from {number}"
+        with dial(node, "/chat", "chat") as late:
+            said = [late.recv(timeout=20) for _ in range(8)]
+        assert said == [f"hello from {number}" for number in range(8)]

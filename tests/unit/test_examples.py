@@ -19,6 +19,7 @@ NEED_A_MANIFEST = {
     "django-sqlite",
     "fastapi-crud",
     "flask-requests",
+    "starlette-chat",
 }  # for what an app must ask for
 
 
