@@ -48,6 +48,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_IDLE_S = 3600.0
 _FOR_EVER = float("inf")
 _EVERY_S = 0.25
+_ASLEEP_EVERY_S = 2.0  # whether their apps are still there: they may be thousands
 RECORD_EVERY_S = 60.0
 
 
@@ -92,6 +93,7 @@ class WebSockets:
         self._clients: set[ClientSocket] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._computes_since: dict[Slot, float] = {}
+        self._looked_at = 0.0
         self._recorded_at = asyncio.get_running_loop().time()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,11 +125,14 @@ class WebSockets:
 
     def look(self) -> None:
         """End instances that only wait, and WebSockets whose app is another by now."""
+        now = asyncio.get_running_loop().time()
+        if look_at_asleep := now - self._looked_at >= _ASLEEP_EVERY_S:
+            self._looked_at = now
         of_slot: defaultdict[Slot, list[WebSocket]] = defaultdict(list)
         for one in list(self._open):
             if one.slot is not None:
                 of_slot[one.slot].append(one)
-            elif one.find() is None:
+            elif look_at_asleep and one.find() is None:
                 one.stop(AppUnknown("the app is gone"))
         self._end_stuck(of_slot)
         for slot, sockets in of_slot.items():
