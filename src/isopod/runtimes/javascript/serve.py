@@ -35,8 +35,8 @@ from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
 from isopod.runtimes.javascript.rejections import Rejections
 
-# What an instance writes of its image's pages by serving: Hono's hello after three requests.
-_RESTORED_BYTES = 512 << 10
+# What an instance writes of its image's pages by serving, with its stack: Hono's hello.
+_RESTORED_BYTES = 768 << 10
 _MAX_OUTPUT = 32 << 10
 _MAX_RANDOM = 64 << 10
 _MAX_TIMER_MS = 1 << 31
