@@ -53,7 +53,7 @@ def test_a_folder_for_two_languages_has_to_say_which(node, tmp_path):
 
 def test_a_folder_for_no_language_hears_from_each(node, tmp_path):
     failed = Failed(node, "deploy", str(folder(tmp_path / "none", {"README": "x"})))
-    for what in ("no WSGI application", "no index.html", "no greeting.toy"):
+    for what in ("no WSGI or ASGI", "no JavaScript module", "no index.html", "no greeting.toy"):
         assert what in failed.message
     failed = Failed(
         node, "deploy", str(folder(tmp_path / "odd", {"isopod.toml": '[app]\nruntime = "cobol"'}))

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from isopod.errors import AppNotDetected, ManifestInvalid
+from isopod.errors import AppNotDetected
 from isopod.manifest import Manifest
-from isopod.model.volume import VolumeMount
 from isopod.runtimes.base import Claim
 from isopod.runtimes.javascript import detect
 
@@ -44,10 +43,3 @@ def test_scripts_without_an_export_are_no_worker_and_told_why(tmp_path):
     with pytest.raises(AppNotDetected, match=r"'server\.js' has no default export"):
         detect.detect(app, Manifest())
     assert detect.claim(folder(tmp_path / "x", {"a.txt": ""}), Manifest()) is Claim.NO
-
-
-def test_a_volume_is_refused_because_there_are_no_files(tmp_path):
-    app = folder(tmp_path, {"worker.js": WORKER})
-    manifest = Manifest(volumes=(VolumeMount("data", "/data"),))
-    with pytest.raises(ManifestInvalid, match="volumes"):
-        detect.detect(app, manifest)

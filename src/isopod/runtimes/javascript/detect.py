@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from isopod.errors import AppNotDetected, ManifestInvalid
+from isopod.errors import AppNotDetected
 from isopod.manifest import Manifest
 from isopod.runtimes.base import Claim
 
@@ -32,14 +32,8 @@ def claim(folder: Path, manifest: Manifest) -> Claim:  # noqa: ARG001  the folde
     return Claim.SURE if any(_exports_default(folder / name) for name in found) else Claim.MAYBE
 
 
-def detect(folder: Path, manifest: Manifest) -> str:
-    """The module's path, relative to `folder`. Raises AppNotDetected, and ManifestInvalid for what
-    JavaScript has no use of."""
-    if manifest.volumes:
-        raise ManifestInvalid(
-            "[[volumes]]: apps in JavaScript have no files, so a volume would be of no use",
-            hint="remove [[volumes]]",
-        )
+def detect(folder: Path, manifest: Manifest) -> str:  # noqa: ARG001
+    """The module's path, relative to `folder`. Raises AppNotDetected."""
     found = _candidates(folder)
     for name in found:
         if _exports_default(folder / name):
