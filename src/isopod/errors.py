@@ -124,6 +124,14 @@ class JobUnderWay(IsopodError):
     default_hint = "a job has one run at a time: wait for its end, `isopod jobs runs NAME`"
 
 
+class CommandFailed(IsopodError):
+    code, status, whose = "command_failed", 422, "app"
+
+
+class CommandUnsupported(IsopodError):
+    code, status, whose = "command_unsupported", 422, "app"
+
+
 class JobFailed(IsopodError):
     code, status, whose = "job_failed", 502, "app"
 

@@ -60,10 +60,12 @@ class RouteWriter:
             self._forget()
             self._write_all(rows, tenant_rows)
 
-    def put(self, *routes: Route) -> None:
-        """All of them or none."""
+    def put(self, *routes: Route, name: str = "") -> None:
+        """All of them or none. `name`: what one is found by, when that is not its own."""
         with self._transaction() as db:
             rows = [_row(route) for route in routes]
+            if name:
+                rows = [(name, body, sha256) for _, body, sha256 in rows]
             db.executemany("INSERT OR REPLACE INTO routes VALUES (?, ?, ?)", rows)
 
     def put_tenant(self, tenant: Tenant) -> None:

@@ -25,6 +25,7 @@ from isopod.control.audit import audited, entry
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.node import Node, fitting, sound
+from isopod.control.post_deploy import run_post_deploy
 from isopod.control.switching import follow, hold, make_live, to_the_end
 from isopod.control.timetable import set_live
 from isopod.control.twins import blobs_of, find_twin, is_sound
@@ -40,7 +41,7 @@ from isopod.model.capability import CapabilityDiff, check_not_more, compare
 from isopod.model.ids import AppName, Digest
 from isopod.model.principal import Principal
 from isopod.state.apps import App
-from isopod.state.handles import TenantHandles
+from isopod.state.handles import Handles, TenantHandles
 from isopod.state.versions import MadeFrom
 
 
@@ -103,6 +104,11 @@ async def _deploy(
             app, version = known
             if not request.name:
                 hold(held, node, who.tenant, app.name)
+            if version.spec.post_deploy and version.number != app.live_version:
+                await asyncio.to_thread(_check_known, app, version, request, mine)
+                async with aclosing(run_post_deploy(who, app, version, node=node)) as steps:
+                    async for step in steps:
+                        yield step
             yield await _publish_known(who, app, version, request, held=held, node=node)
             return
         built = await asyncio.to_thread(find_twin, request, made_from, mine=mine, node=node)
@@ -131,6 +137,10 @@ async def _deploy(
             raise _unsound(built)
         if not request.name:
             hold(held, node, who.tenant, built.spec.name)
+        if built.spec.post_deploy:
+            async with aclosing(_before_live(who, built, request, node=node)) as steps:
+                async for step in steps:
+                    yield step
         began = time.monotonic()
         yield Step("publish", "start", "Publishing")
         work = _publish(
@@ -233,15 +243,80 @@ async def _publish_known(
         if app.source != request.source:
             await asyncio.to_thread(_note_source, who, app, request.source, node)
         return Deployed(app, known, unchanged=True, built=False, capabilities=CapabilityDiff())
-    live = await asyncio.to_thread(
-        node.state.of(who.tenant).versions.get, app.label, app.live_version
-    )
-    diff = compare(known.spec, live.spec if live else None)
-    if live and not request.allow_new:
-        check_not_more(replace(known.spec, name=app.name), live.spec)
+    mine = node.state.of(who.tenant)
+    diff = await asyncio.to_thread(_check_known, app, known, request, mine)
     work = make_live(who, "app.deploy", app, known, source=request.source, node=node)
     await to_the_end(work, held=held)
     return Deployed(app, known, unchanged=False, built=False, capabilities=diff)
+
+
+def _check_known(
+    app: App, known: AppVersion, request: DeployRequest, mine: TenantHandles
+) -> CapabilityDiff:
+    """What it may do that the live version may not."""
+    live = mine.versions.get(app.label, app.live_version)
+    if live and not request.allow_new:
+        check_not_more(replace(known.spec, name=app.name), live.spec)
+    return compare(known.spec, live.spec if live else None)
+
+
+async def _before_live(
+    who: Principal, built: Built, request: DeployRequest, *, node: Node
+) -> AsyncGenerator[Step]:
+    """Run the commands of a version that there is not yet. An app that there is not either is
+    made first, without a live version, and is gone again when a command fails."""
+    app, version = await asyncio.to_thread(_reserve, who, built, request, node)
+    passed = False
+    try:
+        async with aclosing(run_post_deploy(who, app, version, node=node)) as steps:
+            async for step in steps:
+                yield step
+        passed = True
+    finally:
+        if not passed and not app.live_version:
+            await asyncio.shield(asyncio.to_thread(_forget, who, app, node))
+
+
+def _reserve(
+    who: Principal, built: Built, request: DeployRequest, node: Node
+) -> tuple[App, AppVersion]:
+    now, build = node.clock(), built.build
+    with node.state.transaction() as t:
+        mine = t.of(who.tenant)
+        before, _ = _admitted(who, built, request, t)
+        source = request.source if before is None else before.source
+        app = mine.apps.save(built.spec.name, source=source, now=now)
+        number = mine.versions.next_number(app.label)
+    if before is None:  # what an app of that label wrote once is not this one's
+        for path in log_paths(node.settings, app.label):
+            path.unlink(missing_ok=True)
+    spec = replace(built.spec, name=app.label)
+    digest = version_digest(package=request.package, build_key=build.key, spec=spec)
+    return app, AppVersion(app.label, number, digest, request.package, build, spec, now)
+
+
+def _forget(who: Principal, app: App, node: Node) -> None:
+    with node.state.transaction() as t:
+        mine = t.of(who.tenant)
+        there = mine.apps.get(app.name)
+        if there is not None and not there.live_version:
+            mine.apps.delete(app.name, now=node.clock())
+
+
+def _admitted(
+    who: Principal, built: Built, request: DeployRequest, t: Handles
+) -> tuple[App | None, AppVersion | None]:
+    """The app and its live version before this deploy; raises what forbids it."""
+    quota, mine, name = check_tenant(who, t.node.tenants), t.of(who.tenant), built.spec.name
+    before = mine.apps.get(name)
+    _check_name(before, request, name)
+    check_egress(replace(built.spec, name=name), who.tenant, t.node.tenants)
+    live = mine.versions.get(before.label, before.live_version) if before else None
+    if before is None:
+        check_apps(quota, mine)
+    if live and not request.allow_new:
+        check_not_more(replace(built.spec, name=name), live.spec)
+    return before, live
 
 
 def _note_source(who: Principal, app: App, source: str, node: Node) -> None:
@@ -274,14 +349,7 @@ async def _publish(
                 node.routes.room_for(who.tenant)
         with node.state.transaction() as t:
             quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
-            before = mine.apps.get(name)
-            _check_name(before, request, name)
-            check_egress(replace(built.spec, name=name), who.tenant, t.node.tenants)
-            live = mine.versions.get(before.label, before.live_version) if before else None
-            if before is None:
-                check_apps(quota, mine)
-            if live and not request.allow_new:
-                check_not_more(replace(built.spec, name=name), live.spec)
+            before, live = _admitted(who, built, request, t)
             app = mine.apps.save(name, source=request.source, now=now)
             # From here on the app is known by its label, which only now is certain.
             spec = replace(built.spec, name=app.label)
@@ -323,7 +391,12 @@ async def _publish(
 
 def _check_name(app: App | None, request: DeployRequest, name: AppName) -> None:
     """A name nobody chose must not replace an app that came from elsewhere."""
-    if request.name or app is None or (app.source == request.source and request.source):
+    if (
+        request.name
+        or app is None
+        or not app.live_version
+        or (app.source == request.source and request.source)
+    ):
         return
     came_from = f" (from {_folder(app.source)!r})" if app.source else ""
     raise NameTaken(

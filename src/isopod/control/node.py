@@ -121,6 +121,7 @@ def open_node(settings: NodeSettings) -> Node:
     settings.uploads_dir.mkdir(mode=0o700)
     _refuse_lost_state(settings)
     state = open_state(settings.state_path)
+    state.node.forget_unborn()
     routes = PublishedRoutes(settings)
     secrets = state.node.secrets()
     live = (

@@ -115,7 +115,9 @@ class Workers:
                     reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
                 except OSError:
                     continue  # it is starting, or ended
-                return await _run(reader, writer, question, within_s)
+                outcome = await _run(reader, writer, question, within_s)
+                if outcome.code != "elsewhere":
+                    return outcome
         finally:
             os.close(folder)
         return Outcome("worker_lost", "no worker is there")

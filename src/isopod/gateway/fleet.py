@@ -7,6 +7,8 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +187,38 @@ class Fleet:
         pool.retire()
         self._retired.append(pool)
 
+    @contextlib.contextmanager
+    def command_slot(self, route: Route, make: MakeGuest) -> Iterator[Slot]:
+        """For a command, counted with all others until it is given back. Raises NodeBusy and
+        QuotaExceeded."""
+        route = replace(route, snapshot=None)
+        self._count_in(route)
+        slot = Slot(
+            route,
+            self.log(route),
+            make,
+            meter=self._meter,
+            volumes=self._volumes,
+            runs_command=True,
+        )
+        # Of no pool that serves: no request is given to it.
+        pool = AppPool(route, self._new_slot, self._turns)
+        pool.retire()
+        pool.busy.add(slot)
+        self._retired.append(pool)
+        try:
+            yield slot
+        finally:
+            pool.busy.discard(slot)
+            slot.close()
+
     def _new_slot(self, route: Route) -> Slot:
+        self._count_in(route)
+        log = self.log(route)
+        return Slot(route, log, self._make, meter=self._meter, volumes=self._volumes)
+
+    def _count_in(self, route: Route) -> None:
+        """Room for one more. Raises NodeBusy and QuotaExceeded."""
         # The sum is taken anew with each reap only: thousands of instances may be live.
         need = expected_bytes(route)
         self._within_quota(route.tenant, need)
@@ -196,8 +229,6 @@ class Fleet:
         if self._live >= self._max_instances:
             self._make_place(route.tenant)
         self._live += 1
-        log = self.log(route)
-        return Slot(route, log, self._make, meter=self._meter, volumes=self._volumes)
 
     def _make_place(self, tenant: str) -> None:
         """End some instances so that there are files for another. Raises NodeBusy."""

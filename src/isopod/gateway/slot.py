@@ -41,8 +41,18 @@ class Slot:
     told of its start, and of the memory that it holds when no request does."""
 
     def __init__(
-        self, route: Route, log: AppLog, make: MakeGuest, *, meter: Record, volumes: HeldVolumes
+        self,
+        route: Route,
+        log: AppLog,
+        make: MakeGuest,
+        *,
+        meter: Record,
+        volumes: HeldVolumes,
+        runs_command: bool = False,
     ) -> None:
+        """`runs_command`: its start is all it does, and what it holds meanwhile is looked at."""
+        self._runs_command = runs_command
+        self.started_egress_bytes = 0  # sent while it started
         self.id = os.urandom(4).hex()
         self.route = route
         self.request_id = ""
@@ -119,7 +129,7 @@ class Slot:
         """See `Guest.private_bytes`; an estimate while it starts."""
         if self.stopped_by is not None:
             return 0
-        if self._guest is None or self.starting:
+        if self._guest is None or (self.starting and not self._runs_command):
             return expected_bytes(self.route)
         return self._guest.private_bytes
 
@@ -237,7 +247,7 @@ class Slot:
 
     def look(self, now_ns: int) -> None:
         """Note how much memory it has. Called about every second."""
-        if self._guest is not None and not self.starting:
+        if self._guest is not None and (self._runs_command or not self.starting):
             self.held.look(self._guest.private_bytes, now_ns)
 
     def record_live(self) -> None:
@@ -248,8 +258,10 @@ class Slot:
 
     def _record_start(self, outcome: str, host_ns: int) -> None:
         took = self._shares.take(self._totals())
+        self.started_egress_bytes = took.sent_bytes
         self._record(
             "start",
+            bytes_out=self.started_egress_bytes,
             outcome=outcome,
             cpu_ns=took.cpu_ns,
             host_ns=host_ns + took.host_ns,
@@ -266,6 +278,7 @@ class Slot:
         host_ns: int = 0,
         wall_ns: int = 0,
         memory_byte_ms: int = 0,
+        bytes_out: int = 0,
     ) -> None:
         guest, route = self._guest, self.route
         self._meter(
@@ -282,6 +295,7 @@ class Slot:
                 wall_ns=wall_ns,
                 peak_memory_bytes=0 if guest is None else guest.peak_memory_bytes,
                 memory_byte_ms=memory_byte_ms,
+                bytes_out=bytes_out,
             )
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 from isopod.manifest.checks import (
     Check,
     allow,
+    command,
+    commands,
     cordon,
     entrypoint,
     folder,
@@ -64,7 +66,7 @@ SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
     "isolation": {"mode": ("isolation", mode), "cordon": ("cordon", cordon)},
     "static": {"root": ("static_root", folder), "spa": ("static_spa", true_or_false)},
     "network": {"allow": ("allow", allow)},
-    "deploy": {"post_deploy": ("post_deploy", not_yet)},
+    "deploy": {"post_deploy": ("post_deploy", commands)},
     "websocket": {"hibernate": ("hibernate", true_or_false)},
 }
 
@@ -95,7 +97,7 @@ TABLES: dict[str, Table] = {
             "name": job_name,
             "schedule": schedule,
             "path": url_path,
-            "command": not_yet,
+            "command": command,
             "timeout_s": number(1, 3600),
             "retries": whole(0, 10),
         },

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.trees import TreeCache
@@ -50,7 +50,8 @@ class LentVolume:
 
 @dataclass(frozen=True, slots=True)
 class GuestOrder:
-    """One guest, as a worker wants it. `image`: to start from it, and call `after_restore`
+    """One guest, as a worker wants it. `command`: the words of one that it runs instead of serving;
+    it has started when that has ended. `image`: to start from it, and call `after_restore`
     ("module:function"). `share`: whose part of the CPU it runs on. `world`: what it may reach as
     `app`, its label."""
 
@@ -69,6 +70,7 @@ class GuestOrder:
     world: World
     app: str
     volumes: tuple[LentVolume, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 class Guests(Protocol):
@@ -84,6 +86,15 @@ class Guests(Protocol):
 
     def new_guest(self, order: GuestOrder) -> Guest:
         """`await guest.start()` boots or restores it."""
+
+
+@runtime_checkable
+class RunsCommands(Protocol):
+    """Guests whose apps have commands, too."""
+
+    def new_command(self, order: GuestOrder) -> Guest:
+        """A guest that runs `order.command`, without an image. `await guest.start()` returns when
+        that has ended with status 0, and raises CommandFailed when with another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache, OpenImage
 from isopod.blobs.trees import TreeCache
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import IsopodError, RuntimeNotPrepared
+from isopod.errors import CommandUnsupported, IsopodError, RuntimeNotPrepared
 from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.model.volume import MountedVolume
-from isopod.runtimes.base import GuestOrder, Guests, LentVolume
+from isopod.runtimes.base import GuestOrder, Guests, LentVolume, RunsCommands
 from isopod.runtimes.guest import Guest, OutputSink
 from isopod.runtimes.temporary import TemporaryFolder
 from isopod.volumes.lease import VolumeFolder
@@ -84,6 +85,27 @@ class GuestMaker:
         self._untold: set[Digest] = set()  # failed, and control has not asked since
         self._tasks: set[asyncio.Task[None]] = set()
 
+    async def command(
+        self, route: Route, output: OutputSink, *, words: tuple[str, ...], known_as: str
+    ) -> tuple[Guest, Callable[[], None]]:
+        """See `isopod.gateway.jobs.MakeCommand`. CommandUnsupported."""
+        runtime = self._runtimes.get(route.spec.runtime)
+        if not isinstance(runtime, RunsCommands):
+            raise CommandUnsupported(f"apps of the runtime {route.spec.runtime!r} run no commands")
+        app_tree = await self._tree(route.app_tree)
+        site_tree = await self._tree(route.site_tree)
+        secrets = await self._secrets(route)
+        volumes = tuple([await self._volume(route, one) for one in route.volumes])
+        tmp = TemporaryFolder(self._tmp_root)
+        try:
+            order = self._order(route, output, app_tree, site_tree, secrets, tmp)
+            order = replace(order, command=words, app=known_as, volumes=volumes)
+            guest = runtime.new_command(order)
+        except BaseException:
+            tmp.remove()
+            raise
+        return guest, functools.partial(_remove_soon, tmp)
+
     async def __call__(self, route: Route, output: OutputSink) -> tuple[Guest, Callable[[], None]]:
         runtime = self._runtime_of(route)
         app_tree = await self._tree(route.app_tree)
@@ -99,24 +121,8 @@ class GuestMaker:
             image = Image(held.image.fd, held.image.size, held.image.clock_ns)
         tmp = TemporaryFolder(self._tmp_root)
         try:
-            order = GuestOrder(
-                scheduler=self._scheduler,
-                app_tree=app_tree,
-                site_tree=site_tree,
-                tmp=tmp.path,
-                entrypoint=route.spec.entrypoint,
-                env={**route.spec.env, **secrets} if secrets else route.spec.env,
-                memory_mib=route.spec.limits.memory_mib,
-                disk_mib=route.spec.limits.disk_mib,
-                output=output,
-                image=image,
-                after_restore=route.spec.startup.after_restore,
-                share=route.tenant,
-                world=self._world,
-                app=route.name,
-                volumes=volumes,
-            )
-            guest = runtime.new_guest(order)
+            order = self._order(route, output, app_tree, site_tree, secrets, tmp)
+            guest = runtime.new_guest(replace(order, image=image, volumes=volumes))
         except BaseException:
             tmp.remove()
             if held is not None:
@@ -128,13 +134,36 @@ class GuestMaker:
             if held is not None:
                 held.release()
                 held = None
-            with contextlib.suppress(OSError):
-                tmp.path.rmdir()
-                return
-            # In a thread: an app may have left a million files.
-            asyncio.get_running_loop().run_in_executor(None, tmp.remove)
+            _remove_soon(tmp)
 
         return guest, remove
+
+    def _order(
+        self,
+        route: Route,
+        output: OutputSink,
+        app_tree: Path,
+        site_tree: Path,
+        secrets: Mapping[str, str],
+        tmp: TemporaryFolder,
+    ) -> GuestOrder:
+        """Without an image."""
+        return GuestOrder(
+            scheduler=self._scheduler,
+            app_tree=app_tree,
+            site_tree=site_tree,
+            tmp=tmp.path,
+            entrypoint=route.spec.entrypoint,
+            env={**route.spec.env, **secrets} if secrets else route.spec.env,
+            memory_mib=route.spec.limits.memory_mib,
+            disk_mib=route.spec.limits.disk_mib,
+            output=output,
+            image=None,
+            after_restore=route.spec.startup.after_restore,
+            share=route.tenant,
+            world=self._world,
+            app=route.name,
+        )
 
     def make_ready(self, route: Route) -> None:
         """Verify a new version's trees and image now, in the background: its first request shall
@@ -236,6 +265,14 @@ class GuestMaker:
         while len(self._open) > _MAX_OPEN_IMAGES:
             self._open.popitem(last=False)[1].drop()
         return held
+
+
+def _remove_soon(tmp: TemporaryFolder) -> None:
+    with contextlib.suppress(OSError):
+        tmp.path.rmdir()
+        return
+    # In a thread: an app may have left a million files.
+    asyncio.get_running_loop().run_in_executor(None, tmp.remove)
 
 
 def _tell(output: OutputSink, line: str) -> None:

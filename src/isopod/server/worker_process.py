@@ -33,6 +33,7 @@ from isopod.errors import IsopodError
 from isopod.gateway.admin import AdminSocket
 from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway
+from isopod.gateway.commands import Commands
 from isopod.gateway.connections import ConnectionWatch
 from isopod.gateway.direct import DirectApps
 from isopod.gateway.fleet import Fleet
@@ -209,7 +210,14 @@ class Worker:
             )
             forwarded = ForwardedRequests(websockets)
             lines.take_with(forwarded.take)
-            jobs = JobRunner(serve=gateway, find_route=self._find_route, domain=settings.domain)
+            jobs = JobRunner(
+                serve=gateway,
+                commands=Commands(fleet=self.fleet, admission=self.admission),
+                make=maker.command,
+                find_route=self.routes.get,
+                elsewhere=self._elsewhere,
+                domain=settings.domain,
+            )
             admin = AdminSocket(
                 self.admin_listener,
                 {

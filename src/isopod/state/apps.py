@@ -102,6 +102,11 @@ class Apps:
         return label
 
 
+def forget_unborn(writing: Connect) -> None:
+    with writing() as db:
+        db.execute(delete(apps).where(apps.c.live_version.is_(None)))
+
+
 def _app(row: Row[tuple[object, ...]]) -> App:
     values = dict(row._mapping)
     return App(

@@ -12,7 +12,7 @@ from pathlib import Path
 from isopod.model.app import AppVersion
 from isopod.model.ids import AppName
 from isopod.model.tenant import TenantName
-from isopod.state.apps import Apps, Connect
+from isopod.state.apps import Apps, Connect, forget_unborn
 from isopod.state.audit import Audit
 from isopod.state.builds import Builds
 from isopod.state.jobs import AnyJobs, Jobs
@@ -46,12 +46,16 @@ class NodeHandles:
     """What is about every tenant: for the operator, and for the node's own work."""
 
     def __init__(self, reading: Connect, writing: Connect, path: Path) -> None:
-        self._reading, self._path = reading, path
+        self._reading, self._writing, self._path = reading, writing, path
         self.tenants = Tenants(reading, writing)
         self.tokens = AnyToken(reading, writing)
         self.audit = Audit(None, reading, writing)
         self.storage = Storage(reading, writing, path)
         self.jobs = AnyJobs(reading, writing)
+
+    def forget_unborn(self) -> None:
+        """Apps whose first deploy was cut before anything of them was live."""
+        forget_unborn(self._writing)
 
     def live(self) -> list[tuple[TenantName, AppVersion]]:
         """The live version of every app, by label."""

@@ -41,4 +41,8 @@ class PythonGuests:
             world=order.world,
             app=order.app,
             volumes=order.volumes,
+            command=order.command,
         )
+
+    def new_command(self, order: GuestOrder) -> PythonGuest:
+        return self.new_guest(order)

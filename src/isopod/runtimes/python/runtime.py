@@ -73,12 +73,14 @@ class PythonRuntime:
         world: World | None = None,
         app: str = "",
         volumes: Sequence[LentVolume] = (),
+        command: Sequence[str] = (),
     ) -> PythonGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
         from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
         become an image; the names of the settings to watch. `lifespan`: whether an ASGI app is told
         to start. `share`: the tenant, whose part of the CPU it runs on. `world`: what it may reach
-        as `app` (its label); None: no network."""
+        as `app` (its label); None: no network. `command`: what it runs instead; it has started when
+        that has ended."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
@@ -106,6 +108,9 @@ class PythonRuntime:
         names = "None" if watch is None else repr(list(watch))
         told = f"{entrypoint!r}, {names}, {lifespan}, {mounts!r}"
         boot = _code(f"import isopod_boot; isopod_boot.main({told})")
+        if command:
+            told = f"{list(command)!r}, {mounts!r}"
+            boot = _code(f"import isopod_command; isopod_command.main({told})")
         instance.start([("_initialize", None), ("turn", boot)], writes=self._seeds())
         return made()
 

@@ -20,6 +20,7 @@ from isopod.errors import (
     AppFailedToStart,
     AppSyntaxError,
     ClientDisconnected,
+    CommandFailed,
     EngineError,
     EntrypointNotCallable,
     EntrypointNotFound,
@@ -55,6 +56,7 @@ _BOOT_ERRORS: dict[str, type[IsopodError]] = {
     "not_callable": EntrypointNotCallable,
     "syntax": AppSyntaxError,
     "memory": MemoryLimitExceeded,
+    "command": CommandFailed,
 }
 
 

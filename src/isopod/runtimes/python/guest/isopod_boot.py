@@ -22,7 +22,7 @@ class EntrypointError(Exception):
         self.kind = kind
 
 
-def _paths():
+def paths():
     sys.path[:0] = ["/app", "/app/src", "/site"]
     # Site initialisation is off in this runtime; .pth files of dependencies still count.
     try:
@@ -75,7 +75,7 @@ def main(entrypoint, watch=None, lifespan=True, volumes=()):
             import isopod_watch
 
             isopod_watch.start(watch)
-        _paths()
+        paths()
         _app = load(entrypoint)
         _server = _server_of(_app)
         if watch is not None:

@@ -1,0 +1,71 @@
+"""The commands that a version runs before it goes live: migrations, as a rule.
+
+They run in a worker as the app: with the new version's files, settings, secrets and network. The
+version's route is in the routes meanwhile under a name that no host name can be, because the
+network's broker looks there for what an app may reach. What fails leaves the live version as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from isopod.control.job_runs import ask_worker
+from isopod.control.node import Node, route_of
+from isopod.errors import ERRORS, CommandFailed
+from isopod.model.app import AppVersion
+from isopod.model.build import Step
+from isopod.model.ids import AppName
+from isopod.model.job import Job, Outcome
+from isopod.model.principal import Principal
+from isopod.state.apps import App
+
+TIMEOUT_S = 600.0  # of one command
+_STEP = "post_deploy"
+
+
+def staged(label: AppName) -> AppName:
+    """The name of the route of the version that is not live yet."""
+    return AppName(f"{label}~next")
+
+
+async def run_post_deploy(
+    who: Principal, app: App, version: AppVersion, *, node: Node
+) -> AsyncGenerator[Step]:
+    """Raises CommandFailed, or why the worker could not run it, with the output in its details;
+    the commands after it do not run then. Closing it ends the command that runs."""
+    await asyncio.to_thread(_stage, who, app, version, node)
+    try:
+        for command in version.spec.post_deploy:
+            began = time.monotonic()
+            yield Step(_STEP, "start", command)
+            job = Job(name="post-deploy", schedule="", command=command, timeout_s=TIMEOUT_S)
+            known_as = staged(app.label)
+            outcome = await ask_worker(node.workers, app=app.label, job=job, known_as=known_as)
+            if outcome.code != "ok":
+                raise _failed(command, outcome)
+            yield Step(_STEP, "done", command, time.monotonic() - began)
+    finally:
+        await asyncio.shield(asyncio.to_thread(_unstage, app, node))
+
+
+def _stage(who: Principal, app: App, version: AppVersion, node: Node) -> None:
+    sealed = node.state.of(who.tenant).secrets.sealed(app.name)
+    route = route_of(version, who.tenant, sealed)
+    with node.publishing:
+        node.routes.put(route, name=staged(app.label))
+
+
+def _unstage(app: App, node: Node) -> None:
+    with node.publishing:
+        node.routes.remove(staged(app.label))
+
+
+def _failed(command: str, outcome: Outcome) -> Exception:
+    kind = ERRORS.get(outcome.code, CommandFailed)
+    return kind(
+        f"{command!r} failed, and the new version is not live: {outcome.message or outcome.code}",
+        hint="the version before serves on; what the command did until then stays done",
+        details={"output": outcome.output, "command": command},
+    )
