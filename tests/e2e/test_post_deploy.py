@@ -106,11 +106,11 @@ def test_a_command_that_fails_keeps_the_version_that_was_live(node, tmp_path):
         assert text(node, "kept") == "old"
     assert "ValueError: on purpose" in messages(node, "kept")
     # Going back to it runs the commands of a deploy, and none for a rollback.
-    node.cli("deploy", app(tmp_path, "python -m tools.migrate", answer="new"), "--name", "kept")
+    node.cli("deploy", app(tmp_path, "python tools/migrate.py now", answer="new"), "--name", "kept")
     assert text(node, "kept") == "new"
     before = messages(node, "kept").count("migrating")
     node.cli("rollback", "kept")
-    node.cli("deploy", app(tmp_path, "python -m tools.migrate", answer="new"), "--name", "kept")
+    node.cli("deploy", app(tmp_path, "python tools/migrate.py now", answer="new"), "--name", "kept")
     assert messages(node, "kept").count("migrating") == before + 1
 
 
@@ -139,8 +139,6 @@ def test_a_job_may_be_a_command(node, tmp_path):
         assert code in failed.message
     assert text(node, "works") == "hello"
     until("nothing of them is left", lambda: len(node.instances()) == 1)
-    usage = json.loads(node.cli("usage", "--json"))
-    assert usage
 
 
 def test_a_static_site_runs_no_commands(node, tmp_path):

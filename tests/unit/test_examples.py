@@ -18,6 +18,7 @@ NEED_A_MANIFEST = {
     "django-postgres",
     "django-sqlite",
     "fastapi-crud",
+    "flask-jobs",
     "flask-requests",
     "starlette-chat",
 }  # for what an app must ask for

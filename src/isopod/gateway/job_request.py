@@ -119,7 +119,7 @@ class _Kept:
                 elif name == b"x-isopod-error" and _CODE.fullmatch(value):
                     self._code = value.decode()
                 elif name == b"server-timing" and (spent := _CPU.search(value)):
-                    self._cpu_ms = float(spent[1])
+                    self._cpu_ms = _number(spent[1])
 
     def outcome(self) -> Outcome:
         if 200 <= self.status < 300:
@@ -127,3 +127,10 @@ class _Kept:
         code = self._code or "job_failed"
         message = f"it answered {self.status}"
         return Outcome(code, message, self.status, self.request_id, self._cpu_ms)
+
+
+def _number(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
