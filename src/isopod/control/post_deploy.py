@@ -54,12 +54,12 @@ def _stage(who: Principal, app: App, version: AppVersion, node: Node) -> None:
     sealed = node.state.of(who.tenant).secrets.sealed(app.name)
     route = route_of(version, who.tenant, sealed)
     with node.publishing:
-        node.routes.put(route, name=staged(app.label))
+        node.routes.stage(route, staged(app.label))
 
 
 def _unstage(app: App, node: Node) -> None:
     with node.publishing:
-        node.routes.remove(staged(app.label))
+        node.routes.unstage(staged(app.label))
 
 
 def _failed(command: str, outcome: Outcome) -> Exception:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from isopod.errors import NameInvalid, QuotaExceeded
+from isopod.errors import CommandUnsupported, NameInvalid, QuotaExceeded
 from isopod.model.cordon import for_shared_workers, own_worker
 from isopod.model.route import Route
 from isopod.model.tenant import Tenant, TenantName
@@ -71,6 +71,16 @@ class PublishedRoutes:
         for route, tenant in places:
             if (route, tenant) not in new:
                 self._put_own(route, tenant)
+
+    def stage(self, route: Route, name: str) -> None:
+        """Under a name that no visitor can ask for. CommandUnsupported behind a cordon: which
+        worker is a tenant's own is not control's to know, and no other must see its commands."""
+        if self._own_of(route) is not None:
+            raise CommandUnsupported("apps behind a cordon run no commands")
+        self._shared.put(route, name=name)
+
+    def unstage(self, name: str) -> None:
+        self._shared.remove(name)
 
     def remove(self, label: str) -> None:
         self._shared.remove(label)

@@ -115,9 +115,7 @@ class Workers:
                     reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
                 except OSError:
                     continue  # it is starting, or ended
-                outcome = await _run(reader, writer, question, within_s)
-                if outcome.code != "elsewhere":
-                    return outcome
+                return await _run(reader, writer, question, within_s)
         finally:
             os.close(folder)
         return Outcome("worker_lost", "no worker is there")

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from isopod.errors import AppUnknown, IsopodError
+from isopod.errors import AppUnknown, CommandUnsupported, IsopodError
 from isopod.gateway.commands import Commands
 from isopod.gateway.job_request import Serve, request_job
 from isopod.gateway.lines import Peer
@@ -45,7 +45,7 @@ class JobRunner:
 
     async def run(self, asked: dict[str, Any], gone: asyncio.Event) -> dict[str, Any]:
         """{"app": label, "job": as `Job.to_json`, "known_as": the name of its route, if that is
-        another}; gives an `Outcome`. "elsewhere": another worker is to be asked."""
+        another}; gives an `Outcome`."""
         try:
             label, job = str(asked["app"]), Job.from_json(asked["job"])
             if job.command:
@@ -69,7 +69,7 @@ class JobRunner:
         if route is None or route.name != label:
             raise AppUnknown(f"there is no app {label!r}")
         if self._elsewhere(route) is not None:
-            return Outcome("elsewhere")
+            raise CommandUnsupported("apps behind a cordon run no commands")
         words = tuple(shlex.split(job.command))
         make = functools.partial(self._make, words=words, known_as=known_as)
         return await self._commands.run(route, make, timeout_s=job.timeout_s, gone=gone)
