@@ -141,6 +141,27 @@ def test_a_job_may_be_a_command(node, tmp_path):
     until("nothing of them is left", lambda: len(node.instances()) == 1)
 
 
+def test_a_command_writes_to_the_volume_that_the_app_reads(node, tmp_path):
+    node.cli("volumes", "create", "shelf")
+    files = {}
+    write = 'python write.py "%s"'
+    files["write.py"] = "import sys\nopen('/shelf/note', 'w').write(sys.argv[1])\n"
+    files["app.py"] = (
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    note = '/shelf/note'\n"
+        "    return [open(note, 'rb').read() if os.path.exists(note) else b'empty']\n"
+    )
+    for words in ("first", "second"):  # the second while an instance has the volume
+        files["isopod.toml"] = (
+            "[[volumes]]\nname = 'shelf'\nmount = '/shelf'\n"
+            f"[deploy]\npost_deploy = ['{write % words}']\n"
+        )
+        node.cli("deploy", str(folder(tmp_path, files)), "--name", "shelf")
+        assert text(node, "shelf") == words
+
+
 def test_a_static_site_runs_no_commands(node, tmp_path):
     files = {"index.html": "<p>hi", "isopod.toml": "[deploy]\npost_deploy = ['python -c 1']\n"}
     failed = Failed(node, "deploy", str(folder(tmp_path, files)), "--name", "site")

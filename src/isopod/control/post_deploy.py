@@ -35,8 +35,10 @@ async def run_post_deploy(
 ) -> AsyncGenerator[Step]:
     """Raises CommandFailed, or why the worker could not run it, with the output in its details;
     the commands after it do not run then. Closing it ends the command that runs."""
-    await asyncio.to_thread(_stage, who, app, version, node)
+    await asyncio.to_thread(_mount, who, app, version, node)
+    passed = False
     try:
+        await asyncio.to_thread(_stage, who, app, version, node)
         for command in version.spec.post_deploy:
             began = time.monotonic()
             yield Step(_STEP, "start", command)
@@ -46,13 +48,26 @@ async def run_post_deploy(
             if outcome.code != "ok":
                 raise _failed(command, outcome)
             yield Step(_STEP, "done", command, time.monotonic() - began)
+        passed = True
     finally:
         await asyncio.shield(asyncio.to_thread(_unstage, app, node))
+        if not passed:
+            await asyncio.shield(asyncio.to_thread(_mount, who, app, None, node))
+
+
+def _mount(who: Principal, app: App, version: AppVersion | None, node: Node) -> None:
+    """The volumes of the live version and of `version`, which no other app has meanwhile.
+    VolumeNotFound, VolumeInUse."""
+    with node.state.transaction() as t:
+        mine = t.of(who.tenant)
+        live = mine.versions.get(app.label, app.live_version)
+        specs = [one.spec for one in (live, version) if one is not None]
+        mine.volumes.mount(app.label, {one.name for spec in specs for one in spec.volumes})
 
 
 def _stage(who: Principal, app: App, version: AppVersion, node: Node) -> None:
-    sealed = node.state.of(who.tenant).secrets.sealed(app.name)
-    route = route_of(version, who.tenant, sealed)
+    mine = node.state.of(who.tenant)
+    route = route_of(version, who.tenant, mine.secrets.sealed(app.name), mine.volumes)
     with node.publishing:
         node.routes.stage(route, staged(app.label))
 

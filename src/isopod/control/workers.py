@@ -115,7 +115,15 @@ class Workers:
                     reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
                 except OSError:
                     continue  # it is starting, or ended
+                outcome = await _run(reader, writer, question, within_s)
+                other = f"worker-{outcome.message}.sock"
+                if outcome.code != "elsewhere" or other not in names:
+                    return outcome
+                path = f"/proc/self/fd/{folder}/{other}"
+                reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
                 return await _run(reader, writer, question, within_s)
+        except OSError:
+            return Outcome("worker_lost", "the worker that has the app's volumes ended")
         finally:
             os.close(folder)
         return Outcome("worker_lost", "no worker is there")

@@ -20,6 +20,7 @@ from isopod.model.log import Stream
 from isopod.model.route import Route
 from isopod.runtimes.guest import Guest, OutputSink
 
+_CLEAR_S = 0.1
 _KEPT_BYTES = 16 << 10  # of its output, for whoever waits for it
 
 
@@ -60,7 +61,13 @@ class Commands:
                     await gone.wait()
                     slot.stop(ClientDisconnected("nobody waits for the command any more"))
 
-                watching = asyncio.create_task(watch())
+                async def clear() -> None:
+                    """One instance at a time has the app's volumes: those that idle end."""
+                    while route.volumes and not slot.memory_bytes:
+                        self._fleet.sleep(route.name)
+                        await asyncio.sleep(_CLEAR_S)
+
+                watching = asyncio.gather(watch(), clear())
                 try:
                     async with asyncio.timeout(timeout_s):
                         await slot.start()

@@ -45,7 +45,7 @@ class JobRunner:
 
     async def run(self, asked: dict[str, Any], gone: asyncio.Event) -> dict[str, Any]:
         """{"app": label, "job": as `Job.to_json`, "known_as": the name of its route, if that is
-        another}; gives an `Outcome`."""
+        another}; gives an `Outcome`. "elsewhere": that worker is to be asked."""
         try:
             label, job = str(asked["app"]), Job.from_json(asked["job"])
             if job.command:
@@ -68,7 +68,10 @@ class JobRunner:
         route = self._find_route(known_as)
         if route is None or route.name != label:
             raise AppUnknown(f"there is no app {label!r}")
-        if self._elsewhere(route) is not None:
+        other = self._elsewhere(route)
+        if isinstance(other, int):  # who has its volumes
+            return Outcome("elsewhere", str(other))
+        if other is not None:
             raise CommandUnsupported("apps behind a cordon run no commands")
         words = tuple(shlex.split(job.command))
         make = functools.partial(self._make, words=words, known_as=known_as)
