@@ -44,11 +44,6 @@ def name(value: Any) -> AppName:
         raise ValueError(f"must be an app name: {error.message}") from error
 
 
-def not_yet(_value: Any) -> Any:
-    """Of what the next versions do: better refused than believed."""
-    raise ValueError("is not supported yet")
-
-
 def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text in quotes")

@@ -20,7 +20,6 @@ from isopod.manifest.checks import (
     mode,
     mount,
     name,
-    not_yet,
     number,
     runtime,
     schedule,
