@@ -227,6 +227,7 @@ def test_a_message_that_is_too_large_ends_with_1009_before_it_is_read():
         (frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.TEXT, b"b"), 1002),
         (b"\x89\xfe\x00\x80" + bytes(132), 1002),  # a long ping
     ],
+    ids=["unmasked", "reserved", "orphan", "no UTF-8", "begun twice", "long ping"],  # masks differ
 )
 def test_frames_that_break_the_rules_end_with_the_code_that_says_so(sent: bytes, code: int):
     async def test(here: Place) -> None:
