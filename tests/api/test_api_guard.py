@@ -142,6 +142,7 @@ def test_the_openapi_document_names_every_resource(opened, run):
                 "audit",
                 "jobs",
                 "usage",
+                "volumes",
             }
 
     run(main())
