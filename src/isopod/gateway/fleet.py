@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,8 @@ class Fleet:
         self._make = make
         self._meter = meter
         self._volumes = volumes
+        # Apps with open WebSockets: one without an instance still wakes here, with its volumes.
+        self.sockets: Counter[str] = Counter()
         self._looked_at = self._recorded_at = time.monotonic()
         self._quotas = quotas
         self._max_instances = max_instances
@@ -377,7 +380,8 @@ class Fleet:
             pool.end_expired()
             if pool.idle and self._volumes.wanted(pool.route):
                 pool.sleep()
-        self._volumes.tidy({pool.route.name for pool in self._all() if pool.slots or pool.queued})
+        in_use = {pool.route.name for pool in self._all() if pool.slots or pool.queued}
+        self._volumes.tidy(in_use | set(self.sockets))
         self._look_at_memory(time.monotonic())
         # Guests may have grown since they were let in.
         self._used_bytes = max(self.memory_bytes(), self._written_bytes())

@@ -259,9 +259,13 @@ class WebSockets:
         )
         self._of_tenant[tenant] += 1
         self._open.add(one)
+        self._fleet.sockets[route.name] += 1
         try:
             await one.run()
         finally:
+            self._fleet.sockets[route.name] -= 1
+            if not self._fleet.sockets[route.name]:
+                del self._fleet.sockets[route.name]
             self._open.discard(one)
             self._of_tenant[tenant] -= 1
             if not self._of_tenant[tenant]:
