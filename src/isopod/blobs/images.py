@@ -43,6 +43,9 @@ _BATCH = 256  # pages
 _LEVEL = 6
 _CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
+# Of opening an image: other processes may need its room just then; a file that is damaged again and
+# again says that the disk is.
+_TRIES, _DAMAGED_TRIES = 50, 4
 
 
 @dataclass(slots=True)
@@ -102,15 +105,17 @@ class ImageCache:
 
         Raises BlobMissing or BlobCorrupt when it cannot be had, DiskFull.
         """
-        why = ""
-        for _ in range(4):
+        why, damaged = "", 0
+        for _ in range(_TRIES):
             try:
                 opened = self._open(digest)
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, KeyError, TypeError) as error:
-                why = str(error)
+                why, damaged = str(error), damaged + 1
                 self.delete(digest)
+                if damaged == _DAMAGED_TRIES:
+                    break
             else:
                 opened.mended = why
                 return opened

@@ -132,6 +132,7 @@ class Lab:
                 app_tree=app,
                 site_tree=self.folder / "site",
                 tmp=self.tmp(),
+                volumes=(),
                 spec=app_spec,
                 variables=app_spec.env,
                 planted=app_spec.env if planted else (),
