@@ -21,6 +21,7 @@ NEED_A_MANIFEST = {
     "flask-jobs",
     "flask-requests",
     "starlette-chat",
+    "starlette-tokens",
 }  # for what an app must ask for
 
 
