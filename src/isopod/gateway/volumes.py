@@ -33,6 +33,12 @@ class _Held:
     leases: list[Lease] = field(default_factory=list)
     instance: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def mount(self, folders: tuple[VolumeFolder, ...]) -> None:
+        """Of another version, it may be, that mounts others."""
+        if self.folders != folders:
+            self.drop()
+            self.folders = folders
+
     def drop(self) -> None:
         for lease in self.leases:
             lease.release()
@@ -76,6 +82,8 @@ class HeldVolumes:
                 held.instance.release()
 
         try:
+            # Not before: until now the leases were those of the version that ended.
+            held.mount(self._folders(route))
             if held.wanted():
                 held.drop()
             end = time.monotonic() + _PATIENCE_S
@@ -110,15 +118,17 @@ class HeldVolumes:
     # ---------------------------------------------------------------------------------------
 
     def _of(self, route: Route) -> _Held:
-        names = sorted(one.name for one in route.volumes)
-        folders = tuple(VolumeFolder.of(self._root, route.tenant, name) for name in names)
+        folders = self._folders(route)
         held = self._held.get(route.name)
         if held is None:
             held = self._held[route.name] = _Held(folders)
-        elif held.folders != folders and not held.instance.locked():
-            held.drop()  # another version, that mounts others
-            held.folders = folders
+        elif not held.instance.locked():
+            held.mount(folders)
         return held
+
+    def _folders(self, route: Route) -> tuple[VolumeFolder, ...]:
+        names = sorted(one.name for one in route.volumes)
+        return tuple(VolumeFolder.of(self._root, route.tenant, name) for name in names)
 
     def _take(self, held: _Held) -> int | None:
         """None when they are all ours; else who has one, or is to have it next."""

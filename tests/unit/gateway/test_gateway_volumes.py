@@ -66,3 +66,21 @@ def test_a_volume_that_is_gone_is_said(route, tmp_path):
     folder.path.rename(tmp_path / "gone")
     with pytest.raises(VolumeNotFound, match="'data'"):
         one.elsewhere(app)
+
+
+def test_a_version_that_waits_for_the_one_before_takes_the_volumes_it_mounts(route, tmp_path):
+    async def body():
+        before, _, one, two = two_workers(route, tmp_path)
+        VolumeFolder.of(tmp_path, before.tenant, "new").make()
+        after = replace(route(version=2), volumes=(MountedVolume("new", "/data", 1),))
+        end_before = await one.claim(before)
+        waiting = asyncio.ensure_future(one.claim(after))
+        await asyncio.sleep(0)
+        end_before()
+        end_after = await waiting
+        assert two.elsewhere(after) == 1
+        end_after()
+        one.tidy(set())
+        assert two.elsewhere(after) is None
+
+    asyncio.run(body())
