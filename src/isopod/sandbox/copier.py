@@ -19,9 +19,9 @@ _MOST_MEMORY = 1 << 30  # an archive's headers, a database's cache
 _MOST_CPU_S = 3600
 
 
-def shut_in(change: Iterable[Path]) -> list[str]:
+def shut_in(change: Iterable[Path], *, most_file_bytes: int) -> list[str]:
     """This process, for good; what the kernel did not offer. `change`: the volume, its archive and
-    a folder for the copy of a database."""
+    a folder for the copy of a database. `most_file_bytes`: no file grows beyond that."""
     missing = []
     filters = seccomp.library() if library_offered() else None
     privileges.check_alone()
@@ -30,6 +30,7 @@ def shut_in(change: Iterable[Path]) -> list[str]:
     for which, most in (
         (resource.RLIMIT_DATA, _MOST_MEMORY),
         (resource.RLIMIT_CPU, _MOST_CPU_S),
+        (resource.RLIMIT_FSIZE, most_file_bytes),
     ):
         _, hard = resource.getrlimit(which)
         most = most if hard == resource.RLIM_INFINITY else min(hard, most)

@@ -12,14 +12,16 @@ import sys
 
 from isopod.errors import IsopodError, SandboxUnavailable
 from isopod.sandbox.copier import shut_in
-from isopod.volumes.copying import CopyJob, run
+from isopod.volumes.copying import CopyJob, most_file_bytes, run
 
 
 def main() -> int:
     asked = json.loads(sys.stdin.buffer.read())
     try:
         job = CopyJob.from_json(asked["job"])
-        missing = shut_in((job.folder, job.archive.parent, job.work))
+        missing = shut_in(
+            (job.folder, job.archive.parent, job.work), most_file_bytes=most_file_bytes(job)
+        )
         if missing and asked["require_sandbox"]:
             raise SandboxUnavailable(f"the kernel lacks {', '.join(missing)}")
         answer = {"result": run(job)}

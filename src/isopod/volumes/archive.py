@@ -19,12 +19,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from isopod.errors import ArchiveInvalid, PathNotFound, VolumeTooSmall
+from isopod.volumes.size import ENTRY_BYTES
 from isopod.volumes.walk import MAX_ENTRIES, Entry, open_folder, parts_of, walk
 
 _MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-wal", "-shm", "-journal", ".lock")
 _CHUNK = 1 << 20
 _PAGES = 2048  # of a database, between two looks at signals
+# Of a database: pages that were in use and free again before they were written to any file.
+_UNWRITTEN_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -81,11 +84,9 @@ def _pack_one(
 def _pack_folder(archive: tarfile.TarFile, folder: int, copied: Copied, work: Path) -> None:
     databases: set[str] = set()
     for entry in walk(folder):
-        if any(entry.path == f"{one}{end}" for end in _BESIDE for one in databases):
+        if any(entry.path.removesuffix(end) in databases for end in _BESIDE):
             continue
         if entry.is_folder:
-            if entry.name.endswith(".lock") and entry.path[: -len(".lock")] in databases:
-                continue
             archive.addfile(_info(entry, tarfile.DIRTYPE))
         elif entry.is_link:
             info = _info(entry, tarfile.SYMTYPE)
@@ -128,8 +129,12 @@ def _add(archive: tarfile.TarFile, entry: Entry, fd: int, copied: Copied) -> Non
 def _copy_database(entry: Entry, copy: Path) -> bool:
     # By the folder's descriptor: no link on the way can lead elsewhere.
     where = quote(f"/proc/self/fd/{entry.folder}/{entry.name}")
+    most = _UNWRITTEN_BYTES
     for end in ("", *_BESIDE):
         Path(f"{copy}{end}").unlink(missing_ok=True)
+        with suppress(OSError):
+            beside = os.stat(f"{entry.name}{end}", dir_fd=entry.folder, follow_symlinks=False)
+            most += beside.st_size
     try:
         with (
             closing(sqlite3.connect(f"file:{where}?mode=rw", uri=True)) as source,
@@ -138,6 +143,11 @@ def _copy_database(entry: Entry, copy: Path) -> bool:
             # The file is a guest's: nothing in its schema may run a function of ours.
             source.execute("PRAGMA trusted_schema = OFF")
             source.execute("PRAGMA cell_size_check = ON")
+            # A log says how many pages there are; those that nobody wrote would be copied too.
+            ((pages,),) = source.execute("PRAGMA page_count")
+            ((page_bytes,),) = source.execute("PRAGMA page_size")
+            if pages * page_bytes > most:
+                return False
             source.backup(target, pages=_PAGES)
             # A copy in WAL mode would need its files beside it to be read.
             target.execute("PRAGMA journal_mode = DELETE")
@@ -158,9 +168,10 @@ def _info(entry: Entry, kind: bytes) -> tarfile.TarInfo:
 def check(archive: Path, *, room_bytes: int, name: str) -> None:
     """That all of it can be unpacked, before anything is. ArchiveInvalid, VolumeTooSmall."""
     total = 0
+    folders: set[str] = set()
     for count, member in enumerate(_members(archive)):
         names = parts_of(member.name)
-        if count >= MAX_ENTRIES:
+        if count >= MAX_ENTRIES or len(folders) >= MAX_ENTRIES:
             raise ArchiveInvalid(f"there are more than {MAX_ENTRIES:,} entries in the archive")
         if not (member.isreg() or member.isdir() or member.issym()):
             raise ArchiveInvalid(
@@ -169,13 +180,33 @@ def check(archive: Path, *, room_bytes: int, name: str) -> None:
             )
         if not names and not member.isdir():
             raise ArchiveInvalid("an entry of the archive has no name")
-        total += max(member.size, 1 << 14)
+        _check_texts(member, names)
+        # Folders on the way are made too, and every one has its place on the disk.
+        for depth in range(len(names) - (not member.isdir()), 0, -1):
+            path = "/".join(names[:depth])
+            if path in folders:
+                break
+            folders.add(path)
+            total += ENTRY_BYTES
+        if not member.isdir():
+            total += max(member.size, ENTRY_BYTES)
     if total > room_bytes:
         needs = -(-total >> 20)
         raise VolumeTooSmall(
             f"this needs {needs} MiB, and volume {name!r} has room for {room_bytes >> 20}",
             details={"size_mib": room_bytes >> 20, "needs_mib": needs},
         )
+
+
+def _check_texts(member: tarfile.TarInfo, names: list[str]) -> None:
+    """What the disk would refuse in the middle, and names that no guest could open."""
+    link = member.linkname if member.issym() else "-"
+    try:
+        long = max((len(name.encode()) for name in names), default=0) > 255
+        if long or not 1 <= len(link.encode()) < 4096 or "\0" in link:
+            raise ArchiveInvalid(f"{member.name[:200]!r} has a name or a target that is none")
+    except UnicodeEncodeError:
+        raise ArchiveInvalid(f"{member.name[:200]!r} is not UTF-8") from None
 
 
 def unpack(archive: Path, root: Path, path: str = "") -> Copied:
@@ -250,5 +281,5 @@ def _members(archive: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(archive, "r:") as file:  # plain: what is compressed may have no end
             yield from file
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError, MemoryError) as error:
         raise ArchiveInvalid(f"this is no tar archive, or it was cut: {error}") from None

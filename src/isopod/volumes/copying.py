@@ -7,6 +7,7 @@ of the data, and whoever holds the lease next finishes what was begun (`settle`)
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from isopod.errors import UsageError, VolumeTooSmall, disk_full_is_clear
 from isopod.volumes import archive
 from isopod.volumes.lease import VolumeFolder, owned, settle
 from isopod.volumes.removal import remove_folder
-from isopod.volumes.size import folder_bytes
+from isopod.volumes.size import disk_bytes, folder_bytes
 
 PATIENCE_S = 60.0  # for the requests that the app is answering
+_HEADROOM_BYTES = 64 << 20  # of an archive, for its headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,7 @@ def run(job: CopyJob) -> dict[str, Any]:
     with disk_full_is_clear(str(job.folder)):
         _sweep(folder)
         if job.what == "backup":
-            with owned(folder, name=job.name, patience_s=PATIENCE_S):
-                return asdict(archive.pack(folder.data, job.path, job.archive, work=job.work))
+            return _backup(job, folder)
         if job.what == "restore":
             return _restore(job, folder)
         if job.what == "copy-in":
@@ -61,6 +62,29 @@ def run(job: CopyJob) -> dict[str, Any]:
                 remove_folder(folder.data)
             return {}
     raise UsageError(f"nobody knows how to {job.what!r} a volume")
+
+
+def most_file_bytes(job: CopyJob) -> int:
+    """No file that a job makes is larger: neither an archive nor a database's copy. A guest can say
+    in a kilobyte that its database has terabytes, or give one file a million names."""
+    # A volume that was made smaller may hold more. A small file's path may be longer than the file.
+    holds = max(job.size_mib << 20, disk_bytes(VolumeFolder(job.folder).data))
+    return holds * 3 // 2 + _HEADROOM_BYTES
+
+
+def _backup(job: CopyJob, folder: VolumeFolder) -> dict[str, Any]:
+    with owned(folder, name=job.name, patience_s=PATIENCE_S):
+        try:
+            return asdict(archive.pack(folder.data, job.path, job.archive, work=job.work))
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise VolumeTooSmall(
+                f"a copy of volume {job.name!r} would be larger than the volume may be: files have "
+                "several names (hard links), or pretend to be larger than they are",
+                hint="copy out its folders one by one",
+                details={"size_mib": job.size_mib},
+            ) from None
 
 
 def _restore(job: CopyJob, folder: VolumeFolder) -> dict[str, Any]:
