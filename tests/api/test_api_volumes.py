@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sqlite3
+import struct
 import tarfile
 from contextlib import closing
 
@@ -156,6 +157,11 @@ def test_volumes_are_a_tenants_own_and_count_in_its_storage(opened, run):
         (hostile("dev", tarfile.CHRTYPE), "archive_invalid"),
         (hostile("hard", tarfile.LNKTYPE, "/etc/passwd"), "archive_invalid"),
         (hostile("/".join("d" * 300)), "archive_invalid"),
+        (hostile("n" * 300), "archive_invalid"),
+        (hostile("\udcff"), "archive_invalid"),
+        (hostile("nowhere", tarfile.SYMTYPE, ""), "archive_invalid"),
+        (hostile("far", tarfile.SYMTYPE, "x/" * 2050), "archive_invalid"),
+        (tar(**{"__".join([f"d{n}"] * 100): b"" for n in range(10)}), "volume_too_small"),
         (b"no tar at all" * 100, "archive_invalid"),
         (tar(a=b"x" * 3000)[:2000], "archive_invalid"),
         (tar(large=b"x" * (11 << 20)), "volume_too_small"),
@@ -245,10 +251,60 @@ def test_who_uses_a_volume_is_waited_for(opened, run, monkeypatch):
             while not is_wanted(folder(api)):
                 await asyncio.sleep(0.01)
             assert try_lease(folder(api), worker=4) == 3
+            for method in ("GET", "PUT"):
+                refused(await api.http.request(method, "/v1/volumes/data/archive"), "volume_busy")
+            assert len(list(api.node.settings.uploads_dir.iterdir())) <= 2  # of the first
             held.release()
             assert (await task).status_code == 200
             again = try_lease(folder(api), worker=4)
             assert isinstance(again, Lease) and again.epoch > held.epoch
             again.release()
+
+    run(body())
+
+
+def a_log_of(pages: int, database: bytes) -> bytes:
+    """A write-ahead log that holds the first page alone, and says how many there are."""
+    page = database[:18] + b"\2\2" + database[20:28] + struct.pack(">I", pages) + database[32:4096]
+    head = struct.pack(">6I", 0x377F0683, 3007000, 4096, 0, 1, 2)
+    sums = log_sums(head, (0, 0))
+    frame = struct.pack(">2I", 1, pages)
+    return b"".join(
+        (
+            *(head, struct.pack(">2I", *sums)),
+            *(frame, struct.pack(">2I", 1, 2), struct.pack(">2I", *log_sums(frame + page, sums))),
+            page,
+        )
+    )
+
+
+def log_sums(data: bytes, sums: tuple[int, int]) -> tuple[int, int]:
+    one, two = sums
+    for first, second in struct.iter_unpack(">2I", data):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
+
+
+def test_a_copy_is_no_larger_than_the_volume_may_be_whatever_it_pretends_to_hold(opened, run):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            url, data = "/v1/volumes/data/archive", folder(api).data
+            with closing(sqlite3.connect(data / "db")) as db:
+                db.execute("PRAGMA page_size = 4096")
+                db.execute("CREATE TABLE t (n)")
+            database = (data / "db").read_bytes()
+            (data / "db").write_bytes(database[:18] + b"\2\2" + database[20:])
+            (data / "db-wal").write_bytes(a_log_of(100_000, database))  # 400 MiB
+            got = await api.http.get(url)
+            assert got.status_code == 200, got.text
+            assert len(got.content) < 1 << 20
+            assert json.loads(got.headers["x-isopod-copied"])["raw"] == ["db"]
+            (data / "once").write_bytes(b"x" * (5 << 20))
+            for number in range(30):
+                (data / f"again-{number}").hardlink_to(data / "once")
+            refused(await api.http.get(url), "volume_too_small")
+            assert list(api.node.settings.uploads_dir.iterdir()) == []
 
     run(body())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Annotated, BinaryIO
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
 from isopod.api.context import TheNode, Who, needs
+from isopod.control.turns import Seat
 from isopod.control.volumes import (
     CopySummary,
     VolumeSummary,
@@ -94,10 +96,10 @@ async def archive(
 ) -> StreamingResponse:
     """What the volume holds, SQLite databases each as one whole file. The app waits until it is
     copied. `x-isopod-copied` is the summary in JSON."""
-    file, done = await backup_volume(who, name, path, node=node)
+    file, seat, done = await backup_volume(who, name, path, node=node)
     size = os.fstat(file.fileno()).st_size
     headers = {"content-length": str(size), "x-isopod-copied": _header(done)}
-    return StreamingResponse(_sent(file), media_type=TAR, headers=headers)
+    return StreamingResponse(_sent(file, seat), media_type=TAR, headers=headers)
 
 
 @router.put("/{name}/archive", openapi_extra=needs("deploy"))
@@ -118,10 +120,13 @@ async def copy_in(
     return await fill_volume(who, name, path, request.stream(), replace=False, node=node)
 
 
-def _sent(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+async def _sent(file: BinaryIO, seat: Seat) -> AsyncIterator[bytes]:
+    try:
+        with file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                yield chunk
+    finally:
+        seat.leave()
 
 
 def _header(done: CopySummary) -> str:

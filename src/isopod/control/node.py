@@ -51,6 +51,7 @@ class Node:
     catalog: Catalog
     builds: Turns
     uploads: Turns
+    archives: Seats  # of volumes, on the disk until their reader has them
     followers: Seats
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
@@ -152,6 +153,7 @@ def open_node(settings: NodeSettings) -> Node:
         ),
         # Others' uploads may be as slow as they like: only one's own are waited for.
         uploads=Turns(at_once=2**20, per_tenant=_UPLOADS, waiting=_WAITING, what="uploads"),
+        archives=Seats(at_once=16 * _UPLOADS, per_key=_UPLOADS, what="archives of volumes"),
         followers=Seats(at_once=16 * _FOLLOWERS, per_key=_FOLLOWERS, what="followed logs"),
     )
 

@@ -20,6 +20,7 @@ from isopod.control.audit import audited, entry
 from isopod.control.child import child_argv, how_it_ended
 from isopod.control.node import Node
 from isopod.control.switching import put_route
+from isopod.control.turns import Seat
 from isopod.errors import (
     IsopodError,
     NameTaken,
@@ -168,24 +169,29 @@ async def delete_volume(who: Principal, name: VolumeName, *, node: Node) -> None
 
 async def backup_volume(
     who: Principal, name: VolumeName, path: str, *, node: Node
-) -> tuple[BinaryIO, CopySummary]:
-    """What is at `path` as a tar archive, in a file that is gone when it is closed. The app waits
-    while it is made. VolumeNotFound, PathNotFound, VolumeBusy, DiskFull."""
+) -> tuple[BinaryIO, Seat, CopySummary]:
+    """What is at `path` as a tar archive, in a file that is gone when it is closed: then leave the
+    seat. The app waits while it is made. VolumeNotFound, PathNotFound, VolumeBusy, DiskFull;
+    TooManyRequests while too many others are read, however slowly."""
     action = "volume.copy_out" if path.strip("/") else "volume.backup"
     async with audited(who, action, name, node=node):
         who.need("deploy")
         volume = await asyncio.to_thread(lambda: _existing(node.state.of(who.tenant), name))
-        folder = _new_folder(node)
-        archive = folder / "archive.tar"
         with _one_copy(who, name, node):
+            seat = node.archives.take(who.tenant)
+            folder = _new_folder(node)
+            archive = folder / "archive.tar"
             try:
                 async with node.uploads.turn(who.tenant):
                     done = await _run(who, volume, "backup", archive, path, node=node)
                 await _note(who, action, name, done, node)
                 opened = archive.open("rb")
+            except BaseException:
+                seat.leave()
+                raise
             finally:
                 await asyncio.to_thread(remove_folder, folder)
-    return opened, CopySummary(name=name, **done)
+    return opened, seat, CopySummary(name=name, **done)
 
 
 async def fill_volume(
@@ -203,9 +209,9 @@ async def fill_volume(
     async with audited(who, action, name, node=node):
         who.need("deploy")
         volume = await asyncio.to_thread(lambda: _existing(node.state.of(who.tenant), name))
-        folder = _new_folder(node)
-        archive = folder / "archive.tar"
         with _one_copy(who, name, node):
+            folder = _new_folder(node)
+            archive = folder / "archive.tar"
             try:
                 async with node.uploads.turn(who.tenant):
                     with disk_full_is_clear(str(folder)):
