@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
 
 from tools import node as nodes
 from tools.http_calls import Answer, Caller
@@ -89,6 +92,13 @@ def text(node: Node, app: str, path: str = "/") -> str:
     answer = get(node, app, path)
     assert answer.status == 200, (answer.status, answer.text)
     return answer.text
+
+
+def dial(node: Node, path: str, app: str = "sockets", **options: Any) -> ClientConnection:
+    """A WebSocket on a connection of its own."""
+    url = f"ws://{app}.localhost:{node.gateway_port}{path}"
+    address = ("127.0.0.1", node.gateway_port)
+    return connect(url, sock=socket.create_connection(address), **options)
 
 
 def until(what: str, look: Callable[[], Any], *, within_s: float = 20) -> Any:

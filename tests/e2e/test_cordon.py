@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.e2e.nodes import folder, get, hello, text, until, up
+from tests.e2e.nodes import APPS, dial, folder, get, hello, text, until, up
+from websockets.exceptions import ConnectionClosed
 
 from tools.http_calls import Caller
 from tools.node import Node
@@ -142,6 +144,30 @@ def test_a_killed_worker_costs_its_own_requests_alone_and_is_started_again(node)
     assert again["pid"] != own["pid"]
     assert pids_of(node, "acme-probe") == {again["pid"]}
     assert text(node, "globex-probe")
+
+
+def test_a_websocket_reaches_its_tenants_own_worker_and_ends_with_it(node):
+    node.cli("deploy", str(APPS / "sockets"), "--name", "talk", "--tenant", "acme")
+    with ExitStack() as stack:
+        # Of either shared worker, as the kernel spreads them.
+        clients = [stack.enter_context(dial(node, "/echo", "talk")) for _ in range(6)]
+        for client in clients:
+            for message in ("é", b"", os.urandom(300_000)):
+                client.send(message)
+                assert client.recv(timeout=20) == message
+        own = own_worker(node, "acme")
+        assert own is not None
+        assert pids_of(node, "talk") == {own["pid"]}
+        os.kill(own["pid"], signal.SIGKILL)
+        for client in clients:
+            with pytest.raises(ConnectionClosed):
+                client.recv(timeout=20)
+    with dial(node, "/echo", "talk") as client:
+        client.send("again")
+        assert client.recv(timeout=20) == "again"
+    again = own_worker(node, "acme")
+    assert again is not None
+    assert pids_of(node, "talk") == {again["pid"]} != {own["pid"]}
 
 
 def test_a_neighbour_at_full_tilt_is_in_other_processes(node):

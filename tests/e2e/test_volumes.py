@@ -11,17 +11,36 @@ import sqlite3
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from tests.e2e.nodes import APPS, Failed, folder, get, text, until, up
+from tests.e2e.nodes import APPS, Failed, dial, folder, get, text, until, up
+from websockets.exceptions import ConnectionClosed
 
 from tools.http_calls import Caller
 from tools.node import ROOT, Node
 
 FORM = {"content_type": "application/x-www-form-urlencoded"}
+
+
+# Writes each message to the volume, and answers how many there are.
+KEEPS = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            with open("/data/said", "a+") as said:
+                said.write(message["text"] + "\\n")
+                said.flush()
+                said.seek(0)
+                await send({"type": "websocket.send", "text": str(len(said.readlines()))})
+"""
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +259,38 @@ def app(environ, start_response):
     notes.cli("delete", "early", "--yes")
     notes.cli("volumes", "delete", "early")
     assert not (notes.data_dir / "volumes" / "default" / "early").exists()
+
+
+def test_websockets_of_every_worker_reach_the_one_that_has_the_volume(
+    notes: Node, tmp_path: Path
+) -> None:
+    manifest = '[[volumes]]\nname = "said"\nmount = "/data"\n'
+    files = {"app.py": KEEPS, "isopod.toml": manifest}
+    notes.cli("volumes", "create", "said", "--size", "1")
+    notes.cli("deploy", str(folder(tmp_path / "keeps", files)), "--name", "keeps")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(dial(notes, "/", "keeps")) for _ in range(8)]
+        for number, client in enumerate(clients, 1):
+            client.send("hello")
+            assert client.recv(timeout=20) == str(number)
+        # Whoever keeps one open keeps nobody from copying.
+        notes.cli("volumes", "backup", "said", str(tmp_path / "said.tar"))
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as ended:
+                client.recv(timeout=20)
+            assert ended.value.rcvd is not None and ended.value.rcvd.code == 1012
+    with dial(notes, "/", "keeps") as client:
+        client.send("again")
+        assert client.recv(timeout=20) == "9"
+        (held,) = (one for one in notes.instances() if one["app"] == "keeps")
+        os.kill(held["pid"], signal.SIGKILL)
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=20)
+    with dial(notes, "/", "keeps") as client:
+        client.send("and again")
+        assert client.recv(timeout=20) == "10"
+    notes.cli("delete", "keeps", "--yes")
+    notes.cli("volumes", "delete", "said")
 
 
 def test_a_killed_node_has_every_acknowledged_row(tmp_path: Path) -> None:

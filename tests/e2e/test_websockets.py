@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import APPS, folder, get, hello, messages, until, up
+from tests.e2e.nodes import APPS, dial, folder, get, hello, messages, until, up
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from tools.node import ROOT, Node
 
@@ -32,12 +31,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         (root / "dozing" / "isopod.toml").write_text(HIBERNATES)
         one.cli("deploy", str(root / "dozing"))
         yield one
-
-
-def dial(node: Node, path: str, app: str = "sockets", **options) -> ClientConnection:
-    url = f"ws://{app}.localhost:{node.gateway_port}{path}"
-    address = ("127.0.0.1", node.gateway_port)
-    return connect(url, sock=socket.create_connection(address), **options)
 
 
 def instances(node: Node, app: str) -> int:

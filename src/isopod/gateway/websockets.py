@@ -137,15 +137,17 @@ class WebSockets:
         self._end_stuck(of_slot)
         for slot, sockets in of_slot.items():
             retired = any(one.pool is not None and one.pool.retired for one in sockets)
-            keep_s = 0.0 if retired else slot.route.spec.scaling.idle_s
+            leaves = retired or slot.wanted
+            keep_s = 0.0 if leaves else slot.route.spec.scaling.idle_s
             if may_hibernate([one.rests_s for one in sockets], slot.in_flight, keep_s):
                 self.hibernated += len(sockets)
                 for one in sockets:
                     one.retire()
                 slot.guest.close()
-            elif retired:
+            elif leaves:
+                why = "another version of the app is live" if retired else "a volume is copied"
                 for one in sockets:
-                    one.stop(NodeDraining("another version of the app is live"))
+                    one.stop(NodeDraining(why))
         self._record_some()
 
     def _end_stuck(self, of_slot: Mapping[Slot, list[WebSocket]]) -> None:
