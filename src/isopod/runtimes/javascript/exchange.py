@@ -16,8 +16,8 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
 )
+from isopod.runtimes.frames import parse_response, request_frame
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse
-from isopod.runtimes.python.frames import parse_response, request_frame
 
 _MAX_BODY_READ = 64 << 10
 # Told in such steps: the guest waits when it has sent four of them that nobody took.

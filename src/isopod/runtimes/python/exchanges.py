@@ -22,8 +22,8 @@ from isopod.errors import (
     IsopodError,
 )
 from isopod.host.connections import Connections
+from isopod.runtimes import frames
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse
-from isopod.runtimes.python import frames
 
 CAPACITY = 1000  # an app's own concurrency is smaller; what a guest is asked to hold has an end
 WINDOW = 256 << 10

@@ -32,6 +32,7 @@ from isopod.errors import (
 from isopod.host import capabilities
 from isopod.host.capabilities import Capabilities, World
 from isopod.host.connections import Connections
+from isopod.runtimes import frames
 from isopod.runtimes.guest import (
     BodyReader,
     Exchange,
@@ -40,7 +41,6 @@ from isopod.runtimes.guest import (
     OutputSink,
     SocketExchange,
 )
-from isopod.runtimes.python import frames
 from isopod.runtimes.python.exchanges import CAPACITY, Exchanges
 from isopod.runtimes.python.socket_exchange import PythonSocket
 

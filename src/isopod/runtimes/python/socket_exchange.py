@@ -11,6 +11,7 @@ from isopod.errors import (
     GuestProtocolError,
     IsopodError,
 )
+from isopod.runtimes import frames
 from isopod.runtimes.guest import (
     GuestRequest,
     GuestResponse,
@@ -19,7 +20,6 @@ from isopod.runtimes.guest import (
     SocketClosed,
     SocketMessage,
 )
-from isopod.runtimes.python import frames
 from isopod.runtimes.python.exchanges import WINDOW, Exchanges, HttpExchange
 
 # As the guest counts them.

@@ -1,7 +1,7 @@
-"""The request protocol, host side: frames made for a guest, and frames parsed from one.
+"""Requests as frames for a guest of any language, and responses parsed from one's.
 
-The guest is hostile: everything parsed here is checked. The protocol is described in
-`guest/isopod_frames.py`.
+The guest is hostile: everything parsed here is checked. The protocol around them is each runtime's
+own; Python's is described in `python/guest/isopod_frames.py`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
 )
+from isopod.runtimes import frames
 from isopod.runtimes.guest import GuestRequest, GuestResponse
-from isopod.runtimes.python import frames
 from isopod.runtimes.python.serve import boot_error
 
 
