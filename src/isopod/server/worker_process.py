@@ -21,10 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from granian._granian import SocketHolder
-from granian.constants import Interfaces
-from granian.http import HTTP1Settings, HTTP2Settings
-from granian.server.embed import Server
 
 from isopod.blobs.store import BlobStore
 from isopod.engine.config import EngineSettings, make_engine
@@ -62,8 +58,10 @@ from isopod.sandbox.worker import Sandbox, shut_in
 from isopod.server.children import EGRESS_FD, GATEWAY_FD, LINES_FD, READY_FD, TENANT
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
+from isopod.server.http_server import BACKLOG, http_server
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
 from isopod.server.opener import Opener, start_opener
+from isopod.server.room import max_instances, max_websockets
 from isopod.server.runtimes import WorkerRuntimes
 from isopod.server.watchdog import BEAT_S
 from isopod.server.worker_folders import WorkerFolders
@@ -72,11 +70,7 @@ from isopod.settings import NodeSettings, child_value
 _log = logging.getLogger("isopod.worker")
 _POLL_ROUTES_S = 0.25
 _MAX_KNOWN_ROUTES = 4096  # unknown names are kept too, and come from strangers
-_MAX_HEADER_BYTES = 64 << 10
-_HEADER_TIMEOUT_MS = 15_000
 _LAST_RECORDS_S = 1.0
-_MAX_WEBSOCKETS = 8192
-BACKLOG = 4096
 # How long a thread waits for the GIL before it insists. Guests run with the GIL held, for ticks of
 # 2 ms, and between two slices it is free for a moment too short to take: with Python's 5 ms nobody
 # ever insisted, and beside a guest that computes the HTTP server's threads got in four times a
@@ -173,7 +167,7 @@ class Worker:
                 logs_dir=self.folders.logs,
                 log_bytes=settings.log_mib << 20,
                 budget_bytes=(settings.memory_budget_mib << 20) // settings.workers,
-                max_instances=_max_instances(),
+                max_instances=max_instances(),
                 quotas=self.quotas,
                 meter=meter.record,
                 volumes=self.volumes,
@@ -206,7 +200,7 @@ class Worker:
                 elsewhere=self._elsewhere,
                 forwarder=forwarder,
                 meter=meter.record,
-                most=_max_websockets(),
+                most=max_websockets(),
             )
             forwarded = ForwardedRequests(websockets)
             lines.take_with(forwarded.take)
@@ -268,7 +262,7 @@ class Worker:
         self, gateway: Gateway, websockets: WebSockets, listener: int | None, ready: int
     ) -> None:
         """A tenant's own worker has no listener: other workers hand its requests over."""
-        server = _server(websockets, listener) if listener is not None else None
+        server = http_server(websockets, listener) if listener is not None else None
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -438,49 +432,9 @@ class Worker:
         return {"ended": self.fleet.sleep(str(request.get("app", "")))}
 
 
-def _server(app: WebSockets, listener: int) -> Any:
-    server: Any = Server(
-        app,
-        interface=Interfaces.ASGI,
-        websockets=True,
-        log_enabled=False,
-        backlog=BACKLOG,
-        backpressure=BACKLOG,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=_HEADER_TIMEOUT_MS, max_buffer_size=_MAX_HEADER_BYTES
-        ),
-        http2_settings=HTTP2Settings(
-            max_headers_size=_MAX_HEADER_BYTES, keep_alive_interval=30_000, keep_alive_timeout=20
-        ),
-    )
-
-    # granian would bind a socket of its own per process; ours is shared, so that the connections
-    # waiting in it survive this process.
-    def use_listener() -> None:
-        server._ssp = None
-        holder: Any = SocketHolder  # its stub lacks the constructor
-        server._shd = holder(listener, False, BACKLOG)
-
-    server._init_shared_socket = use_listener
-    return server
-
-
 def _rss_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _max_websockets() -> int:
-    """How many of them the limit of open files allows: each has two, a third of all together."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(_MAX_WEBSOCKETS, files // 6)
-
-
-def _max_instances() -> int:
-    """How many instances it allows, with a part of it for connections. An instance has nine: its
-    folders, its output, its app's log."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, (files - 2 * _max_websockets() - min(2048, files // 4)) // 10)
 
 
 def _extra_trust(settings: NodeSettings) -> str:
