@@ -6,9 +6,9 @@ import asyncio
 import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from isopod.control.audit import audited, entry
+from isopod.control.log_files import log_paths
 from isopod.control.node import Node
 from isopod.control.renewals import is_outdated
 from isopod.control.workers import InstanceStatus, WorkerStatus
@@ -217,15 +217,15 @@ async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:
         if f"{who.tenant} {name}" in node.deploying:
             raise DeployInProgress(f"a deploy of app {name!r} is under way")
         app = await asyncio.shield(asyncio.to_thread(forget))
-    await end_app(app, node=node)
+    await end_app(app, who.tenant, node=node)
 
 
-async def end_app(app: App, *, node: Node) -> None:
+async def end_app(app: App, tenant: TenantName, *, node: Node) -> None:
     """After its route is gone: its instances, and then what they wrote."""
     node.jobs.cancel(app.label)
     await node.workers.refresh()
     await node.workers.sleep(app.label)
-    for path in log_paths(node.settings, app.label):
+    for path in log_paths(node.settings, tenant, app.label):
         path.unlink(missing_ok=True)
 
 
@@ -303,11 +303,3 @@ def app_url(app: App, tenant: TenantName, settings: NodeSettings) -> str:
     port = "" if settings.port == 80 else f":{settings.port}"
     own = app.label if tenant == DEFAULT_TENANT else app_label(app.name, tenant, plain=False)
     return f"http://{own}.{settings.domain}{port}/"
-
-
-def log_paths(settings: NodeSettings, label: AppName) -> tuple[Path, Path]:
-    """The rotated log, then the current one: behind a cordon, if it is there."""
-    name = f"{label}.jsonl"
-    behind = sorted(settings.cordons_dir.glob(f"*/logs/{name}*"))
-    current = (behind[0].parent if behind else settings.logs_dir) / name
-    return current.with_name(f"{label}.jsonl.1"), current

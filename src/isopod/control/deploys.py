@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from isopod.control.amounts import check_apps, check_egress, check_storage, check_tenant
-from isopod.control.apps import log_paths
 from isopod.control.audit import audited, entry
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
+from isopod.control.log_files import log_paths
 from isopod.control.node import Node, fitting, sound
 from isopod.control.post_deploy import run_post_deploy
 from isopod.control.switching import follow, hold, make_live, to_the_end
@@ -288,7 +288,7 @@ def _reserve(
         app = mine.apps.save(built.spec.name, source=source, now=now)
         number = mine.versions.next_number(app.label)
     if before is None:  # what an app of that label wrote once is not this one's
-        for path in log_paths(node.settings, app.label):
+        for path in log_paths(node.settings, who.tenant, app.label):
             path.unlink(missing_ok=True)
     spec = replace(built.spec, name=app.label)
     digest = version_digest(package=request.package, build_key=build.key, spec=spec)
@@ -379,7 +379,7 @@ async def _publish(
             set_live(name, version, mine=mine, now=now)
             mine.audit.add(entry(who, "app.deploy", name, now, details={"version": version.number}))
         if before is None:  # what an app of that label wrote once is not this one's
-            for path in log_paths(node.settings, app.label):
+            for path in log_paths(node.settings, who.tenant, app.label):
                 path.unlink(missing_ok=True)
         diff = compare(spec, live.spec if live else None)
         return app, version, before.live_version if before else 0, diff

@@ -82,7 +82,7 @@ def _claim(one: DueJob, busy: bool, now: float, node: Node) -> Begun | None:
             return None
         begun = _enter(one, due, busy, live, t, now, said)
     for message in said:
-        say(node, one.app, message, version=live.number)
+        say(node, one.tenant, one.app, message, version=live.number)
     return begun
 
 

@@ -48,7 +48,7 @@ def retry_delay_s(attempt: int) -> float:
 def resume(tenant: TenantName, app: AppName, interrupted: Run, *, node: Node) -> None:
     """After a control process that ended while a run was under way. As `start`."""
     message = f"job {interrupted.job!r} was interrupted: the control process ended"
-    say(node, app, message, version=interrupted.version)
+    say(node, tenant, app, message, version=interrupted.version)
     claim = Claim(
         job=interrupted.job,
         due_at=interrupted.due_at,
@@ -99,7 +99,8 @@ def _end(begun: Begun, outcome: Outcome, node: Node) -> None:
         if outcome.message:
             text += f": {outcome.message}"
         version, request_id = begun.claim.version, outcome.request_id
-        say(node, begun.app, text, version=version, level="error", request_id=request_id)
+        whose = (begun.tenant, begun.app)
+        say(node, *whose, text, version=version, level="error", request_id=request_id)
 
 
 async def _again(tenant: TenantName, app: AppName, claim: Claim, node: Node) -> Begun | None:

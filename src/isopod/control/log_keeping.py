@@ -16,12 +16,13 @@ from pathlib import Path
 
 import orjson
 
+from isopod.control.log_files import open_log
 from isopod.control.node import Node
 from isopod.settings import NodeSettings
 
 _log = logging.getLogger("isopod.storage")
 _EVERY_S = 900.0
-_FIRST_LINE = 128 << 10  # a line's message is 64 KiB at most, before JSON's escapes
+_FIRST_LINE = 128 << 10  # as a rule; a longer one has the age of its file
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ def logs_dirs(settings: NodeSettings) -> list[Path]:
 
 def forget_old_lines(folder: Path, keep_s: float, now: float) -> None:
     """One round over all logs in `folder`."""
-    names = {path.name.removesuffix(".1") for path in folder.iterdir()}
+    try:
+        names = {path.name.removesuffix(".1") for path in folder.iterdir()}
+    except FileNotFoundError:  # a tenant's own, which went just now
+        return
     for name in sorted(name for name in names if name.endswith(".jsonl")):
         try:
             _forget(folder / name, keep_s, now)
@@ -90,9 +94,9 @@ def _forget(current: Path, keep_s: float, now: float) -> None:
 def _ages(before: Path, current: Path, now: float) -> Ages:
     ages: dict[str, float] = {}
     with contextlib.suppress(FileNotFoundError):
-        ages["before"] = now - before.stat().st_mtime
+        ages["before"] = now - before.lstat().st_mtime
     with contextlib.suppress(FileNotFoundError):
-        written = now - current.stat().st_mtime
+        written = now - current.lstat().st_mtime
         ages["newest"] = ages["oldest"] = written
         ages["oldest"] = now - _first_at(current, now - written)
     return Ages(ages.get("before"), ages.get("oldest"), ages.get("newest"))
@@ -100,9 +104,9 @@ def _ages(before: Path, current: Path, now: float) -> Ages:
 
 def _first_at(path: Path, otherwise: float) -> float:
     """When its first line was written."""
-    with path.open("rb") as file:
-        line = file.readline(_FIRST_LINE)
     try:
+        with open_log(path) as file:
+            line = file.read(_FIRST_LINE).partition(b"\n")[0]
         return float(orjson.loads(line)["at"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OSError):
         return otherwise

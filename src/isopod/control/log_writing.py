@@ -6,16 +6,18 @@ import logging
 
 import orjson
 
-from isopod.control.apps import log_paths
+from isopod.control.log_files import log_paths, open_log
 from isopod.control.node import Node
 from isopod.model.ids import AppName
 from isopod.model.log import Level, LogLine
+from isopod.model.tenant import TenantName
 
 _log = logging.getLogger("isopod.logs")
 
 
 def say(
     node: Node,
+    tenant: TenantName,
     app: AppName,
     message: str,
     *,
@@ -33,9 +35,9 @@ def say(
         request_id=request_id,
         level=level,
     )
-    _, path = log_paths(node.settings, app)
+    _, path = log_paths(node.settings, tenant, app)
     try:
-        with path.open("ab", buffering=0) as log:
+        with open_log(path, append=True) as log:
             log.write(orjson.dumps(line.to_json()) + b"\n")
     except OSError as bad:
         _log.warning("cannot write %s: %s", path, bad.strerror)

@@ -7,6 +7,8 @@ it opens the new one, so no line is lost. Half a line (a worker is writing) wait
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
@@ -15,7 +17,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from isopod.control.apps import find_app, log_paths
+from isopod.control.apps import find_app
+from isopod.control.log_files import log_paths, open_log
 from isopod.control.log_lines import Wanted, level_of
 from isopod.control.node import Node
 from isopod.control.turns import Seat
@@ -26,6 +29,8 @@ from isopod.state.apps import App
 _POLL_S = 0.2
 _ASK_AGAIN_S = 5.0
 _READ_BYTES = 2**20
+# A message is 64 KiB at most, and six times that with JSON's escapes.
+_LONGEST_LINE = 2**20
 
 
 async def read_log(
@@ -46,7 +51,7 @@ async def read_log(
 async def _read(
     who: Principal, app: App, wanted: Wanted, limit: int, seat: Seat | None, node: Node
 ) -> AsyncGenerator[dict[str, Any]]:
-    older, current = log_paths(node.settings, app.label)
+    older, current = log_paths(node.settings, who.tenant, app.label)
     tail = Tail(current)
 
     def shown(line: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +135,8 @@ class Tail:
         assert self._file is not None
         while chunk := self._file.read(_READ_BYTES):
             *lines, self._half = (self._half + chunk).split(b"\n")
+            if len(self._half) > _LONGEST_LINE:  # no worker writes such: it is no line
+                self._half = b"{"
             for line in lines:
                 body = _parse(line)
                 if body is not None:
@@ -137,17 +144,19 @@ class Tail:
 
     def _moved(self) -> bool:
         try:
-            return self._file is not None and self._path.stat().st_ino != self._inode
+            return self._file is not None and self._path.lstat().st_ino != self._inode
         except FileNotFoundError:
             return False  # renamed, and nothing written since
 
     def _open(self) -> bool:
         try:
             # Kept open between calls on purpose: after a rename this is the old file.
-            self._file = self._path.open("rb", buffering=0)
-        except FileNotFoundError:
-            return False
-        self._inode = self._path.stat().st_ino
+            self._file = open_log(self._path)
+        except OSError as bad:
+            if bad.errno in (errno.ENOENT, errno.ELOOP):  # or what is there is no log
+                return False
+            raise
+        self._inode = os.fstat(self._file.fileno()).st_ino
         return True
 
 

@@ -108,7 +108,7 @@ class Renewing:
                 except IsopodError as error:
                     takers = [v for k, v in todo if k == kind]
                     todo = [one for one in todo if one[0] != kind]
-                    await asyncio.to_thread(self._fail, takers, error)
+                    await asyncio.to_thread(self._fail, kind.tenant, takers, error)
                     self._say(last=not todo)
                     continue
             takers = [v for k, v in todo if ready.find(k) is snapshot]
@@ -118,7 +118,7 @@ class Renewing:
                     await asyncio.shield(self._give(some, snapshot, kind.tenant))
                     progress.done += len(some)
                 except IsopodError as error:
-                    await asyncio.to_thread(self._fail, some, error)
+                    await asyncio.to_thread(self._fail, kind.tenant, some, error)
                 self._say(last=not todo and some[-1] is takers[-1])
 
     def _look(self, doubted: Collection[Digest]) -> tuple[list[tuple[Kind, AppVersion]], Ready]:
@@ -274,7 +274,7 @@ class Renewing:
             # One is enough for the image that they share.
             await node.workers.refresh(given[0].app)
 
-    def _fail(self, versions: Sequence[AppVersion], error: IsopodError) -> None:
+    def _fail(self, tenant: TenantName, versions: Sequence[AppVersion], error: IsopodError) -> None:
         self._node.renewals.failed += len(versions)
         self._given_up.update(_key(version) for version in versions)
         first = versions[0].app
@@ -282,7 +282,7 @@ class Renewing:
         _log.warning("app %r%s: no new snapshot: %s", first, more, error.message)
         for version in versions:
             message = f"{error.code}: no new snapshot: {error.message}; starting without it"
-            say(self._node, version.app, message, version=version.number)
+            say(self._node, tenant, version.app, message, version=version.number)
 
     def _say(self, *, last: bool) -> None:
         now = time.monotonic()

@@ -204,7 +204,7 @@ async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: 
             raise UsageError(f"tenant {name!r} cannot be deleted", hint="delete its apps")
         apps = await asyncio.shield(asyncio.to_thread(forget))
     for app in apps:
-        await end_app(app, node=node)
+        await end_app(app, name, node=node)
     # Its name is never given again: what an instance that is about to end still writes is nobody's.
     await asyncio.to_thread(remove_folder, node.settings.volumes_dir / name)
 

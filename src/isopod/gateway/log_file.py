@@ -62,7 +62,9 @@ class LogFile:
                     return self._fd
             self.close()
         self._rotate()
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # One that came from behind a cordon may be a link to another app's.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path, flags, 0o600)
         return self._fd
 
     def _rotate(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isopod.control.apps import log_paths
+from isopod.control.log_files import log_paths
 from isopod.control.publishing import PublishedRoutes
 from isopod.errors import QuotaExceeded, StateCorrupt
 from isopod.model.app import AppSpec, Isolation
@@ -137,12 +137,12 @@ def test_an_apps_log_goes_along(node):
     log.write_text("1\n")
     log.with_name("a.jsonl.1").write_text("0\n")
     node.routes.put(route("a", wary=True))
-    older, current = log_paths(node.settings, AppName("a"))
+    older, current = log_paths(node.settings, ACME, AppName("a"))
     assert (older.read_text(), current.read_text()) == ("0\n", "1\n")
     assert "acme" in current.parts
     assert not log.exists()
     node.routes.put(route("a"))
-    assert log_paths(node.settings, AppName("a")) == (log.with_name("a.jsonl.1"), log)
+    assert log_paths(node.settings, ACME, AppName("a")) == (log.with_name("a.jsonl.1"), log)
     assert log.read_text() == "1\n"
 
 

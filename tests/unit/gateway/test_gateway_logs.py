@@ -195,3 +195,12 @@ def test_as_many_lines_are_admitted_as_fit(messages, overhead, left):
     sizes = [len(message) + overhead for message in messages]
     assert count == 0 or sum(sizes[:count]) <= left
     assert count == len(messages) or sum(sizes[: count + 1]) > left
+
+
+def test_a_log_that_is_a_link_writes_into_no_other(tmp_path):
+    (tmp_path / "other.jsonl").write_text("theirs\n")
+    (tmp_path / "app.jsonl").symlink_to(tmp_path / "other.jsonl")
+    log = AppLog(tmp_path, "app", kib_per_s=1024)
+    log.write("stdout", "mine", version=1)
+    log.close()
+    assert (tmp_path / "other.jsonl").read_text() == "theirs\n"
