@@ -56,7 +56,9 @@ class BrokerLimits:
     lookups_per_s: float = 20.0  # of one app
     lookups_at_once: int = 8  # of one tenant; each is a thread that waits
     connects_at_once: int = 64  # of one app
-    relays: int = 64  # of datagrams, of one app; each takes three of our files
+    relays: int = 64  # of datagrams, of one app; each takes two of our files
+    # A tenant has as many apps as it likes, and our files are everybody's.
+    of_a_tenant: int = 256  # connections being made, and relays
 
 
 # Gives the addresses of a name, in the order of preference. Blocks; raises OSError.
@@ -91,6 +93,8 @@ class Broker:
         self._lookups: Counter[str] = Counter()
         self._connects: Counter[str] = Counter()
         self._relays: Counter[str] = Counter()
+        self._connects_of: Counter[str] = Counter()  # by tenant
+        self._relays_of: Counter[str] = Counter()
         self._paces: OrderedDict[str, _Pace] = OrderedDict()
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="look-up")
 
@@ -131,15 +135,22 @@ class Broker:
             for one in chosen:
                 check_address(wanted, one, tenant=grant.tenant, grants=self._private)
         if datagrams:
-            return self._relay(app, chosen[0], port)
+            return self._relay(app, grant.tenant, chosen[0], port)
         limit = self._limits.connects_at_once
         if self._connects[app] >= limit:
             raise OutsideError("EAGAIN", f"isopod: {limit} connections of this app are being made")
+        limit = self._limits.of_a_tenant
+        if self._connects_of[grant.tenant] >= limit:
+            raise OutsideError(
+                "EAGAIN", f"isopod: {limit} connections of this tenant are being made"
+            )
         self._connects[app] += 1
+        self._connects_of[grant.tenant] += 1
         try:
             return await self._connect(chosen, port)
         finally:
             _less(self._connects, app)
+            _less(self._connects_of, grant.tenant)
 
     def _grant(self, app: str) -> AppGrant:
         grant = self._grant_of(app)
@@ -209,12 +220,18 @@ class Broker:
                 last = OutsideError(errno.errorcode.get(error.errno or 0, "EIO"))
         raise last
 
-    def _relay(self, app: str, address: Address, port: int) -> socket.socket:
+    def _relay(self, app: str, tenant: str, address: Address, port: int) -> socket.socket:
         limit = self._limits.relays
         if self._relays[app] >= limit:
             raise OutsideError("EMFILE", f"isopod: an app may have {limit} UDP sockets open")
+        limit = self._limits.of_a_tenant
+        if self._relays_of[tenant] >= limit:
+            raise OutsideError("EMFILE", f"isopod: a tenant may have {limit} UDP sockets open")
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise OutsideError(errno.errorcode.get(error.errno or 0, "EIO")) from None
         try:
             made.connect((str(address), port))
             inside, handed = socket.socketpair(
@@ -224,7 +241,13 @@ class Broker:
             made.close()
             raise OutsideError(errno.errorcode.get(error.errno or 0, "EIO")) from None
         self._relays[app] += 1
-        Relay(made, inside, ended=lambda: _less(self._relays, app))
+        self._relays_of[tenant] += 1
+
+        def ended() -> None:
+            _less(self._relays, app)
+            _less(self._relays_of, tenant)
+
+        Relay(made, inside, ended=ended)
         return handed
 
     async def _connect_to(self, address: Address, port: int) -> socket.socket:

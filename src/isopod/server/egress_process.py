@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -38,7 +39,9 @@ class Grants:
 
     def __call__(self, app: str) -> AppGrant | None:
         try:
-            if self._routes.changed() or self._bounds is None:  # a rebuilt file is another one
+            if self._routes.changed():  # also when the file was rebuilt
+                self._bounds = None  # before it is read: what fails now is read at the next look
+            if self._bounds is None:
                 tenants = self._routes.tenants()
                 self._bounds = {t.name: t.egress for t in tenants.values() if t.egress is not None}
             route = self._routes.get(app)
@@ -79,6 +82,9 @@ async def run(broker: Broker, channels: list[int], ready: int) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="egress: %(message)s")
+    # Connections being made and relays are descriptors, of all tenants in one process.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     handed = Handover.take()
     settings = handed.settings
     channels = [int(fd) for fd in child_value(EGRESS_FDS).split(",") if fd]

@@ -170,3 +170,27 @@ def test_a_worker_is_handed_a_pair_and_no_socket_of_udp():
             broker.close()
 
     asyncio.run(main())
+
+
+def test_many_apps_give_a_tenant_no_more_of_the_brokers_files():
+    async def main():
+        async with echoing() as port:
+            mine = {f"app{n}": ("acme", allow(f"127.0.0.1:{port}")) for n in range(4)}
+            broker = made_broker(
+                mine | {"other": ("zoo", allow(f"127.0.0.1:{port}"))},
+                here(port),
+                limits=BrokerLimits(relays=2, of_a_tenant=3),
+            )
+
+            async def connect(app: str) -> socket.socket:
+                return await broker.connect(app, ["127.0.0.1"], "", port, datagrams=True)
+
+            made = [await connect(f"app{n}") for n in range(3)]
+            with pytest.raises(OutsideError, match="a tenant may have 3"):
+                await connect("app3")
+            made.append(await connect("other"))
+            for one in made:
+                one.close()
+            broker.close()
+
+    asyncio.run(main())
