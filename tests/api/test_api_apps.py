@@ -3,6 +3,8 @@ import json
 import time
 from dataclasses import replace
 
+import pytest
+
 from isopod.model.tenant import TenantName
 
 
@@ -245,5 +247,33 @@ def test_runtimes_are_listed(opened, run):
         async with opened() as api:
             found = (await api.get("/v1/runtimes"))["runtimes"]
             assert [(r["name"], r["prepared"]) for r in found] == [("python", True)]
+
+    run(main())
+
+
+def test_few_may_read_logs_at_once_since_each_is_held_until_it_is_read(opened, run):
+    from isopod.control.log_lines import Wanted
+    from isopod.control.logs import read_log
+    from isopod.errors import TooManyRequests
+    from isopod.model.principal import OPERATOR
+
+    async def main():
+        async with opened() as api:
+            await api.deployed()
+            append(api, "one", "two")
+
+            async def read():
+                wanted = Wanted()
+                return await read_log(
+                    OPERATOR, "hello", wanted=wanted, limit=10, follow=False, node=api.node
+                )
+
+            open_now = [await read() for _ in range(8)]
+            with pytest.raises(TooManyRequests, match="8 of this tenant"):
+                await read()
+            assert [line["message"] async for line in open_now.pop()] == ["one", "two"]
+            assert [line["message"] async for line in await read()] == ["one", "two"]
+            for lines in open_now:
+                await lines.aclose()
 
     run(main())

@@ -22,6 +22,7 @@ class FakeWorker:
         self.hold = asyncio.Event()
         self.hold.set()
         self.gone = 0
+        self.told: list[dict] = []  # what it was not to run
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         question = json.loads(await reader.readline())
@@ -33,6 +34,8 @@ class FakeWorker:
             self.gone += not holds.done()
             holds.cancel()
             hangs_up.cancel()
+        else:
+            self.told.append(question)
         answer = self.answer(question) if question["op"] == "run" else {}
         if answer is not None:
             writer.write(json.dumps(answer).encode() + b"\n")

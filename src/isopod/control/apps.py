@@ -223,6 +223,7 @@ async def delete_app(who: Principal, name: AppName, *, node: Node) -> None:
 async def end_app(app: App, tenant: TenantName, *, node: Node) -> None:
     """After its route is gone: its instances, and then what they wrote."""
     node.jobs.cancel(app.label)
+    node.learning.pop(app.label, None)  # the next app of that label asks for itself
     await node.workers.refresh()
     await node.workers.sleep(app.label)
     for path in log_paths(node.settings, tenant, app.label):

@@ -385,6 +385,8 @@ async def _publish(
         return app, version, before.live_version if before else 0, diff
 
     app, version, before, diff = await asyncio.to_thread(commit)
+    if not before:  # the label may have been another tenant's, whose app's hosts are not to be told
+        await node.workers.forget_reached(app.label)
     await follow(who.tenant, app, version, before=before, node=node)
     return Deployed(app, version, unchanged=before == version.number, built=anew, capabilities=diff)
 

@@ -33,6 +33,7 @@ from isopod.state.volumes import Volumes
 
 _UPLOADS = 4  # of one tenant at once; each may hold 200 MiB of disk
 _FOLLOWERS = 16  # of one tenant; each polls a file, and holds a connection
+_LOG_READERS = 8  # of one tenant; each holds what it has not read yet of a log
 _WAITING = 200  # of one tenant; each holds a connection
 _WHOLE_FOR_S = 60.0  # a blob that was hashed is not hashed again for so long
 
@@ -53,6 +54,7 @@ class Node:
     uploads: Turns
     archives: Seats  # of volumes, on the disk until their reader has them
     followers: Seats
+    log_readers: Seats
     clock: Callable[[], float] = time.time  # seconds since the epoch
     deploying: set[str] = field(default_factory=set)  # apps (or folders) of tenants
     copying: set[str] = field(default_factory=set)  # volumes of tenants
@@ -155,6 +157,7 @@ def open_node(settings: NodeSettings) -> Node:
         uploads=Turns(at_once=2**20, per_tenant=_UPLOADS, waiting=_WAITING, what="uploads"),
         archives=Seats(at_once=16 * _UPLOADS, per_key=_UPLOADS, what="archives of volumes"),
         followers=Seats(at_once=16 * _FOLLOWERS, per_key=_FOLLOWERS, what="followed logs"),
+        log_readers=Seats(at_once=8 * _LOG_READERS, per_key=_LOG_READERS, what="reads of logs"),
     )
 
 
