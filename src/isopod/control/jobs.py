@@ -51,9 +51,9 @@ def _list(who: Principal, name: AppName | None, node: Node) -> list[JobSummary]:
     for app, live in live_apps(who.tenant, node=node):
         if not live.spec.jobs or (name is not None and app.name != name):
             continue
+        newest = jobs.newest(app.label)
         times = {one.name: one.next_at for one in jobs.of_app(app.label)}
         for job in live.spec.jobs:
-            last = jobs.runs(app.label, job=job.name, limit=1)
             found.append(
                 JobSummary(
                     app=app.name,
@@ -64,7 +64,7 @@ def _list(who: Principal, name: AppName | None, node: Node) -> list[JobSummary]:
                     timeout_s=job.timeout_s,
                     retries=job.retries,
                     next_at=times.get(job.name),
-                    last=last[0] if last else None,
+                    last=newest.get(job.name),
                 )
             )
     return found

@@ -67,8 +67,8 @@ async def _read(
 
     try:
         # The position is taken with the history, so that nothing falls between the two.
-        for line in await asyncio.to_thread(_history, older, tail, wanted, limit):
-            yield shown(orjson.loads(line))
+        for text in await asyncio.to_thread(_history, older, tail, wanted, limit):
+            yield shown(orjson.loads(text))
         ask_again_at = node.clock() + _ASK_AGAIN_S
         while follow and not node.stopping.is_set():
             for line in tail.more():

@@ -169,7 +169,7 @@ async def _run(
             await writer.drain()
             answer = orjson.loads(await reader.readline())
             return Outcome.from_json(answer)
-    except (OSError, TimeoutError, ValueError, AttributeError, TypeError):
+    except (OSError, TimeoutError, ValueError, OverflowError, AttributeError, TypeError):
         return Outcome("worker_lost", "the worker ended, or did not answer")
     finally:
         writer.close()

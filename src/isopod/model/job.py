@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+_MOST_CHARS, _MOST_OUTPUT = 2_000, 64 << 10
 # What a run is made by.
 Trigger = Literal["schedule", "retry", "hand"]
 
@@ -45,13 +47,16 @@ class Outcome:
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Outcome:
+        """Of a worker, which may have been taken over: no more of it than is kept. ValueError,
+        TypeError."""
+        cpu_ms = float(body.get("cpu_ms", 0.0))
         return Outcome(
-            code=str(body.get("code", "worker_lost")),
-            message=str(body.get("message", "")),
-            status=int(body.get("status", 0)),
-            request_id=str(body.get("request_id", "")),
-            cpu_ms=float(body.get("cpu_ms", 0.0)),
-            output=str(body.get("output", "")),
+            code=str(body.get("code", "worker_lost"))[:_MOST_CHARS],
+            message=str(body.get("message", ""))[:_MOST_CHARS],
+            status=min(max(int(body.get("status", 0)), 0), 999),
+            request_id=str(body.get("request_id", ""))[:_MOST_CHARS],
+            cpu_ms=cpu_ms if math.isfinite(cpu_ms) else 0.0,
+            output=str(body.get("output", ""))[-_MOST_OUTPUT:],
         )
 
 

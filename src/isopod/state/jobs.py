@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     delete,
     exists,
+    func,
     insert,
     select,
     update,
@@ -128,6 +129,15 @@ class Jobs:
             return [
                 _run(row) for row in db.execute(found.order_by(job_runs.c.id.desc()).limit(limit))
             ]
+
+    def newest(self, label: AppName) -> dict[str, Run]:
+        """Of each job."""
+        ids = select(func.max(job_runs.c.id)).where(job_runs.c.app == label)
+        found = select(*_RUN).where(
+            job_runs.c.id.in_(ids.group_by(job_runs.c.job)), self._mine(label)
+        )
+        with self._reading() as db:
+            return {run.job: run for run in map(_run, db.execute(found))}
 
     def run(self, label: AppName, number: int) -> Run | None:
         found = select(*_RUN).where(

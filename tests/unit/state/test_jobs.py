@@ -94,3 +94,11 @@ def test_of_a_jobs_runs_the_last_are_kept_and_none_of_a_deleted_app(state):
     mine.apps.save(AppName("shop"), source="", now=3.0)
     assert mine.jobs.runs(shop_of(state), limit=9) == []
     assert state.node.jobs.due(99.0, limit=9) == []
+
+
+def test_the_newest_run_of_each_job_is_told_to_its_tenant(state):
+    jobs, shop = state.of(ACME).jobs, shop_of(state)
+    for job, due in (("tidy", 1.0), ("mail", 2.0), ("tidy", 3.0)):
+        jobs.begin(shop, Claim(job, due, "hand", 1), now=due)
+    assert {job: run.due_at for job, run in jobs.newest(shop).items()} == {"tidy": 3.0, "mail": 2.0}
+    assert state.of(GLOBEX).jobs.newest(shop) == {}
