@@ -53,3 +53,11 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
     for name, why in (("nothing", "No such file"), ("binary", "no UTF-8 text")):
         with pytest.raises(UsageError, match=why):
             env_file.read(tmp_path / name)
+
+
+def test_only_line_ends_end_lines_and_what_is_quoted_is_kept_as_it_is():
+    text = "A=\"x\x85y\u2028z\x0c1  \r\n2\t\"\r\nB='\x1c'  # said\r\nC=\x0b\u2029D=1 \r\n"
+    found = env_file.parse(text, "f")
+    assert found["A"] == "x\x85y\u2028z\x0c1  \n2\t"
+    assert found["B"] == "\x1c"
+    assert "D" not in found

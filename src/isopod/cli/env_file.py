@@ -10,7 +10,9 @@ from pathlib import Path
 
 from isopod.errors import UsageError
 
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", re.DOTALL)
+# No other: str.splitlines ends lines at characters that a password may hold.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _MAX_BYTES = 1 << 20
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
@@ -35,12 +37,13 @@ def read(path: Path) -> dict[str, str]:
 def parse(text: str, name: str) -> dict[str, str]:
     """`name` is the file's, for errors."""
     found: dict[str, str] = {}
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)
     at = 0
     while at < len(lines):
-        line, number = lines[at].strip(), at + 1
+        # What is at the end of a line may be inside of quotes.
+        line, number = lines[at].lstrip(), at + 1
         at += 1
-        if not line or line.startswith("#"):
+        if not line.strip() or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)
         if match is None:
