@@ -26,6 +26,7 @@ from isopod.api import (
     volumes,
 )
 from isopod.api.attempts import Attempts
+from isopod.api.bodies import BoundedBodies
 from isopod.api.guard import Guard
 from isopod.control.node import Node
 
@@ -51,4 +52,6 @@ def create_app(the_node: Node, *, token: str) -> ASGIApp:
     )
     for resource in resources:
         api.include_router(resource.router)
-    return Guard(api, token=token, node=the_node, attempts=Attempts(clock=time.monotonic))
+    return Guard(
+        BoundedBodies(api), token=token, node=the_node, attempts=Attempts(clock=time.monotonic)
+    )
