@@ -37,6 +37,8 @@ from isopod.sealing import size_of
 from isopod.state.apps import App
 from isopod.state.handles import TenantHandles
 
+_MOST_AT_ONCE = 2 * MOST_OF_APP
+
 
 @dataclass(frozen=True, slots=True)
 class SecretSummary:
@@ -55,6 +57,9 @@ class SecretsChange:
         """UsageError."""
         if not self.set and not self.unset:
             raise UsageError("nothing to set or unset")
+        # Before they are sealed one by one, while nobody else may write.
+        if (asked := max(len(self.set), len(self.unset))) > _MOST_AT_ONCE:
+            raise UsageError(f"at most {_MOST_AT_ONCE} secrets are changed at once, not {asked:,}")
         if both := sorted(set(self.set) & set(self.unset)):
             raise UsageError(f"secret {both[0]!r} would be set and unset")
         check_values(self.set)
@@ -96,6 +101,7 @@ async def _change(
     who: Principal, app: AppName, change: SecretsChange, *, node: Node
 ) -> SecretsChanged:
     before: dict[str, str] = {}
+    after: dict[str, str] = {}
     changed: list[str] = []
 
     def commit() -> App | None:
@@ -111,7 +117,8 @@ async def _change(
                 name: node.sealing.seal(change.set[name], bound_to=_bound(who, app, name))
                 for name in changed
             }
-            after = {k: v for k, v in (before | sealed).items() if k not in change.unset}
+            kept = {k: v for k, v in (before | sealed).items() if k not in change.unset}
+            after.update(kept)
             _check_amounts(app, after, more=len(after) - len(before), mine=mine)
             mine.secrets.delete(app, change.unset)
             mine.secrets.put(app, sealed, now=now)
@@ -124,7 +131,7 @@ async def _change(
 
     found = await asyncio.to_thread(commit)
     if found is not None and (changed or change.unset):
-        await _follow(who, found, before, node=node)
+        await _follow(who, found, before, after, node=node)
     return SecretsChanged(sorted(changed), sorted(change.unset), live=found is not None)
 
 
@@ -172,20 +179,27 @@ def _drop_snapshot(app: App, after: Mapping[str, str], *, mine: TenantHandles) -
         mine.versions.set_snapshot(live, None)
 
 
-async def _follow(who: Principal, app: App, before: Mapping[str, str], *, node: Node) -> None:
+async def _follow(
+    who: Principal, app: App, before: Mapping[str, str], after: Mapping[str, str], *, node: Node
+) -> None:
     """Routes and workers follow state; when routes cannot, state goes back."""
     try:
         live = await asyncio.to_thread(put_route, app, who.tenant, node)
     except IsopodError:
-        await asyncio.to_thread(_take_back, who, app, before, node)
+        await asyncio.to_thread(_take_back, who, app, before, after, node)
         raise
     await node.workers.refresh(app.label)
     if live is not None:
         node.renewals.look_at(live, who.tenant)
 
 
-def _take_back(who: Principal, app: App, before: Mapping[str, str], node: Node) -> None:
+def _take_back(
+    who: Principal, app: App, before: Mapping[str, str], after: Mapping[str, str], node: Node
+) -> None:
+    """Unless another change, or a deletion of the app, came after ours."""
     with node.state.transaction() as t:
         mine = t.of(who.tenant)
+        if mine.secrets.sealed(app.name) != after:
+            return
         mine.secrets.delete_all(app.name)
         mine.secrets.put(app.name, before, now=node.clock())
