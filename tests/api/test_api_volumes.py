@@ -308,3 +308,28 @@ def test_a_copy_is_no_larger_than_the_volume_may_be_whatever_it_pretends_to_hold
             assert list(api.node.settings.uploads_dir.iterdir()) == []
 
     run(body())
+
+
+def test_a_journal_that_names_another_file_removes_none(opened, run):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            data = folder(api).data
+            with closing(sqlite3.connect(data / "db", isolation_level=None)) as db:
+                db.execute("CREATE TABLE t (n)")
+                db.execute("PRAGMA cache_size = 1")
+                db.execute("BEGIN")
+                db.executemany("INSERT INTO t VALUES (?)", [("x" * 3000,) for _ in range(50)])
+                left = {end: (data / f"db{end}").read_bytes() for end in ("", "-journal")}
+            other = str(folder(api).path / "lease").encode()
+            # sqlite3.c, writeSuperJournal
+            ends = struct.pack(">2I", len(other), sum(other)) + bytes.fromhex("d9d505f920a163d7")
+            left["-journal"] += struct.pack(">I", 0x40000000 // 4096 + 1) + other + ends
+            for end, content in left.items():
+                (data / f"db{end}").write_bytes(content)
+            got = await api.http.get("/v1/volumes/data/archive")
+            assert got.status_code == 200, got.text
+            assert set(unpacked(got.content)) == {"db", "db-journal"}
+            assert isinstance(try_lease(folder(api), worker=1), Lease)
+
+    run(body())

@@ -20,9 +20,11 @@ from urllib.parse import quote
 
 from isopod.errors import ArchiveInvalid, PathNotFound, VolumeTooSmall
 from isopod.volumes.size import ENTRY_BYTES
-from isopod.volumes.walk import MAX_ENTRIES, Entry, open_folder, parts_of, walk
+from isopod.volumes.walk import MAX_ENTRIES, NO_LINK, Entry, open_folder, parts_of, walk
 
 _MAGIC = b"SQLite format 3\0"
+# At the end of a journal that names another file, which SQLite removes with it.
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 _BESIDE = ("-wal", "-shm", "-journal", ".lock")
 _CHUNK = 1 << 20
 _PAGES = 2048  # of a database, between two looks at signals
@@ -127,6 +129,8 @@ def _add(archive: tarfile.TarFile, entry: Entry, fd: int, copied: Copied) -> Non
 
 
 def _copy_database(entry: Entry, copy: Path) -> bool:
+    if _may_remove_another(entry):
+        return False
     # By the folder's descriptor: no link on the way can lead elsewhere.
     where = quote(f"/proc/self/fd/{entry.folder}/{entry.name}")
     most = _UNWRITTEN_BYTES
@@ -154,6 +158,22 @@ def _copy_database(entry: Entry, copy: Path) -> bool:
     except (sqlite3.Error, OverflowError):
         return False
     return True
+
+
+def _may_remove_another(entry: Entry) -> bool:
+    """Whether its journal is one of a transaction over several databases: the file that it names
+    may be any, the volume's lease too."""
+    try:
+        fd = os.open(f"{entry.name}-journal", NO_LINK, dir_fd=entry.folder)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        size = os.fstat(fd).st_size
+        return os.pread(fd, 8, max(0, size - 8)) == _NAMES_ANOTHER
+    finally:
+        os.close(fd)
 
 
 def _info(entry: Entry, kind: bytes) -> tarfile.TarInfo:

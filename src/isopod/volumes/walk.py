@@ -18,6 +18,7 @@ from isopod.errors import ArchiveInvalid, PathNotFound
 MAX_DEPTH = 128
 MAX_ENTRIES = 1_000_000
 _NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -45,8 +46,7 @@ class Entry:
 
     def open(self) -> int:
         """A file, for reading."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        return os.open(self.name, flags, dir_fd=self.folder)
+        return os.open(self.name, NO_LINK, dir_fd=self.folder)
 
     def target(self) -> str:
         return os.readlink(self.name, dir_fd=self.folder)
