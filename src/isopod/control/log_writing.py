@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
@@ -35,9 +38,20 @@ def say(
         request_id=request_id,
         level=level,
     )
-    _, path = log_paths(node.settings, tenant, app)
+    older, path = log_paths(node.settings, tenant, app)
     try:
-        with open_log(path, append=True) as log:
+        with _open(older, path, most_bytes=node.settings.log_mib << 20) as log:
             log.write(orjson.dumps(line.to_json()) + b"\n")
     except OSError as bad:
         _log.warning("cannot write %s: %s", path, bad.strerror)
+
+
+def _open(older: Path, path: Path, *, most_bytes: int) -> BinaryIO:
+    """Workers set a log aside at half of that size. An app whose every job is refused before it
+    prints has none that does."""
+    log = open_log(path, append=True)
+    if os.fstat(log.fileno()).st_size < most_bytes:
+        return log
+    log.close()
+    path.replace(older)
+    return open_log(path, append=True)

@@ -71,3 +71,15 @@ def test_a_line_without_an_end_is_not_kept(settings):
         file.write(b"\n" + json.dumps({"message": "next"}).encode() + b"\n")
     assert [line["message"] for line in tail.more()] == ["next"]
     tail.close()
+
+
+def test_what_control_says_of_an_app_that_never_prints_is_bounded_too(settings):
+    older, log = log_paths(settings, ACME, APP)
+    node = SimpleNamespace(settings=settings, clock=lambda: 2.0)
+    say(node, ACME, APP, "first", version=1)
+    with log.open("ab") as file:
+        file.truncate(settings.log_mib << 20)
+    say(node, ACME, APP, "second", version=1)
+    say(node, ACME, APP, "third", version=1)
+    assert older.stat().st_size == settings.log_mib << 20
+    assert [line["message"] for line in Tail(log).more()] == ["second", "third"]
