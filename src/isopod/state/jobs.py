@@ -195,12 +195,14 @@ class AnyJobs:
         self._reading, self._writing = reading, writing
 
     def due(self, now: float, *, limit: int) -> list[DueJob]:
-        """The longest due first."""
+        """The longest due first, of each tenant as many as of the others: one that has thousands
+        must not make others' late."""
+        turn = func.row_number().over(partition_by=apps.c.tenant, order_by=jobs.c.next_at)
         found = (
             select(apps.c.tenant, jobs)
             .join(apps, apps.c.name == jobs.c.app)
             .where(jobs.c.next_at <= now)
-            .order_by(jobs.c.next_at)
+            .order_by(turn, jobs.c.next_at)
             .limit(limit)
         )
         with self._reading() as db:

@@ -82,4 +82,6 @@ def test_what_control_says_of_an_app_that_never_prints_is_bounded_too(settings):
     say(node, ACME, APP, "second", version=1)
     say(node, ACME, APP, "third", version=1)
     assert older.stat().st_size == settings.log_mib << 20
-    assert [line["message"] for line in Tail(log).more()] == ["second", "third"]
+    tail = Tail(log)
+    assert [line["message"] for line in tail.more()] == ["second", "third"]
+    tail.close()

@@ -102,3 +102,12 @@ def test_the_newest_run_of_each_job_is_told_to_its_tenant(state):
         jobs.begin(shop, Claim(job, due, "hand", 1), now=due)
     assert {job: run.due_at for job, run in jobs.newest(shop).items()} == {"tidy": 3.0, "mail": 2.0}
     assert state.of(GLOBEX).jobs.newest(shop) == {}
+
+
+def test_a_tenant_with_many_jobs_does_not_make_others_late(state):
+    till = state.of(GLOBEX).apps.get(AppName("till")).label
+    many = [Timed(f"job{n}", "* * * * *", float(n)) for n in range(9)]
+    state.of(ACME).jobs.put(shop_of(state), many)
+    state.of(GLOBEX).jobs.put(till, [Timed("mail", "* * * * *", 9.0), Timed("z", "* * * * *", 8.0)])
+    due = state.node.jobs.due(10.0, limit=4)
+    assert [one.job.name for one in due] == ["job0", "z", "job1", "mail"]
