@@ -28,6 +28,9 @@ from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse
 CAPACITY = 1000  # an app's own concurrency is smaller; what a guest is asked to hold has an end
 WINDOW = 256 << 10
 _MAX_PIECE = 256 << 10
+# Of one frame: it is taken in one step of the loop, which has other guests.
+_MAX_ITEMS = 8192
+_MAX_SOCKETS = 2048
 _ANSWER_BYTES = 2 << 20
 _FOR_EVER = 0xFFFFFFFF
 # Acknowledged in such pieces: each wakes the guest.
@@ -141,7 +144,7 @@ class Exchanges:
         try:
             _, wait_ms, count = _WAIT.unpack_from(frame)
             at = _WAIT.size + count * _SOCKET.size
-            if len(frame) < at:
+            if len(frame) < at or count > _MAX_SOCKETS:
                 raise struct.error
             wanted = dict(_SOCKET.iter_unpack(frame[_WAIT.size : at]))
         except struct.error:
@@ -154,6 +157,9 @@ class Exchanges:
             if exchange.ended:
                 del self._open[number]
         self._waits, self._wanted = True, wanted
+        if not self._open:
+            # All of it is of what is over, and the guest would run in nobody's name.
+            self._news.clear()
         if self._news or (wait_ms == 0 and self._open):
             self._answer()
         elif self._open:
@@ -284,7 +290,7 @@ class HttpExchange:
             return  # on its way while we gave up
         if kind in (b"S", b"H") and self._response is None:
             self._head(payload, more=kind == b"H")
-        elif kind == b"D" and self._response is not None and not self._whole:
+        elif kind == b"D" and payload and self._response is not None and not self._whole:
             self._count(len(payload))
             self._chunks.append(payload)
             self._wake()
@@ -311,6 +317,8 @@ class HttpExchange:
             return
         if more:
             self._count(len(response.body))
+        elif len(response.body) > _MAX_PIECE:
+            raise GuestProtocolError(f"the guest sent {len(response.body):,} bytes at once")
         else:
             self._whole = True
         # A declared length does not end the response here: what comes later is checked like it.
@@ -417,8 +425,10 @@ class HttpExchange:
 
 def items(data: bytes, at: int) -> list[tuple[bytes, int, bytes]]:
     """What a guest says in one call. Raises GuestProtocolError."""
-    found = []
+    found: list[tuple[bytes, int, bytes]] = []
     while at < len(data):
+        if len(found) >= _MAX_ITEMS:
+            raise GuestProtocolError(f"the guest sent more than {_MAX_ITEMS:,} items at once")
         try:
             kind, number, size = _ITEM.unpack_from(data, at)
         except struct.error:

@@ -26,6 +26,7 @@ from isopod.runtimes.python.exchanges import WINDOW, Exchanges, HttpExchange
 _EACH = 64
 _MAX_REASON = 123  # RFC 6455 5.5
 MAX_ATTACHMENT = 2048
+_MAX_MESSAGE = 4 << 20
 _FORBIDDEN = GuestResponse(403, [], b"", more=False)
 
 
@@ -108,6 +109,8 @@ class PythonSocket(HttpExchange):
             raise GuestProtocolError(f"the guest sent {kind!r} of a WebSocket that awaits it not")
 
     def _accept(self, payload: bytes) -> None:
+        if len(payload) > frames.MAX_HEAD_BYTES:
+            raise GuestProtocolError(f"the guest sent {len(payload):,} bytes of headers")
         subprotocol, *lines = payload.split(b"\n")
         self._accepted = frames.parse_accept(subprotocol, lines)
         self._wake()
@@ -124,7 +127,7 @@ class PythonSocket(HttpExchange):
         self._wake()
 
     def _say(self, payload: bytes, *, text: bool) -> None:
-        if self._outstanding > WINDOW:
+        if self._outstanding > WINDOW or len(payload) > _MAX_MESSAGE:
             raise GuestProtocolError("the guest sent more than it may before the client took it")
         self._outstanding += len(payload) + _EACH
         try:

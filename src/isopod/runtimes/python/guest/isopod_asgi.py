@@ -20,6 +20,7 @@ _ITEM = struct.Struct("<cII")
 # While callbacks are ready the host is asked only so often what is new.
 _SPINS = 16
 _SAID_AT_MOST = 1 << 20
+_ITEMS_AT_MOST = 4096  # with their payloads; the host takes 8,192 items
 
 current = contextvars.ContextVar("isopod_exchange", default=None)
 
@@ -299,8 +300,8 @@ class Server:
         if payload:
             self._said.append(payload)
             self._said_bytes += len(payload)
-            if self._said_bytes > _SAID_AT_MOST:
-                self.tell()
+        if self._said_bytes > _SAID_AT_MOST or len(self._said) > _ITEMS_AT_MOST:
+            self.tell()
 
     def tell(self):
         """Say it now, and hear what is new."""
