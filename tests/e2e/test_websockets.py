@@ -119,6 +119,19 @@ def test_a_client_that_vanishes_is_seen_by_the_app(node):
     until("the app's line", lambda: "closed 1006" in messages(node, "sockets"))
 
 
+def test_an_app_that_does_not_ask_loses_a_client_that_vanished_all_the_same(node, tmp_path: Path):
+    shutil.copytree(APPS / "sockets", tmp_path / "deaf")
+    node.cli("deploy", "--name", "deaf", str(tmp_path / "deaf"))
+    with dial(node, "/deaf", "deaf") as client:
+        client.socket.shutdown(socket.SHUT_RDWR)
+
+    def states() -> list[str]:
+        return [one["state"] for one in node.instances() if one["app"] == "deaf"]
+
+    assert states() == ["busy"]
+    until("its place is free", lambda: states() == ["idle"])
+
+
 def test_a_client_that_reads_nothing_slows_the_app(node):
     with dial(node, "/flood", max_queue=1) as client:
         client.recv(timeout=20)
@@ -178,6 +191,14 @@ def test_a_socket_outlives_its_instance_and_goes_on_where_it_was(node):
     assert [one["number"] for one in said] == [1, 2, 3]
     assert [one["got"] for one in said] == ["a", "b", "c"]
     assert [one["resumed"] for one in said] == [False, True, True]
+
+
+def test_what_was_attached_can_be_taken_away(node):
+    with dial(node, "/count", "dozing") as client:
+        for text, number in (("a", 1), ("forget", 2), ("b", 1)):
+            client.send(text)
+            assert json.loads(client.recv(timeout=20))["number"] == number
+            until("its instance is gone", lambda: instances(node, "dozing") == 0)
 
 
 def test_more_than_2_kib_is_not_attached(node):

@@ -93,6 +93,11 @@ class Admission:
             del self._of_tenant[route.tenant]  # its keys are the tenants that have some
         self._quotas.count(route.tenant, cpu_ns=cpu_ns, egress_bytes=egress_bytes)
 
+    def count(self, route: Route, *, egress_bytes: int) -> None:
+        """Of what goes on for long. Raises what keeps the tenant's next request out for the day."""
+        self._quotas.count(route.tenant, cpu_ns=0, egress_bytes=egress_bytes)
+        self._quotas.check_today(route.tenant)
+
     def _say(self, route: Route, error: IsopodError) -> None:
         now = time.monotonic()
         if now - self._told.get(route.name, -_TELL_EVERY_S) < _TELL_EVERY_S:

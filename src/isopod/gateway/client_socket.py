@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from isopod.gateway.body import Receive, Send
+from isopod.gateway.headers import without_framing
 from isopod.gateway.wire import Wire
 from isopod.gateway.wires import Wires
 from isopod.runtimes.guest import SocketClosed
@@ -32,9 +33,11 @@ class ClientSocket:
         max_message_bytes: int,
         max_idle_s: float,
     ) -> None:
-        self._client = (str(scope["client"][0]), int(scope["client"][1]))
         self._receive, self._send = receive, send
         self._wires = wires
+        # Now, and not when the app takes it: the client may be gone then, and its port another's.
+        self._connection = wires.find((str(scope["client"][0]), int(scope["client"][1])))
+        self.deserted = False  # it has gone, its app did not end in time, and was ended
         self._max_message_bytes, self._max_idle_s = max_message_bytes, max_idle_s
         self._wire: Wire | None = None
         self._connected = False
@@ -67,7 +70,7 @@ class ClientSocket:
         kind = message["type"]
         if kind == "websocket.accept" and self._wire is None:
             self._wire = await self._wires.open(
-                self._client,
+                self._connection,
                 lambda: self._answer(message),
                 max_message_bytes=self._max_message_bytes,
                 max_idle_s=self._max_idle_s,
@@ -77,8 +80,10 @@ class ClientSocket:
             await self._wire.send(message["bytes"] if text is None else text)
         elif kind == "websocket.close" and self._wire is not None:
             self._wire.close(*sendable(message.get("code", _NORMAL), message.get("reason") or ""))
-        elif self._wire is None:
-            await self._send(message)  # a refusal
+        elif self._wire is None:  # a refusal
+            if "headers" in message:
+                message = {**message, "headers": without_framing(message["headers"])}
+            await self._send(message)
         else:
             raise RuntimeError(f"a WebSocket that is open takes no {kind!r}")
 

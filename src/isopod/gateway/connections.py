@@ -120,7 +120,7 @@ class ConnectionWatch:
         for fd in itertools.count():
             try:
                 # Not a copy: `detach` leaves the number to its owner, who may close it meanwhile.
-                link = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+                link = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=fd)
             except OSError as error:
                 if error.errno != errno.EBADF:
                     self._highest = max(self._highest, fd)
@@ -157,7 +157,7 @@ def _close(one: Connection, port: int) -> bool:
     """Shut it down; its owner sees the end of it. The number may be another's by now: what is shut
     down is a copy that was looked at again."""
     with contextlib.suppress(OSError):
-        link = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(one.fd))
+        link = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(one.fd))
         with link:
             now = _read(link, one.fd, port)
             same = now is not None and (now.address, now.received_bytes) == (

@@ -34,6 +34,7 @@ _MAX = 4096
 _SCOPE_S = 5.0  # it was sent with the socket
 _FLUSH_S = 0.5  # for what was answered, when this worker ends
 _LAST_S = 5.0  # for the other side to take what was sent
+_DESERTED_S = 10.0  # for an app whose WebSocket's client, or the worker of that, is gone
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
@@ -75,6 +76,8 @@ class ForwardedRequests:
                 scope, request_id = scope_of(await frames.next())
             writer.write(TAKEN)
             link = _Link(frames, writer, scope["type"])
+            if scope["type"] == "websocket" and (task := asyncio.current_task()):
+                link.when_cut(task.cancel)  # its app may never ask
             await self._app(scope | {FORWARDED: request_id}, link.receive, link.send)
             writer.write(END)
             await link.end()
@@ -98,7 +101,8 @@ class _Link:
         self._wanted = False
         self._gone = "http.disconnect" if protocol == "http" else "websocket.disconnect"
         self._came: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=1)
-        self._over = False
+        self._over = self._over_for_good = False
+        self._timer: asyncio.TimerHandle | None = None
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     async def receive(self) -> Message:
@@ -135,7 +139,20 @@ class _Link:
             self._came.get_nowait()
         await asyncio.wait((self._reading,), timeout=_LAST_S)
 
+    def when_cut(self, call: Callable[[], object]) -> None:
+        """Call it some time after the other side has gone, if this is not over by then."""
+        loop = asyncio.get_running_loop()
+
+        def cut(_reading: object) -> None:
+            if not self._over_for_good:
+                self._timer = loop.call_later(_DESERTED_S, call)
+
+        self._reading.add_done_callback(cut)
+
     def close(self) -> None:
+        self._over_for_good = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._reading.cancel()
 
     async def _read(self) -> None:

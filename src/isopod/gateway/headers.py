@@ -168,6 +168,14 @@ def outgoing(
     return kept
 
 
+def without_framing(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Of a response instead of a WebSocket: the HTTP server believes a length that it is told, and
+    who comes next over the same connection would get the rest."""
+    given = list(headers)
+    hidden = HOP_BY_HOP | _named_by_connection(given) | {b"content-length"}
+    return [(name, value) for name, value in given if name.lower() not in hidden]
+
+
 def port_of(host_header: str, scheme: str) -> int:
     """The port a Host header names, or the scheme's."""
     tail = host_header.rsplit("]", 1)[-1] if "[" in host_header else host_header

@@ -132,6 +132,13 @@ class Quotas:
 
     def admit(self, tenant: str) -> None:
         """One request. Raises TenantSuspended, QuotaExceeded or TooManyRequests."""
+        self.check_today(tenant)
+        account = self._accounts.get(tenant)
+        if account is not None:
+            account.admit_request(time.monotonic())
+
+    def check_today(self, tenant: str) -> None:
+        """Raises TenantSuspended and QuotaExceeded."""
         if tenant in self._suspended:
             raise TenantSuspended(f"tenant {tenant!r} is suspended")
         account = self._accounts.get(tenant)
@@ -140,7 +147,6 @@ class Quotas:
         error = over_today(tenant, account.tenant.quota, *account.today(self._day()))
         if error is not None:
             raise error
-        account.admit_request(time.monotonic())
 
     def count(self, tenant: str, *, cpu_ns: int, egress_bytes: int) -> None:
         """What was used just now, by this worker."""

@@ -15,6 +15,7 @@ import socket
 import stat
 import sys
 from collections.abc import Container, Iterator
+from dataclasses import dataclass
 
 # A shut-in process cannot list its files. They end where so many numbers beyond the highest that
 # is known are free.
@@ -23,9 +24,20 @@ _GAP = 512
 _INFO_BYTES = 160
 
 
-def take(client: tuple[str, int], port: int, *, known: Container[int]) -> int | None:
-    """A copy of the connection of `client` to our `port`; None when it is gone. Numbers in `known`
-    are not looked at."""
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A connection that the HTTP server has, as file `number`. A client that goes may leave its
+    port to the next one, a proxy to another's client: `inode` tells the two apart."""
+
+    client: tuple[str, int]
+    port: int
+    number: int
+    inode: int
+
+
+def find(client: tuple[str, int], port: int, *, known: Container[int]) -> Accepted | None:
+    """The connection of `client` to our `port`; None when it is gone. Numbers in `known` are not
+    looked at."""
     # A free number. What was just accepted is, as a rule, right below it: numbers are given out
     # from the lowest.
     free = os.eventfd(0)
@@ -34,11 +46,18 @@ def take(client: tuple[str, int], port: int, *, known: Container[int]) -> int | 
         if number in known or not _is(number, client, port):
             continue
         with contextlib.suppress(OSError):
-            copy = os.dup(number)
-            # Between the two looks it may have become another's.
-            if _is(copy, client, port):
-                return copy
-            os.close(copy)
+            return Accepted(client, port, number, os.fstat(number).st_ino)
+    return None
+
+
+def take(one: Accepted) -> int | None:
+    """A copy of it; None when it is gone."""
+    with contextlib.suppress(OSError):
+        copy = os.dup(one.number)
+        # The number may be another's by now.
+        if os.fstat(copy).st_ino == one.inode and _is(copy, one.client, one.port):
+            return copy
+        os.close(copy)
     return None
 
 
@@ -64,7 +83,8 @@ def _is(number: int, client: tuple[str, int], port: int) -> bool:
         return False
     try:
         # Not a copy: `detach` leaves the number to its owner, who may close it meanwhile.
-        link = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=number)
+        # As one of AF_INET it would have no room for IPv6's addresses, and give half of one.
+        link = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=number)
     except OSError:
         return False
     try:

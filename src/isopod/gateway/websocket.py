@@ -19,6 +19,7 @@ from isopod.errors import (
     GuestFailed,
     IsopodError,
     NodeBusy,
+    NodeDraining,
     WebSocketUnsupported,
 )
 from isopod.gateway.admission import Admission
@@ -40,7 +41,7 @@ from isopod.runtimes.guest import (
 
 _SWITCHING = 101
 # An app has so long to end what it does for a client that has gone.
-_LAST_S = 10.0
+LAST_S = 10.0
 # RFC 6455 7.4.1 and IANA's registry of close codes.
 FAILED, RESTARTS, TRY_LATER = 1011, 1012, 1013
 _LATER = frozenset(
@@ -60,7 +61,8 @@ def close_code(error: IsopodError) -> int:
 
 
 class WebSocket:
-    """`find` gives the route that is live now, None when there is none any more."""
+    """`find` gives the route that is live now, None when there is none any more; `elsewhere` says
+    whether another worker must answer for it."""
 
     def __init__(
         self,
@@ -70,12 +72,14 @@ class WebSocket:
         *,
         route: Route,
         find: Callable[[], Route | None],
+        elsewhere: Callable[[Route], bool],
         fleet: Fleet,
         admission: Admission,
         meter: Record,
     ) -> None:
         self.route = route
         self.find = find
+        self._elsewhere = elsewhere
         self.slot: Slot | None = None  # while it is awake
         self.pool: AppPool | None = None
         self._request = request
@@ -120,8 +124,10 @@ class WebSocket:
                 return  # nothing runs for it: the app is not told
             self._resumes = True
             route = self.find()
-            if route is None:
+            if route is None or route.tenant != self.route.tenant:
                 raise GuestFailed("the app is gone")
+            if self._elsewhere(route):
+                raise NodeDraining("the app is answered by another worker by now")
             self.route = route
 
     def retire(self) -> None:
@@ -145,11 +151,16 @@ class WebSocket:
             return
         self._record(use, "ok")
         self._use = RequestUse(slot, cold=False)
+        sent, self._total_out = self._total_out, 0
+        try:
+            self._admission.count(self.route, egress_bytes=sent)
+        except IsopodError as error:
+            self.stop(error)
 
     async def _close(self, exchange: SocketExchange, error: IsopodError) -> None:
         with contextlib.suppress(IsopodError):
             await self._send({"type": "websocket.close", "code": close_code(error), "reason": ""})
-        await asyncio.sleep(_LAST_S)
+        await asyncio.sleep(LAST_S)
         exchange.stop()
 
     async def _asleep(self) -> SocketMessage:
@@ -195,6 +206,9 @@ class WebSocket:
                     pool.errors += 1
                     slot.report(error, self._request.request_id)
                 raise error from None
+            except asyncio.CancelledError:  # its client is gone, and the app does not mind
+                healthy = slot.guest.idle
+                raise
             finally:
                 self.slot = self.pool = None
                 self._reads = False
@@ -223,6 +237,8 @@ class WebSocket:
             raise WebSocketUnsupported("this app takes no WebSockets")
         try:
             opened = await self._open(exchange)
+            if self._stopped_by is not None:  # meanwhile: nobody says it again
+                raise self._stopped_by
             if isinstance(opened, GuestResponse):
                 await self._refuse(opened)
             else:
@@ -230,7 +246,8 @@ class WebSocket:
                 await self._relay(exchange)
             await self._end(exchange)
         finally:
-            self._attachment = exchange.attachment or self._attachment
+            if exchange.attachment is not None:  # b"" takes away what was there
+                self._attachment = exchange.attachment
             self._exchange = None
             if self._closing is not None:
                 self._closing.cancel()
@@ -286,11 +303,11 @@ class WebSocket:
 
     async def _end(self, exchange: SocketExchange) -> None:
         try:
-            async with asyncio.timeout(_LAST_S):
+            async with asyncio.timeout(LAST_S):
                 await exchange.finish()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"app {self.route.name!r} went on for {_LAST_S:.0f} s after its WebSocket was over"
+                f"app {self.route.name!r} went on for {LAST_S:.0f} s after its WebSocket was over"
             ) from None
 
     # -- what the client says ---------------------------------------------------------------

@@ -35,7 +35,7 @@ from isopod.gateway.headers import Incoming
 from isopod.gateway.lines import Peer
 from isopod.gateway.pages import error_page
 from isopod.gateway.slot import Slot
-from isopod.gateway.websocket import RESTARTS, WebSocket, close_code
+from isopod.gateway.websocket import LAST_S, RESTARTS, WebSocket, close_code
 from isopod.gateway.wires import Wires
 from isopod.metering.meter import Record
 from isopod.model.route import Route
@@ -90,7 +90,7 @@ class WebSockets:
         self._most = most
         self._of_tenant: Counter[str] = Counter()
         self._open: set[WebSocket] = set()
-        self._clients: set[ClientSocket] = set()
+        self._clients: dict[ClientSocket, asyncio.Task[Any] | None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._computes_since: dict[Slot, float] = {}
         self._looked_at = 0.0
@@ -134,6 +134,8 @@ class WebSockets:
                 of_slot[one.slot].append(one)
             elif look_at_asleep and one.find() is None:
                 one.stop(AppUnknown("the app is gone"))
+        if look_at_asleep:
+            self._end_deserted(now)
         self._end_stuck(of_slot)
         for slot, sockets in of_slot.items():
             retired = any(one.pool is not None and one.pool.retired for one in sockets)
@@ -149,6 +151,16 @@ class WebSockets:
                 for one in sockets:
                     one.stop(NodeDraining(why))
         self._record_some()
+
+    def _end_deserted(self, now: float) -> None:
+        """Whose client has gone long ago, and whose app goes on: it may never ask. (The one that is
+        of another worker's client loses its link.)"""
+        for client, task in self._clients.items():
+            wire = client.wire
+            gone_s = now - wire.gone_at if wire is not None and wire.gone_at else 0.0
+            if gone_s >= LAST_S and not client.deserted and task is not None:
+                client.deserted = True
+                task.cancel()
 
     def _end_stuck(self, of_slot: Mapping[Slot, list[WebSocket]]) -> None:
         """Instances that have computed for longer than a request may, and said nothing. (Where
@@ -192,11 +204,14 @@ class WebSockets:
             route = self._gateway.route_at(incoming.host)
             if FORWARDED not in scope:
                 client = self._client(scope, receive, send, route)
-                self._clients.add(client)
+                self._clients[client] = asyncio.current_task()
                 receive, door = client.receive, _Door(client.send)
             await self._begin(scope, receive, door.send, incoming, route)
         except ClientDisconnected:
             pass
+        except asyncio.CancelledError:
+            if client is None or not client.deserted:
+                raise
         except IsopodError as error:
             with contextlib.suppress(ClientDisconnected):
                 await door.fail(error, request_id=request_id, accept=accept)
@@ -212,7 +227,7 @@ class WebSockets:
                 try:
                     await client.end()
                 finally:
-                    self._clients.discard(client)
+                    self._clients.pop(client, None)
 
     def _client(self, scope: Scope, receive: Receive, send: Send, route: Route) -> ClientSocket:
         return ClientSocket(
@@ -255,6 +270,7 @@ class WebSockets:
             send,
             route=route,
             find=lambda: self._gateway.find_route(route.name),
+            elsewhere=lambda live: self._elsewhere(live) is not None,
             fleet=self._fleet,
             admission=self._admission,
             meter=self._meter,

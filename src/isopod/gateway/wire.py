@@ -62,6 +62,7 @@ class Wire(asyncio.Protocol):
         "_waiting",
         "_waiting_bytes",
         "_writes_wait",
+        "gone_at",
         "heard_at",
         "host_ns",
         "moved_at",
@@ -90,6 +91,7 @@ class Wire(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._closed = self._loop.create_future()
         self._used_until = 0.0
+        self.gone_at = 0.0  # 0: it is there
         self.heard_at = self.moved_at = self.pinged_at = self._loop.time()
         self.received_bytes = self.sent_bytes = self.host_ns = 0
 
@@ -156,6 +158,11 @@ class Wire(asyncio.Protocol):
             self._flush()
 
     @property
+    def waits_for_us(self) -> bool:
+        """It is not read, as the app has not taken what came before: so it cannot be heard."""
+        return self._paused and not self._writes_wait
+
+    @property
     def is_open(self) -> bool:
         return self._protocol.state is State.OPEN
 
@@ -185,6 +192,7 @@ class Wire(asyncio.Protocol):
             if handle is not None:
                 handle.cancel()
         self._end()
+        self.gone_at = self._loop.time()
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ClientDisconnected("the client went away"))
         if not self._closed.done():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from isopod.errors import ClientDisconnected
-from isopod.gateway.taken import plain, segments_sent, take
+from isopod.gateway.taken import Accepted, find, plain, segments_sent, take
 from isopod.gateway.wire import Wire
 
 _log = logging.getLogger(__name__)
@@ -57,9 +57,13 @@ class Wires:
     def __len__(self) -> int:
         return len(self._wires)
 
+    def find(self, client: tuple[str, int]) -> Accepted | None:
+        """The connection of a client that has just asked for a WebSocket."""
+        return find((plain(client[0]), client[1]), self._port, known=self._copies)
+
     async def open(
         self,
-        client: tuple[str, int],
+        connection: Accepted | None,
         accept: Callable[[], object],
         *,
         max_message_bytes: int,
@@ -67,9 +71,8 @@ class Wires:
     ) -> Wire:
         """Of a connection whose handshake `accept` answers, without saying when. Raises
         ClientDisconnected."""
-        client = plain(client[0]), client[1]
-        copy = take(client, self._port, known=self._copies)
-        if copy is None:
+        copy = None if connection is None else take(connection)
+        if connection is None or copy is None:
             raise ClientDisconnected("the client went away")
         link = socket.socket(fileno=copy)
         try:
@@ -81,6 +84,7 @@ class Wires:
             raise
         link.setblocking(False)
         wire = Wire(link, max_message_bytes=max_message_bytes)
+        client = connection.client
         self.clients.add(client)
         self._copies.add(copy)
         self._wires[wire] = (max_idle_s, client, copy)
@@ -111,6 +115,8 @@ class Wires:
     def look(self) -> None:
         now = asyncio.get_running_loop().time()
         for wire, (max_idle_s, _, _) in list(self._wires.items()):
+            if wire.waits_for_us:
+                wire.heard_at = max(wire.heard_at, now - PING_AFTER_S)
             quiet = Quiet(now - wire.heard_at, now - wire.pinged_at, now - wire.moved_at)
             todo = chore(quiet, max_idle_s=max_idle_s)
             if todo == "ping":

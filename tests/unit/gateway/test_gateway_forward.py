@@ -10,7 +10,7 @@ import uvloop
 from tests.open_files import descriptors
 
 from isopod.errors import Overloaded, WorkerGone, WorkerUnavailable
-from isopod.gateway import forward
+from isopod.gateway import forward, forwarded
 from isopod.gateway.forward import FORWARDED, Forwarder, ResponseCut
 from isopod.gateway.forwarded import ForwardedRequests
 from isopod.gateway.lines import Lines
@@ -211,6 +211,28 @@ def test_a_client_that_goes_away_is_told_to_the_app():
             await told.wait()
 
     uvloop.run(main())
+
+
+def test_an_app_that_does_not_ask_is_ended_when_its_websocket_is_cut(monkeypatch):
+    monkeypatch.setattr(forwarded, "_DESERTED_S", 0.05)
+    ended = asyncio.Event()
+    began = asyncio.Event()
+
+    async def deaf(scope, receive, send):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def main() -> None:
+        async with node(deaf) as made:
+            asking = asyncio.create_task(ask(made, Client(), type="websocket"))
+            await began.wait()
+            asking.cancel()
+            await ended.wait()
+
+    asyncio.run(main())
 
 
 def test_a_worker_that_ends_is_answered_for_or_cuts_the_response():

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from websockets.frames import Frame, Opcode
 
 from isopod.gateway import wire as wire_module
 from isopod.gateway.client_socket import ClientSocket, sendable
+from isopod.gateway.taken import find, take
 from isopod.gateway.wires import Quiet, Wires, chore
 
 App = Callable[[ClientSocket], Awaitable[None]]
@@ -426,3 +428,84 @@ def test_only_codes_that_may_be_sent_are_sent():
     for code in (0, 999, 1004, 1006, 1015, 2999, 5000, 70000):
         assert sendable(code, "")[0] == 1011
     assert sendable(1005, "")[0] == 1000
+
+
+def test_a_refusal_frames_nothing_itself():
+    """Who has the next answer over the same connection, behind a proxy, is somebody else."""
+
+    async def test(here: Place) -> None:
+        framing = [(b"content-length", b"2"), (b"transfer-encoding", b"chunked")]
+
+        async def app(client: ClientSocket) -> None:
+            headers = [*framing, (b"connection", b"x-hop"), (b"x-hop", b"1"), (b"x-kept", b"1")]
+            start = {"type": "websocket.http.response.start", "status": 200, "headers": headers}
+            await client.send(start)
+            await client.send({"type": "websocket.http.response.body", "body": b"no" + b"EVIL"})
+
+        here.app = app
+        reader, writer, head = await opened(here)
+        head = head.lower()
+        assert b"content-length: 6" in head and b"content-length: 2" not in head
+        assert b"chunked" not in head and b"x-hop" not in head and b"x-kept: 1" in head
+        assert await reader.readexactly(6) == b"noEVIL"
+        writer.close()
+
+    run(test)
+
+
+def test_a_port_that_a_client_left_to_another_is_not_taken_for_its_connection():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        to, port = listener.getsockname(), listener.getsockname()[1]
+        first = socket.create_connection(to)
+        mine = first.getsockname()
+        accepted = listener.accept()[0]
+        found = find(mine, port, known=())
+        assert found is not None
+        copy = take(found)
+        assert copy is not None
+        os.close(copy)
+        for link in (first, accepted):  # a reset: the port is free at once
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.close()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(mine)
+            other.connect(to)
+            with listener.accept()[0] as again:
+                assert again.fileno() == found.number
+                assert take(found) is None
+
+
+def test_connections_of_ipv6_are_found():
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as listener,
+        socket.create_connection(listener.getsockname()[:2]) as client,
+        listener.accept()[0] as accepted,
+    ):
+        found = find(client.getsockname()[:2], listener.getsockname()[1], known=())
+        assert found is not None and found.number == accepted.fileno()
+
+
+def test_a_client_that_waits_for_the_app_is_not_taken_for_gone():
+    async def test(here: Place) -> None:
+        seen: list[ClientSocket] = []
+        go_on = asyncio.Event()
+
+        async def app(client: ClientSocket) -> None:
+            await client.send({"type": "websocket.accept"})
+            seen.append(client)
+            await go_on.wait()
+
+        here.app = app
+        _, writer, _ = await opened(here)
+        await until(lambda: seen)
+        wire = seen[0].wire
+        writer.write(frame(Opcode.TEXT, b"x") * 200)
+        await until(lambda: wire.waits_for_us)
+        wire.heard_at -= 100
+        here.wires.look()
+        assert wire.is_open and not wire.gone_at
+        go_on.set()
+        writer.close()
+
+    run(test)

@@ -112,7 +112,7 @@ async def count(scope, receive, send):
     await accept(send)
     async for message in texts(receive):
         number += 1
-        extension["attach"](b"%d" % number)
+        extension["attach"](b"" if message["text"] == "forget" else b"%d" % number)
         said = {"number": number, "resumed": extension["resumed"]}
         await send({"type": "websocket.send", "text": json.dumps(said | {"got": message["text"]})})
 
