@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.e2e.nodes import APPS, dial, folder, get, hello, text, until, up
+from tests.e2e.nodes import APPS, Failed, dial, folder, get, hello, text, until, up
 from websockets.exceptions import ConnectionClosed
 
 from tools.http_calls import Caller
@@ -235,6 +235,37 @@ def test_one_app_asks_for_it_and_the_last_one_ends_it(node, tmp_path):
     until("its worker has ended", lambda: len(node.workers()) == before)
     assert get(node, "wary").status == 404
     assert text(node, "open") == "open"
+
+
+def test_commands_run_in_the_tenants_own_worker(node, tmp_path):
+    tell = 'python -c \'import os; print(os.environ["KEY"], os.environ["WHERE"])\''
+    manifest = (
+        '[isolation]\ncordon = "tenant"\n[env]\nKEY = "kept"\nWHERE = "apart"\n'
+        f"[deploy]\npost_deploy = [{json.dumps(tell)}]\n"
+        '[[jobs]]\nname = "tell"\nschedule = "0 0 1 1 *"\n'
+        f"command = {json.dumps(tell)}\n"
+    )
+    moved = folder(tmp_path / "moved", {"isopod.toml": manifest})
+    hello(moved, "moved")
+    # The first app of its tenant behind a cordon: the worker is started for the command.
+    assert own_worker(node, "globex") is None
+    node.cli("deploy", str(moved), "--name", "moved", "--tenant", "globex")
+    own = own_worker(node, "globex")
+    assert own is not None
+    log = node.data_dir / "cordons" / "globex" / "logs" / "moved.jsonl"
+    assert log.read_text().count("kept apart") == 1
+    node.cli("jobs", "run", "moved", "tell", "--tenant", "globex")
+    assert log.read_text().count("kept apart") == 2
+    assert text(node, "moved") == "moved"
+    again = own_worker(node, "globex")
+    assert again is not None
+    assert again["pid"] == own["pid"]
+    (moved / "isopod.toml").write_text(manifest.replace("print(os", "1 / 0; print(os"))
+    failed = Failed(node, "deploy", str(moved), "--name", "moved", "--tenant", "globex")
+    assert failed.code == "command_failed"
+    assert text(node, "moved") == "moved"
+    node.cli("delete", "moved", "--tenant", "globex", "--yes")
+    until("its worker has ended", lambda: own_worker(node, "globex") is None)
 
 
 def test_a_node_that_is_started_again_has_them_again_and_no_more_than_it_may(tmp_path):

@@ -78,16 +78,21 @@ async def _attempts(begun: Begun, node: Node) -> None:
 async def _run(begun: Begun, node: Node) -> Outcome:
     try:
         async with node.jobs.turns.turn(begun.tenant):
-            return await ask_worker(node.workers, app=begun.app, job=begun.job)
+            # A request is handed over; a command is run where it is asked for.
+            own = node.routes.behind(begun.app) if begun.job.command else None
+            return await ask_worker(node.workers, app=begun.app, job=begun.job, own=own)
     except IsopodError as error:
         return Outcome(error.code, error.message)
 
 
-async def ask_worker(workers: Workers, *, app: str, job: Job, **more: Any) -> Outcome:
-    """Let a worker run it. `app` is the label."""
+async def ask_worker(
+    workers: Workers, *, app: str, job: Job, own: TenantName | None, **more: Any
+) -> Outcome:
+    """Let a worker run it: the one that is the tenant `own`'s, or a shared one. `app` is the
+    label."""
     question = {"op": "run", "app": app, "job": job.to_json(), **more}
     # The worker keeps the time; this is for one that does not answer at all.
-    return await workers.run(question, within_s=2 * job.timeout_s + 60.0)
+    return await workers.run(question, own=own, within_s=2 * job.timeout_s + 60.0)
 
 
 def _end(begun: Begun, outcome: Outcome, node: Node) -> None:

@@ -19,6 +19,7 @@ from isopod.model.build import Step
 from isopod.model.ids import AppName
 from isopod.model.job import Job, Outcome
 from isopod.model.principal import Principal
+from isopod.model.tenant import TenantName
 from isopod.state.apps import App
 
 TIMEOUT_S = 600.0  # of one command
@@ -36,21 +37,23 @@ async def run_post_deploy(
     """Raises CommandFailed, or why the worker could not run it, with the output in its details;
     the commands after it do not run then. Closing it ends the command that runs."""
     await asyncio.to_thread(_mount, who, app, version, node)
-    passed = False
+    passed, own = False, None
     try:
-        await asyncio.to_thread(_stage, who, app, version, node)
+        own = await asyncio.to_thread(_stage, who, app, version, node)
         for command in version.spec.post_deploy:
             began = time.monotonic()
             yield Step(_STEP, "start", command)
             job = Job(name="post-deploy", schedule="", command=command, timeout_s=TIMEOUT_S)
             known_as = staged(app.label)
-            outcome = await ask_worker(node.workers, app=app.label, job=job, known_as=known_as)
+            outcome = await ask_worker(
+                node.workers, app=app.label, job=job, own=own, known_as=known_as
+            )
             if outcome.code != "ok":
                 raise _failed(command, outcome)
             yield Step(_STEP, "done", command, time.monotonic() - began)
         passed = True
     finally:
-        await asyncio.shield(asyncio.to_thread(_unstage, app, node))
+        await asyncio.shield(asyncio.to_thread(_unstage, app, own, passed, node))
         if not passed:
             await asyncio.shield(asyncio.to_thread(_mount, who, app, None, node))
 
@@ -65,16 +68,17 @@ def _mount(who: Principal, app: App, version: AppVersion | None, node: Node) -> 
         mine.volumes.mount(app.label, {one.name for spec in specs for one in spec.volumes})
 
 
-def _stage(who: Principal, app: App, version: AppVersion, node: Node) -> None:
+def _stage(who: Principal, app: App, version: AppVersion, node: Node) -> TenantName | None:
+    """The tenant whose own worker is to be asked, if it has one."""
     mine = node.state.of(who.tenant)
     route = route_of(version, who.tenant, mine.secrets.sealed(app.name), mine.volumes)
     with node.publishing:
-        node.routes.stage(route, staged(app.label))
+        return node.routes.stage(route, staged(app.label))
 
 
-def _unstage(app: App, node: Node) -> None:
+def _unstage(app: App, own: TenantName | None, passed: bool, node: Node) -> None:
     with node.publishing:
-        node.routes.unstage(staged(app.label))
+        node.routes.unstage(staged(app.label), own, follows=passed)
 
 
 def _failed(command: str, outcome: Outcome) -> Exception:

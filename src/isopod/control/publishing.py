@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from isopod.errors import CommandUnsupported, NameInvalid, QuotaExceeded
+from isopod.errors import NameInvalid, QuotaExceeded
 from isopod.model.cordon import for_shared_workers, own_worker
 from isopod.model.route import Route
 from isopod.model.tenant import Tenant, TenantName
@@ -72,15 +72,31 @@ class PublishedRoutes:
             if (route, tenant) not in new:
                 self._put_own(route, tenant)
 
-    def stage(self, route: Route, name: str) -> None:
-        """Under a name that no visitor can ask for. CommandUnsupported behind a cordon: which
-        worker is a tenant's own is not control's to know, and no other must see its commands."""
-        if self._own_of(route) is not None:
-            raise CommandUnsupported("apps behind a cordon run no commands")
-        self._shared.put(route, name=name)
+    def behind(self, label: str) -> TenantName | None:
+        """The tenant whose own worker serves the live app; None: a shared one."""
+        return self._behind.get(label)
 
-    def unstage(self, name: str) -> None:
+    def stage(self, route: Route, name: str) -> TenantName | None:
+        """Under a name that no visitor can ask for. Gives the tenant whose own worker finds it
+        there; the broker of connections finds it in the shared file. QuotaExceeded."""
+        tenant = self._own_of(route)
+        if tenant is None:
+            self._shared.put(route, name=name)
+        else:
+            self.room_for(tenant)
+            self._shared.put(for_shared_workers(route), name=name)
+            self._put_own(route, tenant, name=name)
+        return tenant
+
+    def unstage(self, name: str, tenant: TenantName | None, *, follows: bool) -> None:
+        """`follows`: the version goes live next, so its worker is not ended for that moment."""
         self._shared.remove(name)
+        if tenant is None:
+            return
+        if follows and tenant in self._own:
+            self._own[tenant].remove(name)
+        else:
+            self._remove_own(name, tenant)
 
     def remove(self, label: str) -> None:
         self._shared.remove(label)
@@ -130,13 +146,13 @@ class PublishedRoutes:
             self._own[name] = RouteWriter(self._home(name) / "routes" / "routes.db")
         return self._own[name]
 
-    def _put_own(self, route: Route, tenant: TenantName | None) -> None:
+    def _put_own(self, route: Route, tenant: TenantName | None, *, name: str = "") -> None:
         if tenant is None:
             return
         writer = self._writer(tenant)
         for row in self._row(tenant):
             writer.put_tenant(row)
-        writer.put(route)
+        writer.put(route, name=name)
 
     def _moved(self, label: str, to: TenantName | None) -> None:
         before = self._behind.pop(label, None)

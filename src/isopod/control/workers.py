@@ -7,6 +7,7 @@ follows routes.db by itself in any case.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from isopod.model.job import Outcome
 from isopod.model.tenant import TenantName
 
 _ANSWER_S = 1.0
+# A worker of a tenant's own is started with its first app, in some seconds.
+_STARTING_S, _LOOK_AGAIN_S = 20.0, 0.1
 _LINE_BYTES = 64 * 2**20  # a worker lists every instance in one line
 
 
@@ -101,12 +104,17 @@ class Workers:
         answers = await self._ask_all({"op": "failed_images"})
         return {str(image) for answer in answers for image in answer.get("images", ())}
 
-    async def run(self, question: Mapping[str, Any], *, within_s: float) -> Outcome:
-        """Let one worker run a job or a command; who gives this up ends it there. "worker_lost"
-        when none answers, or the one that began does not come to the end."""
-        # Not one that is a tenant's own: a shared one hands over what is behind a cordon.
-        names = [f"worker-{number}.sock" for number in range(self._shared)]
-        random.shuffle(names)
+    async def run(
+        self, question: Mapping[str, Any], *, own: TenantName | None, within_s: float
+    ) -> Outcome:
+        """Let one worker run a job or a command: `own`'s, or a shared one. Who gives this up ends
+        it there. "worker_lost" when none answers, or the one that began does not come to the
+        end."""
+        if own is None:
+            names = [f"worker-{number}.sock" for number in range(self._shared)]
+            random.shuffle(names)
+        else:
+            names = [f"worker-{await self._own_worker(own)}.sock"]
         folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name in names:
@@ -127,6 +135,18 @@ class Workers:
         finally:
             os.close(folder)
         return Outcome("worker_lost", "no worker is there")
+
+    async def _own_worker(self, tenant: TenantName) -> int:
+        """The number of the worker that is `tenant`'s own, which may just be starting; -1 when
+        there is none for too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STARTING_S):
+                while True:
+                    for one in await self.status():
+                        if one.tenant == tenant:
+                            return one.worker
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        return -1
 
     async def _ask_all(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))

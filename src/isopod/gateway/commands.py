@@ -67,7 +67,7 @@ class Commands:
                         self._fleet.sleep(route.name)
                         await asyncio.sleep(_CLEAR_S)
 
-                watching = asyncio.gather(watch(), clear())
+                watching = [asyncio.create_task(watch()), asyncio.create_task(clear())]
                 try:
                     async with asyncio.timeout(timeout_s):
                         await slot.start()
@@ -78,7 +78,8 @@ class Commands:
                 except IsopodError as error:
                     raise slot.stopped_by or error from error
                 finally:
-                    watching.cancel()
+                    for task in watching:
+                        task.cancel()
                     cpu_ns = slot.uncounted_cpu_ns()
                     egress_bytes = slot.started_egress_bytes
                 return slot.cpu_ns / 1e6

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from isopod.errors import AppUnknown, CommandUnsupported, IsopodError
+from isopod.errors import AppUnknown, IsopodError, WorkerUnavailable
 from isopod.gateway.commands import Commands
 from isopod.gateway.job_request import Serve, request_job
 from isopod.gateway.lines import Peer
@@ -72,7 +72,7 @@ class JobRunner:
         if isinstance(other, int):  # who has its volumes
             return Outcome("elsewhere", str(other))
         if other is not None:
-            raise CommandUnsupported("apps behind a cordon run no commands")
+            raise WorkerUnavailable("this app is answered by its tenant's own worker by now")
         words = tuple(shlex.split(job.command))
         make = functools.partial(self._make, words=words, known_as=known_as)
         return await self._commands.run(route, make, timeout_s=job.timeout_s, gone=gone)
