@@ -277,3 +277,38 @@ def test_few_may_read_logs_at_once_since_each_is_held_until_it_is_read(opened, r
                 await lines.aclose()
 
     run(main())
+
+
+def test_a_flood_that_a_follower_wants_nothing_of_leaves_control_its_turns(opened, run):
+    from isopod.control.log_lines import Wanted
+    from isopod.control.logs import read_log
+    from isopod.model.principal import OPERATOR
+
+    async def main():
+        async with opened() as api:
+            await api.deployed()
+            wanted = Wanted(request_id="r1")
+            lines = await read_log(
+                OPERATOR, "hello", wanted=wanted, limit=0, follow=True, node=api.node
+            )
+            first = asyncio.ensure_future(anext(lines))
+            await asyncio.sleep(0)
+            append(api, "begin", request_id="r1")
+            append(api, *["flood"] * 5000)
+            append(api, "end", request_id="r1")
+            turns = 0
+
+            async def others():
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            assert (await first)["message"] == "begin"
+            busy = asyncio.ensure_future(others())
+            assert (await anext(lines))["message"] == "end"
+            busy.cancel()
+            assert turns >= 40
+            await lines.aclose()
+
+    run(main())

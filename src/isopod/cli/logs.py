@@ -19,6 +19,9 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _COLOURS = {"error": "\x1b[31m", "warning": "\x1b[33m", "debug": "\x1b[2m"}
 _OURS = "\x1b[36m"
+# What an app prints may colour its text, and tell the terminal nothing else: to a terminal, other
+# control characters are commands.
+_CONTROLS = re.compile(r"(\x1b\[[0-9;]*m)|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def register(cli: typer.Typer) -> None:
@@ -58,7 +61,7 @@ def logs(
             if as_json:
                 output.print_json(line, one_line=True)
             else:
-                output.say(_shown(line, colour=colour))
+                output.say(shown(line, colour=colour))
             if follow:
                 sys.stdout.flush()
     if follow:
@@ -85,8 +88,12 @@ def parse_since(text: str, now: float) -> float:
         ) from None
 
 
-def _shown(line: dict[str, Any], *, colour: bool) -> str:
+def shown(line: dict[str, Any], *, colour: bool) -> str:
+    """`colour`: for a terminal."""
     stream = str(line.get("stream", ""))
     text = f"{output.moment(float(line.get('at', 0)))} {stream:<6} {line.get('message', '')}"
+    if colour:
+        text = _CONTROLS.sub(lambda m: m[1] or f"\\x{ord(m[0]):02x}", text.removesuffix("\r"))
+        text += "\x1b[0m" * ("\x1b" in text)
     shade = _COLOURS.get(str(line.get("level")), _OURS if stream == "isopod" else "")
     return f"{shade}{text}\x1b[0m" if colour and shade else text

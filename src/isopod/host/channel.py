@@ -113,6 +113,8 @@ class BrokerServer(Packets):
 
     def _take(self, body: dict[str, Any], _handed: list[int]) -> None:
         number = int(body["id"])
+        if len(self._unsent) >= _MAX_TASKS:
+            return  # it asks and does not read: that is its own affair
         if len(self._tasks) >= _MAX_TASKS:
             self._send({"id": number, "error": ["EAGAIN", "isopod: the node connects too much"]})
             return

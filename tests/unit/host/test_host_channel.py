@@ -150,3 +150,22 @@ def test_more_answers_than_the_pair_holds_arrive_in_the_end():
             serving.close()
 
     asyncio.run(main())
+
+
+def test_a_worker_that_asks_and_does_not_read_fills_no_memory():
+    async def main():
+        async with channel() as (pair, broker, port):
+            serving = BrokerServer(pair.broker(), broker)
+            loop, asking = asyncio.get_running_loop(), pair.worker()
+            asking.setblocking(False)
+            for number in range(6000):
+                body = {"id": number, "app": "app", "resolve": "127.0.0.1", "port": port}
+                await loop.sock_sendall(asking, json.dumps(body).encode())
+            for _ in range(100):
+                await asyncio.sleep(0)
+            # What was being answered when it was full is answered too.
+            assert 4096 <= len(serving._unsent) <= 4096 + 64
+            asking.close()
+            serving.close()
+
+    asyncio.run(main())
