@@ -70,6 +70,9 @@ class Commands:
                 watching = [asyncio.create_task(watch()), asyncio.create_task(clear())]
                 try:
                     async with asyncio.timeout(timeout_s):
+                        await slot.claim()
+                        if gone.is_set():
+                            raise ClientDisconnected("nobody waits for the command any more")
                         await slot.start()
                 except TimeoutError:
                     error = DeadlineExceeded(f"the command did not end within {timeout_s:g} s")

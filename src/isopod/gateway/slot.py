@@ -143,7 +143,7 @@ class Slot:
         return self._volumes.wanted(self.route)
 
     async def claim(self) -> None:
-        """Before `start`: when its volumes are free. Raises what keeps it from having them."""
+        """Always before `start`: when its volumes are free. Raises what keeps them from it."""
         try:
             self._let_go = await self._volumes.claim(self.route)
         except IsopodError as error:

@@ -32,6 +32,7 @@ class _Held:
     folders: tuple[VolumeFolder, ...]
     leases: list[Lease] = field(default_factory=list)
     instance: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0  # instances, for the one that has them
 
     def mount(self, folders: tuple[VolumeFolder, ...]) -> None:
         """Of another version, it may be, that mounts others."""
@@ -72,7 +73,11 @@ class HeldVolumes:
         if not route.volumes:
             return lambda: None
         held = self._of(route)
-        await held.instance.acquire()
+        held.waiting += 1
+        try:
+            await held.instance.acquire()
+        finally:
+            held.waiting -= 1
         locked = True
 
         def release() -> None:
@@ -99,9 +104,10 @@ class HeldVolumes:
         return release
 
     def wanted(self, route: Route) -> bool:
-        """Whether somebody waits to copy one: then no instance keeps them longer than it must."""
+        """Whether somebody waits to copy one, or an instance for this one's end: then none keeps
+        them longer than it must."""
         held = self._held.get(route.name) if route.volumes else None
-        return held is not None and bool(held.leases) and held.wanted()
+        return held is not None and bool(held.leases) and (held.waiting > 0 or held.wanted())
 
     def tidy(self, in_use: Collection[str]) -> None:
         """Let go of what nothing uses. `in_use`: the labels of apps that have requests or

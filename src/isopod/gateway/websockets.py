@@ -147,7 +147,7 @@ class WebSockets:
                     one.retire()
                 slot.guest.close()
             elif leaves:
-                why = "another version of the app is live" if retired else "a volume is copied"
+                why = "another version of the app is live" if retired else "its volumes are wanted"
                 for one in sockets:
                     one.stop(NodeDraining(why))
         self._record_some()

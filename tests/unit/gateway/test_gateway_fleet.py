@@ -6,12 +6,16 @@ import pytest
 
 from isopod.errors import IsopodError, NodeBusy, QuotaExceeded
 from isopod.gateway import fleet as fleet_module
+from isopod.gateway.admission import Admission
+from isopod.gateway.commands import Commands
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.quota import Quotas
 from isopod.gateway.volumes import HeldVolumes
 from isopod.model.ids import Digest
 from isopod.model.snapshot import plain as plain_boot
 from isopod.model.tenant import Quota, Tenant, TenantName
+from isopod.model.volume import MountedVolume
+from isopod.volumes.lease import VolumeFolder
 
 MIB = 1 << 20
 
@@ -377,3 +381,26 @@ def test_what_guests_use_counts_towards_the_day_while_they_run(stage, route, quo
             pool.release(held.slot, reusable=True)
 
     asyncio.run(main())
+
+
+def test_a_command_waits_for_the_end_of_the_request_that_has_the_volumes(stage, route, quotas):
+    app = replace(route(), volumes=(MountedVolume("data", "/data", 1),))
+    VolumeFolder.of(stage.logs, app.tenant, "data").make()
+
+    async def body():
+        async with asyncio.timeout(10), fleet_of(stage, quotas) as fleet:
+            admission = Admission(quotas=quotas, lag_s=lambda: 0.0, tell=lambda route, line: None)
+            commands = Commands(fleet=fleet, admission=admission)
+            slot = (await fleet.pool(app).acquire("r1")).slot
+            assert not slot.wanted
+            running = asyncio.ensure_future(
+                commands.run(app, stage.make, timeout_s=5, gone=asyncio.Event())
+            )
+            while not slot.wanted:
+                await asyncio.sleep(0)
+            assert len(stage.guests) == 1
+            fleet.pool(app).release(slot, reusable=True)
+            assert (await running).code == "ok"
+            assert [guest.closed for guest in stage.guests] == [True, True]
+
+    asyncio.run(body())
