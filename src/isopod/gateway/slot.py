@@ -29,6 +29,8 @@ CONCURRENCY = 50
 _BOOTED_BYTES = 48 << 20
 _RESTORED_BYTES = 3 << 20
 
+_NOTHING = Totals()
+
 
 def expected_bytes(route: Route) -> int:
     """What one more instance is counted as until it runs."""
@@ -205,8 +207,10 @@ class Slot:
         if not self.closed:
             self.closed = True
             self.look(time.monotonic_ns())
-            self.record_live()
             self._discard()
+            # A request that was stopped may have gone on for a while: no other comes to pay for it.
+            left = Totals() if self._shares.requests else self._shares.take(self._totals())
+            self.record_live(left)
             self.end()
 
     # -- what it uses -----------------------------------------------------------------------
@@ -250,11 +254,18 @@ class Slot:
         if self._guest is not None and (self._runs_command or not self.starting):
             self.held.look(self._guest.private_bytes, now_ns)
 
-    def record_live(self) -> None:
-        """Meter the memory that it held outside of requests, up to the last look."""
+    def record_live(self, left: Totals = _NOTHING) -> None:
+        """Meter the memory that it held outside of requests, up to the last look; and at its end
+        what else is `left`."""
         held = self.held.take_idle()
-        if held:
-            self._record("live", memory_byte_ms=held)
+        if held or left.cpu_ns or left.sent_bytes:
+            self._record(
+                "live",
+                memory_byte_ms=held,
+                cpu_ns=left.cpu_ns,
+                host_ns=left.host_ns,
+                bytes_out=left.sent_bytes,
+            )
 
     def _record_start(self, outcome: str, host_ns: int) -> None:
         took = self._shares.take(self._totals())

@@ -321,10 +321,10 @@ class WebSocket:
             self._handshake = self._loop.create_future()
             await self._handshake
         self._reads = True
-        try:
-            return await self._next()
-        finally:
-            self._reads = False
+        message = await self._next()
+        # Not when it is cancelled: that it only waited is what lets it go on without its instance.
+        self._reads = False
+        return message
 
     async def _next(self) -> SocketMessage:
         message: Mapping[str, Any] = await self._receive()

@@ -163,6 +163,13 @@ class Wire(asyncio.Protocol):
         return self._paused and not self._writes_wait
 
     @property
+    def held_bytes(self) -> int:
+        """Of messages that are not whole yet, wait for the app, or for the client."""
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        come = len(self._unparsed) + len(self._protocol.reader.buffer) + len(self._piece)
+        return come + self._waiting_bytes + unsent
+
+    @property
     def is_open(self) -> bool:
         return self._protocol.state is State.OPEN
 
@@ -193,6 +200,7 @@ class Wire(asyncio.Protocol):
                 handle.cancel()
         self._end()
         self.gone_at = self._loop.time()
+        self._unparsed, self._piece = b"", bytearray()
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ClientDisconnected("the client went away"))
         if not self._closed.done():

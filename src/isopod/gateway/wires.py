@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from isopod.errors import ClientDisconnected
@@ -23,6 +23,8 @@ _ANSWERED_S = 5.0
 PING_AFTER_S = 30.0
 GONE_AFTER_S = 90.0
 GOING_AWAY = 1001
+# Of all, in messages on their way: each alone may hold some MiB, and thousands what the worker has.
+MAX_HELD_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,21 @@ def chore(quiet: Quiet, *, max_idle_s: float) -> str:
     if quiet.heard_s >= PING_AFTER_S and quiet.pinged_s >= PING_AFTER_S:
         return "ping"
     return ""
+
+
+def too_many(held: Sequence[int], *, most: int) -> list[int]:
+    """The places of those in `held` (bytes) that have to go, so that all together are half of
+    `most`: none while they are not more than that, then the largest."""
+    left = sum(held)
+    if left <= most:
+        return []
+    chosen = []
+    for place in sorted(range(len(held)), key=held.__getitem__, reverse=True):
+        if left <= most // 2:
+            break
+        chosen.append(place)
+        left -= held[place]
+    return chosen
 
 
 class Wires:
@@ -125,6 +142,9 @@ class Wires:
                 wire.close(GOING_AWAY, "idle")
             elif todo == "abort":
                 wire.abort()
+        wires = list(self._wires)
+        for place in too_many([wire.held_bytes for wire in wires], most=MAX_HELD_BYTES):
+            wires[place].abort()
 
 
 async def _answered(link: socket.socket, before: int) -> None:

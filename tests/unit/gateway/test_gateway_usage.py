@@ -9,6 +9,7 @@ from tests.unit.gateway.test_gateway_app import GONE, site  # noqa: F401  a fixt
 
 from isopod.errors import GuestFailed
 from isopod.gateway import fleet as fleet_module
+from isopod.gateway.usage import RequestUse
 from isopod.runtimes.guest import GuestResponse
 
 MIB = 1 << 20
@@ -183,6 +184,24 @@ def test_memory_is_billed_once_whether_idle_or_not(site, stage, monkeypatch):  #
         assert 0.8 * lived_ms * 10 * MIB < billed < 1.05 * lived_ms * 10 * MIB
 
     asyncio.run(main())
+
+
+def test_what_no_request_pays_for_is_billed_when_the_instance_ends(stage, route):
+    async def main() -> None:
+        slot = stage.slot(route())
+        await slot.start()
+        use = RequestUse(slot, cold=True)
+        slot.guest.cpu_ns += 1_000_000
+        use.end()
+        slot.guest.cpu_ns += 5_000_000  # it was stopped, and went on for as long as it may
+        slot.guest.sent_bytes += 7
+        slot.close()
+
+    asyncio.run(main())
+    assert [(one.kind, one.cpu_ns, one.bytes_out) for one in stage.usage] == [
+        ("start", 0, 0),
+        ("live", 5_000_000, 7),
+    ]
 
 
 @pytest.mark.parametrize("debug", [False, True])

@@ -16,9 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from isopod.gateway import wire as wire_module
+from isopod.gateway import wires
 from isopod.gateway.client_socket import ClientSocket, sendable
 from isopod.gateway.taken import find, take
-from isopod.gateway.wires import Quiet, Wires, chore
+from isopod.gateway.wires import Quiet, Wires, chore, too_many
 
 App = Callable[[ClientSocket], Awaitable[None]]
 _UPGRADE = (
@@ -418,6 +419,32 @@ def test_a_quiet_client_is_pinged_and_an_idle_one_closed():
             here.wires.look()
             await client.wait_closed()
             assert (client.close_code, client.close_reason) == (1001, "idle")
+
+    run(test)
+
+
+def test_all_together_hold_no_more_than_they_may_and_the_largest_go(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert too_many([5, 1, 4], most=10) == []
+    assert too_many([5, 1, 4, 1], most=10) == [0, 2]
+    monkeypatch.setattr(wires, "MAX_HELD_BYTES", 100_000)
+
+    async def test(here: Place) -> None:
+        _, writer, _ = await opened(here)
+        # The first part of a message that never ends, a frame of it and a part of another.
+        writer.write(frame(Opcode.TEXT, b"x" * 60_000, fin=False))
+        writer.write(frame(Opcode.CONT, b"x" * 60_000)[:50_000])
+        async with connect(here.url) as other:
+            await until(lambda: len(here.wires) == 2)
+            (large, small) = here.wires._wires
+            await until(lambda: large.held_bytes > 100_000)
+            here.wires.look()
+            await until(lambda: large.gone_at)
+            assert large.held_bytes < 60_000 and not small.gone_at
+            await other.send("x")
+            assert await other.recv() == "x"
+        writer.close()
 
     run(test)
 
