@@ -155,6 +155,8 @@ def restore(
     data_dir: DataDir = None,
 ) -> None:
     """Put a backup in the place of all that a volume holds: whole, or nothing is changed."""
+    if not file.exists() or file.is_dir():
+        raise UsageError(f"there is no file {str(file)!r}")
     with file.open("rb") as archive, connect(data_dir, tenant) as client:
         done = client.fill_volume(name, archive, replace=True)
     _tell(done, "all that the volume holds now", as_json=as_json)
@@ -230,6 +232,8 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
     """Whole or not there."""
     if path.exists():
         raise UsageError(f"{str(path)!r} is there already", hint="name another file")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {str(path.parent)!r}")
     part = path.with_name(f".{path.name}.{os.getpid()}-{int(time.time())}")
     try:
         with part.open("xb") as file:
