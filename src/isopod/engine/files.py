@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.engine.folders import Folders
+from isopod.engine.locks import MadeLocks
 from isopod.engine.memory import GuestMemory
 from isopod.engine.relay import Relay
 from isopod.volumes.size import ENTRY_BYTES, folder_bytes
@@ -126,7 +127,7 @@ class Files:
         }
         self._lasting = {fd for fd, one in granted.items() if one.lasting}
         self.used_lasting: set[int] = set()  # of the lasting ones: those that it looked into
-        self._locks: set[tuple[int, bytes]] = set()  # that this instance made
+        self._locks = MadeLocks()
         # What each descriptor is below of; a guest may give a folder it was granted another number.
         self._roots = {fd: fd for fd in granted}
         self._clock_step_ns = clock_step_ns
@@ -292,7 +293,7 @@ class Files:
     def _is_stale_lock(self, fd: int, path: int, name: bytes) -> bool:
         """SQLite's lock is an empty folder beside the database. One that this instance did not
         make is of a holder that was killed: nobody else has the volume now."""
-        if not name.endswith(b".lock") or (fd, name) in self._locks:
+        if not name.endswith(b".lock") or not self._locks.is_anothers((fd, name)):
             return False
         with self._borrowed() as at:
             beside = (fd, 0, path, len(name) - _LOCK, at)
