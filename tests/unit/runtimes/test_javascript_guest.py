@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,6 +261,28 @@ def test_a_guest_that_says_what_it_may_not_is_ended(shop, frame):
 
     shop.run(say())
     assert not app.guest.idle
+
+
+def test_what_a_guest_says_by_thousands_costs_the_host_little(shop, monkeypatch):
+    app = shop.start(worker("return new Response('x')"))
+    drawn: list[int] = []
+    system = os.urandom
+    monkeypatch.setattr(os, "urandom", lambda size: drawn.append(size) or system(size))
+
+    async def say() -> None:
+        exchange = app.guest.exchange()
+        asked = asyncio.ensure_future(exchange.send(request(), _no_body))
+        await asyncio.sleep(0)
+        most = (1 << 16).to_bytes(4, "little")
+        assert len(app.guest._take(items.pack(b"r", 0, most) * 10_000)) == 1 << 16
+        assert sum(drawn) <= 1 << 17
+        head = (3).to_bytes(4, "little") + b"200"
+        pieces = items.pack(b"D", exchange.number) * 10_000
+        app.guest._take(items.pack(b"H", exchange.number, head) + pieces)
+        assert (await asked).more
+        assert not exchange._chunks
+
+    shop.run(say())
 
 
 def test_requests_wait_together_and_one_is_ended_without_the_others(shop):

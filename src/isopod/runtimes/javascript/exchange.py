@@ -113,8 +113,8 @@ class JavaScriptExchange:
                 self._begin_client_wait()
             self._settle(response)
         elif operation == b"D" and self._answered:
-            if self._whole:
-                return  # more than it declared: nobody takes it
+            if self._whole or not data:
+                return  # more than it declared: nobody takes it; or what no bound would count
             self._chunk_bytes += len(data)
             if self._chunk_bytes > _MAX_UNTAKEN:
                 raise GuestProtocolError("the guest sent more than anybody can take")
