@@ -5,6 +5,7 @@ import io
 import json
 import sqlite3
 import struct
+import sys
 import tarfile
 from contextlib import closing
 
@@ -306,6 +307,21 @@ def test_a_copy_is_no_larger_than_the_volume_may_be_whatever_it_pretends_to_hold
                 (data / f"again-{number}").hardlink_to(data / "once")
             refused(await api.http.get(url), "volume_too_small")
             assert list(api.node.settings.uploads_dir.iterdir()) == []
+
+    run(body())
+
+
+def test_a_copier_that_was_taken_over_fills_nobodys_memory(opened, run, monkeypatch):
+    endless = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+
+    async def body():
+        async with opened() as api:
+            await make(api)
+            monkeypatch.setattr(
+                "isopod.control.volumes.child_argv", lambda name: [sys.executable, "-c", endless]
+            )
+            failed = refused(await api.http.get("/v1/volumes/data/archive"), "internal_error")
+            assert "the process that copies volumes" in failed["message"]
 
     run(body())
 

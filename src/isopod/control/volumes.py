@@ -47,6 +47,7 @@ from isopod.volumes.size import folder_bytes
 _PROCESS = "isopod.server.volume_process"
 _MOST_VOLUMES = 200  # of one tenant
 _COPY_S = 3600.0
+_MOST_SAID_BYTES = 8 << 20  # 200 paths, with JSON's escapes
 _HEADROOM_BYTES = 64 << 20  # of an archive, for its headers
 
 
@@ -247,10 +248,17 @@ async def _run(
         stdout=asyncio.subprocess.PIPE,
         env=bare_environment(),
         start_new_session=True,
+        limit=_MOST_SAID_BYTES,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         async with asyncio.timeout(_COPY_S):
-            said, _ = await process.communicate(json.dumps(asked).encode())
+            process.stdin.write(json.dumps(asked).encode())
+            process.stdin.close()
+            said = await process.stdout.readline()
+            if not said:
+                await process.wait()
         answer = json.loads(said)
     except TimeoutError:
         raise VolumeBusy(f"volume {volume.name!r} was not copied within {_COPY_S:g} s") from None
