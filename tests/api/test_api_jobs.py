@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from tests.api.workers import fake_worker
 
@@ -222,5 +223,24 @@ def test_a_tenant_sees_its_own_jobs_only(opened, run):
             response = await acme.http.get(f"/v1/apps/hello/job-runs/{only['id']}")
             assert response.json()["error"]["code"] == "job_not_found"
             assert len(worker.asked) == 1
+
+    run(main())
+
+
+def test_a_damaged_app_keeps_no_others_jobs_from_running(opened, run, data_dir):
+    async def main():
+        async with with_jobs(opened) as (api, clock, worker):
+            for name in ("alpha", "zeta"):
+                await api.deployed(name=name, env={"JOBS": json.dumps([TIDY])})
+            with closing(sqlite3.connect(data_dir / "state.db")) as db:
+                db.execute("UPDATE versions SET package = 'x' WHERE app = 'hello'")
+                db.commit()
+            clock.now += HOUR
+            assert await start_due(api.node) == 2
+            async with asyncio.timeout(20):
+                while len(worker.asked) < 2:
+                    await asyncio.sleep(0.01)
+            assert {asked["app"] for asked in worker.asked} == {"alpha", "zeta"}
+            assert await start_due(api.node) == 0
 
     run(main())

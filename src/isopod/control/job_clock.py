@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from isopod.control.job_runs import Begun, resume, start
 from isopod.control.log_writing import say
 from isopod.control.node import Node
-from isopod.errors import IsopodError
+from isopod.errors import DiskFull, IsopodError, StateBusy
 from isopod.model.app import AppVersion
 from isopod.model.schedule import Due, due_of
 from isopod.state.handles import Handles
@@ -57,6 +57,11 @@ async def start_due(node: Node) -> int:
         begun = None
         try:
             begun = await asyncio.to_thread(_claim, one, not free, now, node)
+        except (DiskFull, StateBusy):
+            raise
+        except Exception:  # of one app, whose row is damaged: others' jobs must go on
+            _log.exception("job %r of app %r is set aside", one.job.name, one.app)
+            await asyncio.to_thread(_set_aside, one, now, node)
         finally:
             if free and begun is None:
                 node.jobs.release(one.app, one.job.name)
@@ -64,6 +69,10 @@ async def start_due(node: Node) -> int:
             start(begun, node=node)
             started += 1
     return started
+
+
+def _set_aside(one: DueJob, now: float, node: Node) -> None:
+    node.state.of(one.tenant).jobs.move(one.app, one.job, next_at=now + _SET_ASIDE_S)
 
 
 def _claim(one: DueJob, busy: bool, now: float, node: Node) -> Begun | None:
