@@ -13,12 +13,14 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from isopod.errors import IsopodError
 from isopod.host.broker import AppGrant, Broker
 from isopod.host.channel import BrokerServer
 from isopod.host.egress import PrivateGrant
+from isopod.host.outside import OutsideError
 from isopod.model.network import EgressPolicy
 from isopod.routes import RouteTable
 from isopod.sandbox import egress
@@ -58,12 +60,42 @@ class Grants:
         )
 
 
-async def run(broker: Broker, channels: list[int], ready: int) -> None:
+class OfOneTenant:
+    """Fulfils `isopod.host.outside.Outside` for a tenant's own worker, which names apps as it likes
+    once it was taken over."""
+
+    def __init__(self, broker: Broker, grants: Callable[[str], AppGrant | None], tenant: str):
+        self._broker, self._grants, self._tenant = broker, grants, tenant
+
+    async def resolve(self, app: str, host: str, port: int) -> list[str]:
+        self._check(app)
+        return await self._broker.resolve(app, host, port)
+
+    async def connect(
+        self,
+        app: str,
+        hosts: Sequence[str],
+        address: str,
+        port: int,
+        *,
+        datagrams: bool = False,
+    ) -> socket.socket:
+        self._check(app)
+        return await self._broker.connect(app, hosts, address, port, datagrams=datagrams)
+
+    def _check(self, app: str) -> None:
+        grant = self._grants(app)
+        if grant is None or grant.tenant != self._tenant:
+            raise OutsideError("EACCES", "isopod: this app is not live any more")
+
+
+async def run(servers: Callable[[], list[BrokerServer]], broker: Broker, ready: int) -> None:
+    """`servers` makes them, on the loop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    servers = [BrokerServer(socket.socket(fileno=fd), broker) for fd in channels]
+    serving = servers()
     tell_ready(ready)
     known = egress.resolver_files()
     while not stop.is_set():
@@ -75,7 +107,7 @@ async def run(broker: Broker, channels: list[int], ready: int) -> None:
             await asyncio.wait_for(stop.wait(), _LOOK_S)
         except TimeoutError:
             continue
-    for server in servers:
+    for server in serving:
         server.close()
     broker.close()
 
@@ -87,15 +119,26 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     handed = Handover.take()
     settings = handed.settings
-    channels = [int(fd) for fd in child_value(EGRESS_FDS).split(",") if fd]
+    channels = [one.partition(":") for one in child_value(EGRESS_FDS).split(",") if one]
     ready = int(child_value(READY_FD))
     sandbox = egress.shut_in(settings.routes_path.parent, features=handed.features)
     sandbox.forbid()
+    grants = Grants(settings.routes_path)
     broker = Broker(
-        grant_of=Grants(settings.routes_path),
+        grant_of=grants,
         private=[PrivateGrant.parse(one) for one in settings.egress_private],
     )
-    asyncio.run(run(broker, channels, ready))
+
+    def servers() -> list[BrokerServer]:
+        return [
+            BrokerServer(
+                socket.socket(fileno=int(fd)),
+                OfOneTenant(broker, grants, tenant) if tenant else broker,
+            )
+            for fd, _, tenant in channels
+        ]
+
+    asyncio.run(run(servers, broker, ready))
     os._exit(0)  # a look-up under way in a thread does not end
 
 

@@ -159,6 +159,7 @@ class Supervisor:
         # For each worker its end, and the broker's (see host.channel). Held here: a process that
         # follows another one takes its place.
         self._channels: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._channel_of: dict[int, TenantName] = {}  # of those that are one tenant's own
         self._lines: dict[int, socket.socket] = {}  # each worker's end
         self._switchboard = Switchboard()
         self._workers: dict[int, Child] = {}
@@ -230,6 +231,8 @@ class Supervisor:
     ) -> Child:
         if index not in self._channels:
             self._channels[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if tenant is not None:
+                self._channel_of[index] = tenant
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._lines[index] = theirs
             self._switchboard.add(index, ours, tenant=tenant)
@@ -257,16 +260,18 @@ class Supervisor:
     def _close_channels(self, index: int) -> None:
         for end in self._channels.pop(index, ()):
             end.close()
+        self._channel_of.pop(index, None)
         self._switchboard.remove(index)
         if (line := self._lines.pop(index, None)) is not None:
             line.close()
 
     def _broker(self) -> Child:
         """The process that connects for the workers."""
-        ends = tuple(end.fileno() for _, end in self._channels.values())
-        env = bare_environment(**{EGRESS_FDS: ",".join(map(str, ends))})
+        ends = {index: end.fileno() for index, (_, end) in self._channels.items()}
+        said = (f"{fd}:{self._channel_of.get(index, '')}" for index, fd in ends.items())
+        env = bare_environment(**{EGRESS_FDS: ",".join(said)})
         return Child(
-            ChildSpec("egress", _EGRESS, env, fds=ends, handed=self._handed),
+            ChildSpec("egress", _EGRESS, env, fds=tuple(ends.values()), handed=self._handed),
             report=self._report.say,
         )
 
