@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -46,11 +47,34 @@ def app(environ, start_response):
 """
 
 
+# It connects to the port that its path names.
+DIAL = """
+import socket
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    there = ("127.0.0.1", int(environ["PATH_INFO"][1:] or 1))
+    try:
+        with socket.create_connection(there, timeout=10):
+            return [b"connected"]
+    except OSError as error:
+        return [type(error).__name__.encode()]
+"""
+
+
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def port() -> Iterator[int]:
+    """Of a server on this machine that acme may reach."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield int(listening.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Node]:
     """acme is behind a cordon; globex and the node's own tenant share two workers."""
     base = tmp_path_factory.mktemp("cordon")
-    with up(base / "data", workers=2) as node:
+    private = {"ISOPOD_EGRESS_PRIVATE": f"acme/127.0.0.1:{port}"}
+    with up(base / "data", workers=2, extra_env=private) as node:
         node.cli("tenants", "create", "acme", "--cordon", "tenant")
         node.cli("tenants", "create", "globex")
         probe = folder(base / "probe", {"app.py": PROBE})
@@ -80,6 +104,15 @@ def test_no_process_holds_instances_of_both(node):
     assert [one["tenant"] for one in shown["workers"]] == ["", "", "acme"]
     assert shown["workers_wanted"] == 2
     assert own["sandbox"]["missing"] == shown["workers"][0]["sandbox"]["missing"]
+
+
+def test_an_app_behind_a_cordon_connects_where_it_may(node, port, tmp_path):
+    manifest = f'[network]\nallow = ["127.0.0.1:{port}"]\n'
+    app = folder(tmp_path / "dial", {"app.py": DIAL, "isopod.toml": manifest})
+    node.cli("deploy", str(app), "--name", "dial", "--tenant", "acme")
+    assert text(node, "dial", f"/{port}") == "connected"
+    assert text(node, "dial", "/1") == "PermissionError"
+    node.cli("delete", "dial", "--tenant", "acme", "--yes")
 
 
 def test_a_request_that_is_handed_over_is_seen_as_it_came(node):
