@@ -130,7 +130,10 @@ class Node:
         for path in sorted((self.data_dir / "run").glob("worker-*.sock")):
             with socket.socket(socket.AF_UNIX) as line:
                 line.settimeout(5)
-                line.connect(str(path))
+                try:
+                    line.connect(str(path))
+                except (ConnectionRefusedError, FileNotFoundError):
+                    continue  # of a worker that has just ended, or is just starting
                 line.sendall(b'{"op": "status"}\n')
                 with line.makefile("r") as reader:
                     found.append(json.loads(reader.readline()))
