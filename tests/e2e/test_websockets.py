@@ -89,6 +89,27 @@ def test_what_takes_no_websockets_says_so(node, tmp_path: Path):
     assert found.value.response.status_code == 404
 
 
+def test_a_handshake_with_a_body_or_of_http_1_0_is_none(node):
+    """A body would be taken for frames, by us and not by a proxy before us."""
+    handshake = (
+        "GET /echo HTTP/%s\r\nHost: sockets.localhost\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s"
+    )
+    chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    after = "GET /after HTTP/1.1\r\nHost: sockets.localhost\r\nConnection: close\r\n\r\n"
+    for version, rest in (
+        ("1.1", "Content-Length: 5\r\n\r\nhello" + after),
+        ("1.1", chunked + after),
+        ("1.0", "\r\n"),
+    ):
+        with socket.create_connection(("127.0.0.1", node.gateway_port), timeout=20) as link:
+            link.sendall((handshake % (version, rest)).encode())
+            said = b"".join(iter(lambda link=link: link.recv(65536), b""))
+        assert said.split()[1] == b"400"
+        assert said.count(b"\r\ndate: ") == (2 if version == "1.1" else 1), said
+
+
 @pytest.mark.parametrize(("path", "code"), [("/raises", 1011), ("/returns", 1000)])
 def test_an_app_that_ends_closes_it(node, path: str, code: int):
     with dial(node, path) as client:

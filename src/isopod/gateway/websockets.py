@@ -16,6 +16,7 @@ from typing import Any
 
 from isopod.errors import (
     AppUnknown,
+    BadRequest,
     ClientDisconnected,
     DeadlineExceeded,
     IsopodError,
@@ -201,6 +202,9 @@ class WebSockets:
             request_id, accept = incoming.request_id, incoming.accept
             if self._gateway.draining:
                 raise NodeDraining("this worker is shutting down")
+            if incoming.has_body or not str(scope.get("http_version", "")).startswith("1.1"):
+                # RFC 6455 4.1, which the HTTP server does not ask for: a body would be frames.
+                raise BadRequest("a WebSocket begins with a request of HTTP/1.1 without a body")
             route = self._gateway.route_at(incoming.host)
             if FORWARDED not in scope:
                 client = self._client(scope, receive, send, route)
