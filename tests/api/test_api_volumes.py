@@ -311,6 +311,27 @@ def test_a_copy_is_no_larger_than_the_volume_may_be_whatever_it_pretends_to_hold
     run(body())
 
 
+def test_a_link_in_a_volumes_place_leads_to_no_other_volume(opened, run):
+    async def body():
+        async with opened() as api:
+            await make(api)
+            await make(api, "other")
+            (folder(api, "other").data / "file").write_text("another's")
+            # As a worker could that was taken over: the folder is one that it writes to.
+            folder(api).path.rename(api.node.settings.data_dir / "former")
+            for name in ("data", "new"):
+                folder(api, name).path.symlink_to("other")
+            for method in ("GET", "PUT"):
+                got = await api.http.request(
+                    method, "/v1/volumes/data/archive", content=tar(file=b"x")
+                )
+                assert got.status_code == 500, got.text
+            await make(api, "new")
+            assert (folder(api, "other").data / "file").read_text() == "another's"
+
+    run(body())
+
+
 def test_a_copier_that_was_taken_over_fills_nobodys_memory(opened, run, monkeypatch):
     endless = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
 

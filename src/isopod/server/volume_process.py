@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 from isopod.errors import IsopodError, SandboxUnavailable
 from isopod.sandbox.copier import shut_in
 from isopod.volumes.copying import CopyJob, most_file_bytes, run
+from isopod.volumes.walk import FOLDER
 
 
 def main() -> int:
     asked = json.loads(sys.stdin.buffer.read())
     try:
         job = CopyJob.from_json(asked["job"])
+        # Workers write there: were it a link by now, another's volume would be what is opened.
+        folder = Path(f"/proc/self/fd/{os.open(job.folder, FOLDER)}")
         missing = shut_in(
-            (job.folder, job.archive.parent, job.work), most_file_bytes=most_file_bytes(job)
+            (folder, job.archive.parent, job.work), most_file_bytes=most_file_bytes(job)
         )
         if missing and asked["require_sandbox"]:
             raise SandboxUnavailable(f"the kernel lacks {', '.join(missing)}")

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from isopod.errors import ArchiveInvalid, PathNotFound, VolumeTooSmall
 from isopod.volumes.size import ENTRY_BYTES
-from isopod.volumes.walk import MAX_ENTRIES, NO_LINK, Entry, open_folder, parts_of, walk
+from isopod.volumes.walk import FOLDER, MAX_ENTRIES, NO_LINK, Entry, open_folder, parts_of, walk
 
 _MAGIC = b"SQLite format 3\0"
 # At the end of a journal that names another file, which SQLite removes with it.
@@ -49,7 +49,7 @@ def pack(root: Path, path: str, out: Path, *, work: Path) -> Copied:
     `work`: an empty folder for copies of databases. PathNotFound."""
     copied = Copied()
     names = parts_of(path)
-    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(root, FOLDER)
     try:
         with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
             try:
@@ -233,7 +233,7 @@ def unpack(archive: Path, root: Path, path: str = "") -> Copied:
     """Into the folder at `path` below `root`, over what is there. ArchiveInvalid when a file would
     take a folder's place; PathNotFound when a link is on the way."""
     copied = Copied()
-    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(root, FOLDER)
     try:
         base = open_folder(top, parts_of(path), make=True)
         try:

@@ -19,7 +19,7 @@ MAX_DEPTH = 128
 MAX_ENTRIES = 1_000_000
 _NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def open_folder(root: int, names: list[str], *, make: bool = False) -> int:
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=here)
-            deeper = os.open(name, _FOLDER, dir_fd=here)
+            deeper = os.open(name, FOLDER, dir_fd=here)
         except OSError as error:
             if error.errno not in _NO_FOLDER:
                 raise
@@ -114,7 +114,7 @@ def walk(root: int) -> Iterator[Entry]:
                     raise ArchiveInvalid(
                         f"{entry.path[:200]!r} has more than {MAX_DEPTH} folders above it"
                     )
-                deeper = os.open(name, _FOLDER, dir_fd=folder)
+                deeper = os.open(name, FOLDER, dir_fd=folder)
                 levels.append((deeper, f"{entry.path}/", _names(deeper)))
     finally:
         for folder, _, _ in levels:
