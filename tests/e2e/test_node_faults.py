@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,7 @@ def test_a_killed_worker_loses_its_own_requests_alone_and_is_started_again(data_
 
         def slow() -> str:
             try:
-                return get(node, "kitchen", "/sleep?4").text
+                return get(node, "kitchen", "/sleep?8").text
             except (ConnectionError, OSError):
                 return "cut"
 
@@ -91,8 +91,17 @@ def test_a_killed_worker_loses_its_own_requests_alone_and_is_started_again(data_
 
         # Whoever is free accepts: a first burst may all go to one.
         until("both workers serve it", both_serve)
-        sleeping = [pool.submit(slow) for _ in range(12)]
-        until("both workers at work", lambda: len(busy(node)) == 2 and sum(busy(node).values()) > 9)
+        sleeping: list[Future[str]] = []
+
+        def both_at_work() -> bool:
+            now = busy(node)
+            if len(now) == 2 and sum(now.values()) > 9:
+                return True
+            if sum(not one.done() for one in sleeping) < 20:
+                sleeping.extend(pool.submit(slow) for _ in range(4))
+            return False
+
+        until("both workers at work", both_at_work)
         victim = min(before)
         own = busy(node)[victim]
         os.kill(victim, signal.SIGKILL)
