@@ -42,6 +42,8 @@ async def run_jobs(node: Node) -> None:
                 await start_due(node)
             except IsopodError as bad:  # a full disk, say: the next look may do better
                 _log.error("jobs could not be started: %s", bad)
+            except Exception:  # else no job of anybody's would run any more, without a word
+                _log.exception("jobs could not be started")
             await asyncio.sleep(_LOOK_S)
     finally:
         await node.jobs.stop()
