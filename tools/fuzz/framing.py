@@ -135,15 +135,16 @@ async def _converse(guest: PythonGuest) -> None:
         async with asyncio.timeout(10):
             await guest.start()
             for _ in range(4):
-                if not guest.idle:  # one that said that it takes many at once is not spoken to so
+                if not guest.idle:
                     break
-                response = await guest.send(request, read)
+                exchange = guest.exchange()
+                response = await exchange.send(request, read)
                 _check(response)
                 if response.more:
-                    while await guest.next_chunk() is not None:
+                    while await exchange.next_chunk() is not None:
                         pass
                 else:
-                    await guest.finish()
+                    await exchange.finish()
     except EngineError as error:
         raise Finding(f"{error} after {error.__cause__!r}") from error
     except IsopodError:
