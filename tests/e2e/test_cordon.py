@@ -280,25 +280,26 @@ def test_commands_run_in_the_tenants_own_worker(node, tmp_path):
     )
     moved = folder(tmp_path / "moved", {"isopod.toml": manifest})
     hello(moved, "moved")
+    node.cli("tenants", "create", "initech")
     # The first app of its tenant behind a cordon: the worker is started for the command.
-    assert own_worker(node, "globex") is None
-    node.cli("deploy", str(moved), "--name", "moved", "--tenant", "globex")
-    own = own_worker(node, "globex")
+    assert own_worker(node, "initech") is None
+    node.cli("deploy", str(moved), "--name", "moved", "--tenant", "initech")
+    own = own_worker(node, "initech")
     assert own is not None
-    log = node.data_dir / "cordons" / "globex" / "logs" / "moved.jsonl"
+    log = node.data_dir / "cordons" / "initech" / "logs" / "moved.jsonl"
     assert log.read_text().count("kept apart") == 1
-    node.cli("jobs", "run", "moved", "tell", "--tenant", "globex")
+    node.cli("jobs", "run", "moved", "tell", "--tenant", "initech")
     assert log.read_text().count("kept apart") == 2
     assert text(node, "moved") == "moved"
-    again = own_worker(node, "globex")
+    again = own_worker(node, "initech")
     assert again is not None
     assert again["pid"] == own["pid"]
     (moved / "isopod.toml").write_text(manifest.replace("print(os", "1 / 0; print(os"))
-    failed = Failed(node, "deploy", str(moved), "--name", "moved", "--tenant", "globex")
+    failed = Failed(node, "deploy", str(moved), "--name", "moved", "--tenant", "initech")
     assert failed.code == "command_failed"
     assert text(node, "moved") == "moved"
-    node.cli("delete", "moved", "--tenant", "globex", "--yes")
-    until("its worker has ended", lambda: own_worker(node, "globex") is None)
+    node.cli("delete", "moved", "--tenant", "initech", "--yes")
+    until("its worker has ended", lambda: own_worker(node, "initech") is None)
 
 
 def test_a_node_that_is_started_again_has_them_again_and_no_more_than_it_may(tmp_path):

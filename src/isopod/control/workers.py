@@ -119,9 +119,6 @@ class Workers:
         try:
             for name in names:
                 path = f"/proc/self/fd/{folder}/{name}"
-                if own is not None:
-                    # It may be so new that it has not read its tenant's limits yet.
-                    await _ask(path, {"op": "refresh", "app": ""})
                 try:
                     reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
                 except OSError:
