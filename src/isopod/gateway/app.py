@@ -17,7 +17,6 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
     NodeDraining,
-    WorkerUnavailable,
 )
 from isopod.gateway.admission import Admission
 from isopod.gateway.body import RequestBody
@@ -134,14 +133,15 @@ class Gateway:
         if scope["method"] == "CONNECT":
             # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
             raise BadRequest("CONNECT is for proxies, and this is none")
-        route = self.route_at(incoming.host)
-        other = self._elsewhere(route)
-        if other is not None:
-            if FORWARDED in scope:  # never on and on
-                raise WorkerUnavailable("this app is answered by another worker by now")
-            identity = incoming.request_id
-            await self._forwarder.forward(other, scope, receive, answer.send, request_id=identity)
+        if await self._forwarder.forward(
+            lambda: self._elsewhere(self.route_at(incoming.host)),
+            scope,
+            receive,
+            answer.send,
+            request_id=incoming.request_id,
+        ):
             return
+        route = self.route_at(incoming.host)
         direct = self._direct.of(route)
         self._admission.enter(route)
         try:

@@ -13,9 +13,11 @@ with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from isopod.errors import Overloaded, WorkerGone, WorkerUnavailable
@@ -39,6 +41,10 @@ _TAKEN, _WANT, _END = "isopod.taken", "isopod.want", "isopod.end"
 TAKEN, WANT, END = (Frame({"type": kind}).pack() for kind in (_TAKEN, _WANT, _END))
 # For the other worker to begin: one that is started anew needs some seconds.
 TAKEN_S = 20.0
+# For it to be there: a tenant's own is started when control has said so, and one may just have
+# ended. Asked again after longer and longer, as all that wait ask at once.
+THERE_S = 10.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5
 _WRITE_BUFFER = 64 << 10
 # At once, to one worker: it may take as many requests of all others together.
 _MAX_TO_ONE = 2048
@@ -54,28 +60,61 @@ class Forwarder:
         self._open: Counter[Peer] = Counter()
 
     async def forward(
-        self, to_worker: Peer, scope: Message, receive: Receive, send: Send, *, request_id: str
-    ) -> None:
-        """Returns when the response is complete. Raises Overloaded, WorkerUnavailable (nothing has
-        begun), WorkerGone (nothing was sent, but perhaps done) and ResponseCut."""
-        if self._open[to_worker] >= _MAX_TO_ONE:
-            raise Overloaded(f"{_MAX_TO_ONE:,} requests wait for another worker already")
+        self,
+        where: Callable[[], Peer | None],
+        scope: Message,
+        receive: Receive,
+        send: Send,
+        *,
+        request_id: str,
+    ) -> bool:
+        """Whether another worker answered; returns when its response is complete. `where` says
+        which one has to, None: this one, and is asked again while that is not there. Raises
+        Overloaded, WorkerUnavailable (nothing has begun), WorkerGone (nothing was sent, but
+        perhaps done) and ResponseCut."""
+        if (to := where()) is None:
+            return False
+        if FORWARDED in scope:  # never on and on
+            raise WorkerUnavailable("this app is answered by another worker by now")
         first = frame_of_scope(scope, request_id=request_id).pack()
-        self._open[to_worker] += 1
+        with self._one_more(to):
+            end, wait_s = time.monotonic() + THERE_S, _FIRST_WAIT_S
+            while to is not None:
+                if await self._passed_on(to, scope["type"], first, receive, send):
+                    return True
+                if time.monotonic() >= end:
+                    raise WorkerUnavailable(
+                        "the worker that answers this app is not there just now"
+                    )
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                to = where()
+        return False
+
+    @contextlib.contextmanager
+    def _one_more(self, to: Peer) -> Iterator[None]:
+        if self._open[to] >= _MAX_TO_ONE:
+            raise Overloaded(f"{_MAX_TO_ONE:,} requests wait for another worker already")
+        self._open[to] += 1
         try:
-            for _ in range(2):  # the line may be that of a worker that has just ended
-                passing = await _Passing.begin(self._lines, to_worker, scope["type"], first)
-                try:
-                    if await passing.taken():
-                        await passing.run(receive, send)
-                        return
-                finally:
-                    passing.close()
-            raise WorkerUnavailable("the worker that answers this app is not there just now")
+            yield
         finally:
-            self._open[to_worker] -= 1
-            if not self._open[to_worker]:
-                del self._open[to_worker]
+            self._open[to] -= 1
+            if not self._open[to]:
+                del self._open[to]
+
+    async def _passed_on(
+        self, to: Peer, protocol: str, first: bytes, receive: Receive, send: Send
+    ) -> bool:
+        """False: the worker has not begun with it."""
+        passing = await _Passing.begin(self._lines, to, protocol, first)
+        try:
+            if not await passing.taken():
+                return False
+            await passing.run(receive, send)
+            return True
+        finally:
+            passing.close()
 
 
 class _Passing:

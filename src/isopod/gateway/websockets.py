@@ -23,7 +23,6 @@ from isopod.errors import (
     NodeDraining,
     Overloaded,
     WebSocketUnsupported,
-    WorkerUnavailable,
 )
 from isopod.gateway.admission import Admission
 from isopod.gateway.app import Gateway, Scope
@@ -210,7 +209,7 @@ class WebSockets:
                 client = self._client(scope, receive, send, route)
                 self._clients[client] = asyncio.current_task()
                 receive, door = client.receive, _Door(client.send)
-            await self._begin(scope, receive, door.send, incoming, route)
+            await self._begin(scope, receive, door.send, incoming)
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
@@ -243,22 +242,16 @@ class WebSockets:
             max_idle_s=_FOR_EVER if route.spec.hibernate else MAX_IDLE_S,
         )
 
-    async def _begin(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        incoming: Incoming,
-        route: Route,
-    ) -> None:
-        other = self._elsewhere(route)
-        if other is None:
+    async def _begin(self, scope: Scope, receive: Receive, send: Send, incoming: Incoming) -> None:
+        if not await self._forwarder.forward(
+            lambda: self._elsewhere(self._gateway.route_at(incoming.host)),
+            scope,
+            receive,
+            send,
+            request_id=incoming.request_id,
+        ):
+            route = self._gateway.route_at(incoming.host)
             await self._here(scope, receive, send, incoming, route)
-            return
-        if FORWARDED in scope:  # never on and on
-            raise WorkerUnavailable("this app is answered by another worker by now")
-        identity = incoming.request_id
-        await self._forwarder.forward(other, scope, receive, send, request_id=identity)
 
     async def _here(
         self, scope: Scope, receive: Receive, send: Send, incoming: Incoming, route: Route

@@ -622,15 +622,16 @@ def test_what_another_worker_must_answer_is_handed_over_once_and_metered_nowhere
             shop.gateway._elsewhere = lambda route: 1
             asked = []
 
-            async def forward(to, scope, receive, send, *, request_id) -> None:
-                asked.append((to, request_id))
+            async def passed_on(to, protocol, first, receive, send) -> bool:
+                asked.append((to, protocol))
                 await send({"type": "http.response.start", "status": 203, "headers": []})
                 await send({"type": "http.response.body", "body": b"there", "more_body": False})
+                return True
 
-            shop.gateway._forwarder.forward = forward
+            shop.gateway._forwarder._passed_on = passed_on
             answered = await shop.ask()
             assert (answered.status, answered.body) == (203, b"there")
-            assert [to for to, _ in asked] == [1]
+            assert asked == [(1, "http")]
             refused = await shop.ask(**{FORWARDED: "abc"})
             assert (refused.status, refused.code) == (503, "worker_unavailable")
             assert refused.headers[b"x-request-id"] == b"abc"

@@ -102,8 +102,8 @@ class Client:
 
 
 async def ask(made: Node, client: Client, **scope) -> None:
-    await made.forwarder.forward(
-        1, {**SCOPE, **scope}, client.receive, client.send, request_id="abc"
+    assert await made.forwarder.forward(
+        lambda: 1, {**SCOPE, **scope}, client.receive, client.send, request_id="abc"
     )
 
 
@@ -284,6 +284,7 @@ def test_a_request_waits_for_a_worker_that_is_started_again():
 
 def test_a_worker_that_is_not_there_or_does_not_begin_is_said_to_be_unavailable(monkeypatch):
     monkeypatch.setattr(forward, "TAKEN_S", 0.05)
+    monkeypatch.setattr(forward, "THERE_S", 0.1)
 
     async def main():
         async with node(echo) as made:
@@ -294,6 +295,41 @@ def test_a_worker_that_is_not_there_or_does_not_begin_is_said_to_be_unavailable(
             made.lines.pop(1).close()  # starting, for ever
             with pytest.raises(WorkerUnavailable):
                 await ask(made, Client())
+
+    uvloop.run(main())
+
+
+def test_a_request_waits_for_a_worker_that_is_about_to_be_started():
+    async def main():
+        async with node(echo) as made:
+            made.board.remove(1)
+            client = Client(body_of(b"early"))
+            asking = asyncio.create_task(ask(made, client))
+            while not made.forwarder._open:
+                await asyncio.sleep(0)
+            ours, made.ends[2] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            made.board.add(1, ours, tenant=None)
+            made.lines.pop(1).close()
+            made.ends[1].close()
+            made.ends[1] = made.ends.pop(2)
+            made.start_again(echo)
+            await asking
+            assert client.body == b"early"
+
+    uvloop.run(main())
+
+
+def test_a_request_comes_back_when_its_app_has_moved_here():
+    async def main():
+        async with node(echo) as made:
+            made.board.remove(1)
+            places = iter((1, 1, None))
+            client = Client(body_of(b"mine"))
+            assert not await made.forwarder.forward(
+                lambda: next(places), SCOPE, client.receive, client.send, request_id="abc"
+            )
+            assert (client.asked, client.sent) == (0, [])
+            assert not made.forwarder._open
 
     uvloop.run(main())
 
