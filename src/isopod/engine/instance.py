@@ -30,6 +30,7 @@ from isopod.engine.image import Image, map_over
 from isopod.engine.linker import Linkage
 from isopod.engine.memory import GuestMemory
 from isopod.engine.relay import Relay
+from isopod.engine.run_queue import Share
 from isopod.engine.stderr_file import StderrFile
 from isopod.errors import (
     EngineError,
@@ -87,7 +88,7 @@ class InstanceSpec:
     env: tuple[tuple[str, str], ...]
     preopens: tuple[Preopen, ...]
     memory_bytes: int
-    share: str = ""  # whose part of the CPU it runs on (see `run_queue`)
+    share: Share = ("", "")  # whose part of the CPU it runs on (see `run_queue`)
     disk_bytes: int | None = None  # in each writable folder; None: no bound
     clock_step_ns: int = 1_000_000  # what its clocks are rounded down to
 

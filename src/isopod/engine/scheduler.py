@@ -3,8 +3,9 @@
 A run queue of our own holds the guests that can run; each loop iteration polls one of them for
 one slice, so that sockets are served between slices (waking 2,000 guests in one batch stalled
 other requests for 3 s). The time is shared in equal parts between those whom the guests belong to,
-however many guests each has; of one's guests, those that were woken go before those that used up
-their slice: who computes must not delay who answers (see `run_queue`). A timer raises the engine's
+however many guests each has, and so is each part between its apps; of an app's guests, those that
+were woken go before those that used up their slice: who computes must not delay who answers (see
+`run_queue`). A timer raises the engine's
 epoch every `TICK_S` while guests run: a guest that computes is suspended at the next tick.
 """
 

@@ -24,6 +24,7 @@ from isopod.runtimes.installed import Installed
 if TYPE_CHECKING:  # whoever only lists runtimes does not load the engine
     from isopod.engine.config import Engine
     from isopod.engine.image import Image
+    from isopod.engine.run_queue import Share
     from isopod.engine.scheduler import Scheduler
     from isopod.host.capabilities import World
 
@@ -66,7 +67,7 @@ class GuestOrder:
     output: OutputSink
     image: Image | None
     after_restore: str
-    share: str
+    share: Share
     world: World
     app: str
     volumes: tuple[LentVolume, ...] = ()

@@ -160,7 +160,7 @@ class GuestMaker:
             output=output,
             image=None,
             after_restore=route.spec.startup.after_restore,
-            share=route.tenant,
+            share=(route.tenant, route.name),
             world=self._world,
             app=route.name,
         )

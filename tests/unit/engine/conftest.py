@@ -70,7 +70,7 @@ def guest(linkages: Callable[[str], Linkage]) -> Iterator[Make]:
     made: list[Instance] = []
 
     def make(
-        name: str, calls: Calls, *, memory_mib: int = 128, env: tuple = (), share: str = ""
+        name: str, calls: Calls, *, memory_mib: int = 128, env: tuple = (), share: tuple = ("", "")
     ) -> Told:
         spec = InstanceSpec(
             argv=("guest",), env=env, preopens=(), memory_bytes=memory_mib * MIB, share=share

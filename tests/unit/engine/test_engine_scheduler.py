@@ -57,8 +57,10 @@ def test_computing_guests_share_the_time_in_equal_parts(engine, guest):
 def test_a_share_with_many_guests_gets_what_one_with_a_single_guest_gets(engine, guest):
     async def main() -> None:
         async with Scheduler(engine) as scheduler:
-            many = [guest("faults", [("spin", None)], share="many").instance for _ in range(9)]
-            one = guest("faults", [("spin", None)], share="one").instance
+            many = [
+                guest("faults", [("spin", None)], share=("many", "app")).instance for _ in range(9)
+            ]
+            one = guest("faults", [("spin", None)], share=("one", "app")).instance
             for hog in [*many, one]:
                 scheduler.wake(hog)
             await until(lambda: sum(hog.cpu_ns for hog in [*many, one]) > 0.3 * SECOND_NS)

@@ -43,7 +43,7 @@ def test_one_guest_waits_for_many_peers_at_once(prepared_cache, tmp_path, with_t
             guest = found.runtime.new_guest(
                 scheduler=found.scheduler, app_tree=APP, site_tree=tmp_path / "site",
                 tmp=tmp_path / "tmp", entrypoint="app:app", env={}, memory_mib=128, disk_mib=64,
-                output=lambda _stream, data: found.output.append(data), share="default",
+                output=lambda _stream, data: found.output.append(data), share=("default", "app"),
                 world=found.world, app="app",
             )  # fmt: skip
             found.made.append(guest)

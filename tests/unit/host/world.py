@@ -79,7 +79,7 @@ class Guests:
             memory_mib=128,
             disk_mib=64,
             output=lambda _stream, data: self.output.append(data),
-            share=tenant,
+            share=(tenant, app),
             world=self.world,
             app=app,
         )

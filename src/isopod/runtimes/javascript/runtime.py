@@ -20,6 +20,7 @@ from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Mailbox
 from isopod.engine.linker import HostImport, Linkage
 from isopod.engine.module_cache import ModuleCache
+from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, RuntimeNotPrepared
 from isopod.host.capabilities import World
@@ -89,7 +90,7 @@ class JavaScriptRuntime:
         memory_mib: int,
         output: OutputSink,
         image: Image | None = None,
-        share: str = "",
+        share: Share = ("", ""),
         world: World | None = None,
         app: str = "",
     ) -> JavaScriptGuest:
@@ -124,7 +125,7 @@ def load(cache_dir: Path, engine: Engine | None = None) -> Linkage:
 
 
 def new_instance(
-    linkage: Linkage, memory_bytes: int, *, share: str = "", clock_step_ns: int = 1_000_000
+    linkage: Linkage, memory_bytes: int, *, share: Share = ("", ""), clock_step_ns: int = 1_000_000
 ) -> Instance:
     return Instance(
         linkage,

@@ -20,6 +20,7 @@ from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
 from isopod.engine.module_cache import ModuleCache
+from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
 from isopod.host.capabilities import World, no_world
@@ -69,7 +70,7 @@ class PythonRuntime:
         after_restore: str = "",
         watch: Sequence[str] | None = None,
         lifespan: bool = True,
-        share: str = "",
+        share: Share = ("", ""),
         world: World | None = None,
         app: str = "",
         volumes: Sequence[LentVolume] = (),
@@ -78,9 +79,9 @@ class PythonRuntime:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it
         from `image` and calls `after_restore` ("module:function"). `watch`: this boot is to
         become an image; the names of the settings to watch. `lifespan`: whether an ASGI app is told
-        to start. `share`: the tenant, whose part of the CPU it runs on. `world`: what it may reach
-        as `app` (its label); None: no network. `command`: what it runs instead; it has started when
-        that has ended."""
+        to start. `share`: the tenant and its app, on whose part of the CPU it runs. `world`: what
+        it may reach as `app` (its label); None: no network. `command`: what it runs instead; it has
+        started when that has ended."""
         preopens = (
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
@@ -98,7 +99,7 @@ class PythonRuntime:
             output,
             world=world or no_world(tmp.parent),
             app=app,
-            tenant=share,
+            tenant=share[0],
         )
         if image is not None:
             instance.start([("turn", b"isopod_boot.resume()")], image=image, writes=self._seeds())
@@ -159,7 +160,7 @@ class PythonRuntime:
         preopens: tuple[Preopen, ...],
         env: Mapping[str, str],
         memory_mib: int,
-        share: str = "",
+        share: Share = ("", ""),
         disk_bytes: int | None = None,
     ) -> Instance:
         spec = InstanceSpec(
