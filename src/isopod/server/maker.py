@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +22,18 @@ from isopod.errors import IsopodError
 from isopod.model.ids import Digest
 from isopod.sandbox.features import Features
 from isopod.sandbox.worker import Folders, shut_in
-from isopod.server.beside import start_beside
+from isopod.server.beside import Beside, answer_all, start_beside
 from isopod.server.worker_folders import WorkerFolders
 from isopod.settings import NodeSettings
 
 
-class Maker:
-    """The worker's side. Safe for several threads; one thing is made at a time."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._answers = line.makefile("rb")
-        self._lock = threading.Lock()
-
-    def fileno(self) -> int:
-        return self._line.fileno()
+class Maker(Beside):
+    """The worker's side."""
 
     def ask(self, what: str, digest: Digest, base: Path | None = None) -> None:
         """Returns when it is made. Raises what kept it from being made."""
         question = {"what": what, "digest": digest, "base": str(base or "")}
-        answer = b""
-        with self._lock, suppress(ConnectionError):
-            self._line.sendall(json.dumps(question).encode() + b"\n")
-            answer = self._answers.readline()
-        if not answer:
-            raise IsopodError("the process that makes a worker's files has ended")
-        if "error" in (body := json.loads(answer)):
-            raise IsopodError.from_wire(body["error"])
-
-    def is_gone(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            return False  # it is being asked, and will be missed
-        try:
-            return self._line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        finally:
-            self._lock.release()
+        self._ask(question, gone=IsopodError("the process that makes a worker's files has ended"))
 
 
 class ReadTrees(TreeCache):
@@ -113,11 +86,7 @@ def _serve(
     )
     sandbox = shut_in(needs, features=features)
     sandbox.guard()
-    with line.makefile("rwb") as file:
-        while question := file.readline():
-            answer = _answer(settings, folders, json.loads(question))
-            file.write(json.dumps(answer).encode() + b"\n")
-            file.flush()
+    answer_all(line, lambda question: _answer(settings, folders, json.loads(question)))
 
 
 def _answer(

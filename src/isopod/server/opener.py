@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from contextlib import suppress
+from typing import Any
 
 from isopod.errors import IsopodError, SecretsUnreadable
 from isopod.model.route import Route
@@ -21,20 +20,17 @@ from isopod.model.secret import bound_to
 from isopod.sandbox.features import Features
 from isopod.sandbox.worker import Folders, shut_in
 from isopod.sealing import SealingKey
-from isopod.server.beside import start_beside
+from isopod.server.beside import Beside, answer_all, start_beside
 from isopod.settings import NodeSettings
 
 _KEPT = 256  # apps whose secrets are kept open: the next instance of one does not ask again
-_MAX_LINE_BYTES = 1 << 20
 
 
-class Opener:
+class Opener(Beside):
     """The worker's side."""
 
     def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._answers = line.makefile("rb")
-        self._lock = threading.Lock()
+        super().__init__(line)
         # The key is what is sealed: with other values there is nothing to be forgotten.
         self._open: OrderedDict[tuple[str, ...], dict[str, str]] = OrderedDict()
 
@@ -45,37 +41,20 @@ class Opener:
         key = (route.name, *sorted(route.secrets.values()))
         found = self._open.get(key)
         if found is None:
-            found = self._open[key] = await asyncio.to_thread(self._ask, route)
+            found = self._open[key] = await asyncio.to_thread(self._opened, route)
             if len(self._open) > _KEPT:
                 self._open.popitem(last=False)
         self._open.move_to_end(key)
         return found
 
-    def _ask(self, route: Route) -> dict[str, str]:
+    def _opened(self, route: Route) -> dict[str, str]:
         question = {
             name: (bound_to(route.tenant, route.name, name), sealed)
             for name, sealed in route.secrets.items()
         }
-        answer = b""
-        with self._lock, suppress(ConnectionError):
-            self._line.sendall(json.dumps(question).encode() + b"\n")
-            answer = self._answers.readline()
-        if not answer:
-            raise SecretsUnreadable("the process that opens secrets has ended")
-        body = json.loads(answer)
-        if "error" in body:
-            raise IsopodError.from_wire(body["error"])
+        gone = SecretsUnreadable("the process that opens secrets has ended")
+        body = self._ask(question, gone=gone)
         return {str(name): str(value) for name, value in body["values"].items()}
-
-    def is_gone(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            return False  # it is being asked, and will be missed
-        try:
-            return self._line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        finally:
-            self._lock.release()
 
 
 def start_opener(settings: NodeSettings, features: Features, *, others: Iterable[int]) -> Opener:
@@ -88,20 +67,15 @@ def _serve(settings: NodeSettings, features: Features, line: socket.socket) -> N
     key.open(key.seal("", bound_to=""), bound_to="")  # what this loads, it cannot load later
     sandbox = shut_in(Folders(read=(), change=()), features=features)
     sandbox.guard()
-    with line.makefile("rwb") as file:
-        while question := file.readline(_MAX_LINE_BYTES):
-            file.write(_answer(key, question) + b"\n")
-            file.flush()
+    answer_all(line, lambda question: _answer(key, question))
 
 
-def _answer(key: SealingKey, question: bytes) -> bytes:
+def _answer(key: SealingKey, question: bytes) -> dict[str, Any]:
     try:
         asked: dict[str, tuple[str, str]] = json.loads(question)
         values = {name: key.open(sealed, bound_to=bound) for name, (bound, sealed) in asked.items()}
     except IsopodError as bad:
-        return json.dumps({"error": bad.to_wire()}).encode()
+        return {"error": bad.to_wire()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return json.dumps(
-            {"error": SecretsUnreadable("no secret was asked for").to_wire()}
-        ).encode()
-    return json.dumps({"values": values}).encode()
+        return {"error": SecretsUnreadable("no secret was asked for").to_wire()}
+    return {"values": values}

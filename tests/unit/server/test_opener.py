@@ -16,10 +16,10 @@ def key(tmp_path):
 def test_what_is_asked_for_is_opened_or_none_of_it(key):
     sealed = {n: key.seal(f"value {n}", bound_to=f"acme/shop/{n}") for n in "AB"}
     asked = {n: (f"acme/shop/{n}", text) for n, text in sealed.items()}
-    answer = json.loads(_answer(key, json.dumps(asked).encode()))
+    answer = _answer(key, json.dumps(asked).encode())
     assert answer == {"values": {"A": "value A", "B": "value B"}}
     asked["B"] = ("globex/shop/B", sealed["B"])
-    answer = json.loads(_answer(key, json.dumps(asked).encode()))
+    answer = _answer(key, json.dumps(asked).encode())
     assert answer["error"]["code"] == "secrets_unreadable" and "value" not in json.dumps(answer)
 
 
@@ -29,4 +29,4 @@ def test_what_is_asked_for_is_opened_or_none_of_it(key):
      b'{"A": ["a", "s1."]}', b'{"A": {}}', b"[" * 100_000, b'{"A": ["\\ud800", "s1.x.y"]}'],
 )  # fmt: skip
 def test_nonsense_is_answered_with_an_error_and_the_process_lives(key, question):
-    assert "error" in json.loads(_answer(key, question))
+    assert "error" in _answer(key, question)
