@@ -13,7 +13,6 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from isopod.engine.config import EngineSettings, fingerprint
 from isopod.errors import RuntimePrepareFailed
 from isopod.model.ids import Digest
+from isopod.runtimes.program import run_program
 from isopod.settings import npm_environment
 
 GUEST_FILES = Path(__file__).parent / "guest"
@@ -133,20 +133,14 @@ def fetch(package: Package, target: Path) -> None:
         )
     what = f"{package.name}@{package.version}"
     target.mkdir(parents=True)
-    try:
-        done = subprocess.run(
-            [npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", ".", what],
-            cwd=target,
-            env={**os_environment(), **npm_environment(), "HOME": str(Path.home())},
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_NPM_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RuntimePrepareFailed(f"fetching {what!r} took too long") from error
+    done = run_program(
+        [npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", ".", what],
+        what=f"npm pack {what}",
+        folder=target,
+        environment={**os_environment(), **npm_environment(), "HOME": str(Path.home())},
+        deadline_s=_NPM_TIMEOUT_S,
+        failure=RuntimePrepareFailed,
+    )
     archives = list(target.glob("*.tgz"))
     if done.returncode or len(archives) != 1:
         said = done.stderr.strip().splitlines()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.errors import DependencyFailed
+from isopod.runtimes.program import run_program
 
 TIMEOUT_S = 120.0
 # Workers' conditions come first: such a build of a package uses no Node.
@@ -51,23 +50,14 @@ def bundle(
         *("--legal-comments=none", "--log-level=error", "--log-limit=20", "--color=false"),
         *options,
     ]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            # The bundler is written in Go: more threads than cores only cost memory.
-            env={"GOMAXPROCS": "2", "HOME": os.devnull, **(environment or {})},
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DependencyFailed(f"bundling took longer than {TIMEOUT_S:g} s") from error
-    except OSError as error:
-        raise DependencyFailed(f"esbuild cannot be started: {error.strerror}") from error
+    done = run_program(
+        command,
+        what="esbuild",
+        folder=folder,
+        # The bundler is written in Go: more threads than cores only cost memory.
+        environment={"GOMAXPROCS": "2", "HOME": os.devnull, **(environment or {})},
+        deadline_s=TIMEOUT_S,
+    )
     if done.returncode == 0:
         return Bundled((), done.stderr)
     found = tuple(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from isopod.errors import DependencyFailed, DependencyInvalid, DiskFull
 from isopod.runtimes.javascript.artifacts import os_environment
 from isopod.runtimes.javascript.detect import package_json
+from isopod.runtimes.program import run_program
 from isopod.settings import npm_environment
 
 TIMEOUT_S = 300.0
@@ -46,22 +46,9 @@ def install(folder: Path, target: Path, cache: Path) -> tuple[tuple[str, str], .
         *("--no-update-notifier", "--loglevel=error", f"--cache={cache}"),
     ]
     environment = {**os_environment(), **npm_environment(), "HOME": str(target)}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=target,
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DependencyFailed(f"npm took longer than {TIMEOUT_S:g} s") from error
-    except OSError as error:
-        raise DependencyFailed(f"npm cannot be started: {error.strerror}") from error
+    done = run_program(
+        command, what="npm", folder=target, environment=environment, deadline_s=TIMEOUT_S
+    )
     if done.returncode:
         raise _failed(done.stderr)
     return _installed(lock)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import uv as uv_package
 
 from isopod.errors import DependencyFailed, DiskFull
+from isopod.runtimes.program import run_program
 from isopod.runtimes.python.bundled import guest_markers
 from isopod.settings import package_index_environment
 
@@ -95,22 +95,13 @@ class Uv:
         ]
         environment = {"NO_COLOR": "1", "LC_ALL": "C.UTF-8", **package_index_environment()}
         with tempfile.TemporaryDirectory(prefix="isopod-uv-") as empty:
-            try:
-                done = subprocess.run(
-                    command,
-                    check=False,
-                    capture_output=True,
-                    cwd=empty,  # no project of anybody's around it
-                    env=environment,
-                    text=True,
-                    errors="replace",
-                    stdin=subprocess.DEVNULL,
-                    timeout=self._timeout_s,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise DependencyFailed(
-                    f"installing dependencies took longer than {self._timeout_s:g} s"
-                ) from error
+            done = run_program(
+                command,
+                what="installing dependencies",
+                folder=Path(empty),  # no project of anybody's around it
+                environment=environment,
+                deadline_s=self._timeout_s,
+            )
         said = cleaned(done.stderr)
         if done.returncode and "no space left on device" in done.stderr.lower():
             raise DiskFull(f"no space left on the disk of {str(self._cache)!r}")
