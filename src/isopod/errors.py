@@ -281,6 +281,11 @@ class AppSyntaxError(IsopodError):
     code, status, whose = "app_syntax_error", 422, "app"
 
 
+class ModuleInvalid(IsopodError):
+    code, status, whose = "module_invalid", 422, "app"
+    default_hint = "docs/wasi.md and docs/reactors.md say what a module may import and must export"
+
+
 class EntrypointNotFound(IsopodError):
     code, status, whose = "entrypoint_not_found", 422, "app"
     default_hint = 'set [app] entrypoint = "module:object" in isopod.toml'
