@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import errno
 import itertools
-import logging
 import os
 import socket
 import struct
@@ -20,9 +19,9 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 
+from isopod.gateway.rounds import go_round
 from isopod.gateway.taken import plain
 
-_log = logging.getLogger(__name__)
 # No request is shorter than HTTP/2's preface (RFC 9113 3.4) but a malformed one.
 _SILENT_BYTES = 24
 SILENT_S = 15.0
@@ -100,13 +99,11 @@ class ConnectionWatch:
 
     async def run(self) -> None:
         """Until it is cancelled. In a thread: thousands of sockets take some milliseconds."""
-        while True:
-            hurry = self.open > self._most // 2
-            await asyncio.sleep(_HASTE_EVERY_S if hurry else _EVERY_S)
-            try:
-                await asyncio.to_thread(self.look)
-            except Exception:
-                _log.exception("connections could not be looked at; trying again")
+        await go_round(
+            lambda: asyncio.to_thread(self.look),
+            every_s=lambda: _HASTE_EVERY_S if self.open > self._most // 2 else _EVERY_S,
+            failed="connections could not be looked at",
+        )
 
     def look(self) -> None:
         connections = list(self._connections())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from isopod.gateway.app_pool import AppPool
 from isopod.gateway.logs import AppLog
 from isopod.gateway.quota import Quotas
 from isopod.gateway.room import Held, Need, to_end
+from isopod.gateway.rounds import go_round
 from isopod.gateway.slot import MakeGuest, Slot, expected_bytes
 from isopod.gateway.turns import Turns
 from isopod.gateway.volumes import HeldVolumes
@@ -25,7 +25,6 @@ from isopod.metering.meter import Record
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 
-_log = logging.getLogger(__name__)
 _REAP_EVERY_S = 0.25
 # A thousand apps that wake at once: without turns, whoever asks a warm app meanwhile waits for a
 # part of every one of them (0.8 s); one by one, for the image that is verified (0.1 s).
@@ -366,13 +365,8 @@ class Fleet:
                     slot.record_live()
 
     async def _reap(self) -> None:
-        while True:
-            await asyncio.sleep(_REAP_EVERY_S)
-            try:
-                self.reap()
-            except Exception:
-                # Without the reaper nothing would ever sleep again.
-                _log.exception("idle instances could not be ended; trying again")
+        failed = "idle instances could not be ended"
+        await go_round(self.reap, every_s=lambda: _REAP_EVERY_S, failed=failed)
 
     def reap(self) -> None:
         """End what was idle for too long or does not fit, and close what belonged to it."""

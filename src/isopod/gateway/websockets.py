@@ -34,6 +34,7 @@ from isopod.gateway.forward import FORWARDED, Forwarder, ResponseCut
 from isopod.gateway.headers import Incoming
 from isopod.gateway.lines import Peer
 from isopod.gateway.pages import error_page
+from isopod.gateway.rounds import go_round
 from isopod.gateway.slot import Slot
 from isopod.gateway.websocket import LAST_S, RESTARTS, WebSocket, close_code
 from isopod.gateway.wires import Wires
@@ -116,12 +117,8 @@ class WebSockets:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY_S)
-            try:
-                self.look()
-            except Exception:
-                _log.exception("WebSockets could not be looked at; trying again")
+        failed = "WebSockets could not be looked at"
+        await go_round(self.look, every_s=lambda: _EVERY_S, failed=failed)
 
     def look(self) -> None:
         """End instances that only wait, and WebSockets whose app is another by now."""

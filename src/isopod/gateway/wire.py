@@ -169,10 +169,6 @@ class Wire(asyncio.Protocol):
         come = len(self._unparsed) + len(self._protocol.reader.buffer) + len(self._piece)
         return come + self._waiting_bytes + unsent
 
-    @property
-    def is_open(self) -> bool:
-        return self._protocol.state is State.OPEN
-
     async def closed(self) -> None:
         """Until the connection has ended."""
         await asyncio.shield(self._closed)

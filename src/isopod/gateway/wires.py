@@ -5,17 +5,16 @@ pinged, and ended when the client is gone or nobody has had anything to say for 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from isopod.errors import ClientDisconnected
+from isopod.gateway.rounds import go_round
 from isopod.gateway.taken import Accepted, find, plain, segments_sent, take
 from isopod.gateway.wire import Wire
 
-_log = logging.getLogger(__name__)
 _EVERY_S = 5.0
 _ANSWERED_S = 5.0
 # A client that has been silent for so long is asked whether it is there, and is gone when it has
@@ -122,12 +121,8 @@ class Wires:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY_S)
-            try:
-                self.look()
-            except Exception:
-                _log.exception("WebSockets could not be looked at; trying again")
+        failed = "WebSockets could not be looked at"
+        await go_round(self.look, every_s=lambda: _EVERY_S, failed=failed)
 
     def look(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -92,10 +92,6 @@ class Features:
     last_capability: int
     capabilities_held: int  # bits; what a process of ours would drop
 
-    @property
-    def landlock_rights(self) -> tuple[str, ...]:
-        return tuple(text for abi, text in LANDLOCK_RIGHTS.items() if abi <= self.landlock_abi)
-
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"namespaces": dict(self.namespaces)}
 

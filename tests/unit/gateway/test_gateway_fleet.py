@@ -68,17 +68,18 @@ def test_an_instance_ends_when_it_was_idle_for_long_enough(stage, route, quotas)
 def test_the_reaper_goes_on_after_an_error(stage, route, quotas, monkeypatch, caplog):
     monkeypatch.setattr(fleet_module, "_REAP_EVERY_S", 0)
 
+    reap, failures = Fleet.reap, [OSError("once")]
+
+    def once(fleet: Fleet) -> None:
+        if failures:
+            raise failures.pop()
+        reap(fleet)
+
+    monkeypatch.setattr(Fleet, "reap", once)
+
     async def main() -> None:
         async with fleet_of(stage, quotas) as fleet:
             await serve(fleet, route(idle_s=0))
-            reap, failures = fleet.reap, [OSError("once")]
-
-            def once() -> None:
-                if failures:
-                    raise failures.pop()
-                reap()
-
-            monkeypatch.setattr(fleet, "reap", once)
             async with asyncio.timeout(5):
                 while stage.alive:
                     await asyncio.sleep(0)
