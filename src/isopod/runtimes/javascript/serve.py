@@ -34,6 +34,7 @@ from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
 from isopod.runtimes.javascript.rejections import Rejections
+from isopod.runtimes.javascript.subtle import Subtle
 
 # What an instance writes of its image's pages by serving, with its stack: Hono's hello.
 _RESTORED_BYTES = 768 << 10
@@ -100,6 +101,7 @@ class JavaScriptGuest:
         self._report: dict[str, Any] = {}
         self._fetches = Fetches(world, app=app, say=self._say)
         self._rejections = Rejections(instance, start.turn)
+        self._subtle = Subtle()
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
         instance.on_import = self._on_import
@@ -322,15 +324,15 @@ class JavaScriptGuest:
 
     def _take(self, frame: bytes) -> bytes:
         """Gives the answer to the last item, for those that have one."""
-        drawn = 0
+        asked: tuple[bytes, bytes] | None = None
         for operation, number, data in items.unpack(frame):
-            drawn = 0
+            asked = None
             if operation == b"L":
                 if len(data) > _MAX_OUTPUT:
                     raise GuestProtocolError(f"the guest sent {len(data)} bytes of output at once")
                 self._output("stdout" if number == 1 else "stderr", data)
-            elif operation == b"r":
-                drawn = min(int.from_bytes(data[:4], "little"), _MAX_RANDOM)
+            elif operation in _ASK:
+                asked = (operation, data)
             elif operation == b"T":
                 self._set_timer(min(int.from_bytes(data[:4], "little"), _MAX_TIMER_MS))
             elif operation in _FETCH:
@@ -349,7 +351,12 @@ class JavaScriptGuest:
                     f"{self._phase.name.lower()}"
                 )
         # For the last item alone: a frame has room for thousands that ask.
-        return os.urandom(drawn)
+        return self._answer(*asked) if asked else b""
+
+    def _answer(self, operation: bytes, data: bytes) -> bytes:
+        if operation == b"r":
+            return os.urandom(min(int.from_bytes(data[:4], "little"), _MAX_RANDOM))
+        return self._subtle.call(data)
 
     def _booted(self, operation: bytes, data: bytes) -> None:
         if operation == b"R":
@@ -374,6 +381,7 @@ class JavaScriptGuest:
             self._timer = None
 
 
+_ASK = frozenset({b"r", b"y"})
 _FETCH = frozenset({b"f", b"u", b"v", b"k", b"a"})
 _TURNS = frozenset({"isopod_turn", "isopod_app", "isopod_reject"})
 

@@ -10,6 +10,7 @@ import "./encoding.js";
 import "./text_streams.js";
 import "./events.js";
 import "./random.js";
+import "./subtle.js";
 import "./console.js";
 import "./headers.js";
 import "./messages.js";

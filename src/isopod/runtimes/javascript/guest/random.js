@@ -16,6 +16,11 @@ export function wasDrawn() {
   return drawn;
 }
 
+// Of a key that the host made: an image must not be shared with it in it.
+export function markDrawn() {
+  drawn = true;
+}
+
 function bytes(count) {
   drawn = true;
   const size = new Uint8Array(4);
@@ -44,7 +49,11 @@ Math.random = function random() {
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 const MOST = 65536; // Web Cryptography, getRandomValues
 
-const crypto = {
+export function drawBytes(count) {
+  return crypto.getRandomValues(new Uint8Array(count));
+}
+
+export const crypto = {
   getRandomValues(array) {
     if (!ArrayBuffer.isView(array) || array instanceof DataView || /Float/.test(array[Symbol.toStringTag])) {
       throw new DOMException("it takes an array of integers", "TypeMismatchError");

@@ -5,7 +5,8 @@
 // s before a snapshot. To the host: Q ready | R why it could not start | S status, headers and a whole body
 // (u32 length of the head, head, body) | H the same, and more follows | D more | E end | X it failed |
 // F everything is done for the request | B wants a piece of the body | L a line of output | T wants a
-// turn in so many ms | I what a snapshot has to know (JSON) | r random bytes (u32).
+// turn in so many ms | I what a snapshot has to know (JSON) | r random bytes (u32) | y a piece of an operation
+// of crypto.subtle. The last two are answered at once.
 
 import { describe, log } from "./console.js";
 import { decode, encode, encodeInto, latin1 } from "./encoding.js";
