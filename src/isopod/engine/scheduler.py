@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import wasmtime
 
@@ -22,6 +23,7 @@ from isopod.engine.instance import Instance, State
 from isopod.engine.run_queue import RunQueue
 from isopod.engine.ticker import Ticker
 
+_T = TypeVar("_T")
 # Host calls that are answered at once go on in the same slice, up to this long.
 _SLICE_NS = 2_000_000
 
@@ -137,3 +139,15 @@ class Scheduler:
         instance.sleep_timer = None
         instance.end_sleep()
         self.wake(instance)
+
+
+def in_scheduler(
+    engine: wasmtime.Engine, use: Callable[[Scheduler], Awaitable[_T]], deadline_s: float = 600.0
+) -> _T:
+    """Run a coroutine with a scheduler of its own, for processes that have no loop."""
+
+    async def main() -> _T:
+        async with Scheduler(engine) as scheduler:
+            return await asyncio.wait_for(use(scheduler), deadline_s)
+
+    return asyncio.run(main())

@@ -6,14 +6,12 @@ a guest that has run the prelude, or from its app's own image.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from isopod.engine.config import Engine, EngineSettings
 from isopod.engine.image import Image
@@ -29,7 +27,6 @@ from isopod.runtimes.javascript import artifacts
 from isopod.runtimes.javascript.artifacts import BASE_IMAGE, FACTS
 from isopod.runtimes.javascript.serve import JavaScriptGuest, Start
 
-_T = TypeVar("_T")
 BUNDLE = "app.js"  # in the site tree
 MAILBOX_BYTES = 256 << 10
 # What an instance needs beside the values of JavaScript: the module's data and stack, and room that
@@ -138,18 +135,6 @@ def new_instance(
             clock_step_ns=clock_step_ns,
         ),
     )
-
-
-def in_scheduler(
-    runtime: JavaScriptRuntime, use: Callable[[Scheduler], Awaitable[_T]], timeout_s: float = 600.0
-) -> _T:
-    """Run a coroutine with a scheduler of its own, for processes that have no loop."""
-
-    async def main() -> _T:
-        async with Scheduler(runtime.linkage.engine) as scheduler:
-            return await asyncio.wait_for(use(scheduler), timeout_s)
-
-    return asyncio.run(main())
 
 
 def _app_call(turn: int, bundle: Path) -> bytes:

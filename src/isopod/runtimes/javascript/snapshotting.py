@@ -8,35 +8,28 @@ numbers that were drawn make an image private.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
 from isopod.engine.image import Image, write_sparse
-from isopod.engine.scheduler import Scheduler
+from isopod.engine.scheduler import Scheduler, in_scheduler
 from isopod.errors import (
     AppFailedToStart,
-    DeadlineExceeded,
     DiskFull,
     IsopodError,
     disk_full_is_clear,
 )
-from isopod.model.app import AppSpec, WarmupRequest
+from isopod.model.app import AppSpec
 from isopod.model.snapshot import Finding, Snapshot, plain
-from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.javascript.artifacts import image_digest
-from isopod.runtimes.javascript.runtime import JavaScriptRuntime, in_scheduler
+from isopod.runtimes.javascript.runtime import JavaScriptRuntime
 from isopod.runtimes.javascript.serve import JavaScriptGuest
+from isopod.runtimes.warming import Warmup, bounded, requests_of, warm
 
-# The second of the same request takes paths that the first one left cold; a third, hardly any.
-_REPEATS = 3
 _BOOT_S = 60.0
 _REQUEST_S = 10.0
 _MAX_BYTES = 500 << 20
-_Warmup = Sequence[tuple[GuestRequest, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ def take_snapshot(
     """Never raises for what the app does: a snapshot is a gain. Raises DiskFull."""
     if not spec.startup.snapshot:
         return plain("snapshots are off: [startup] snapshot = false")
-    requests = [warmup_request(one) for one in spec.startup.warmup for _ in range(_REPEATS)]
+    requests = requests_of(spec)
     findings: tuple[Finding, ...] = ()
     for warmup in (requests, []) if requests else ([],):
         try:
@@ -80,17 +73,17 @@ def take_snapshot(
 
 
 def _take(
-    runtime: JavaScriptRuntime, site_tree: Path, spec: AppSpec, warmup: _Warmup, out: Path
+    runtime: JavaScriptRuntime, site_tree: Path, spec: AppSpec, warmup: Warmup, out: Path
 ) -> _Taken:
     async def take(scheduler: Scheduler) -> _Taken:
         guest = _guest(runtime, scheduler, site_tree, spec, None)
         try:
-            async with _bounded(_BOOT_S, "the start"):
+            async with bounded(_BOOT_S, "the start"):
                 await guest.start()
             for request, body in warmup:
-                async with _bounded(_REQUEST_S, f"the warm-up {request.method} {request.path}"):
-                    await _warm(guest, request, body)
-            async with _bounded(_BOOT_S, "the snapshot"):
+                async with bounded(_REQUEST_S, f"the warm-up {request.method} {request.path}"):
+                    await warm(guest, request, body)
+            async with bounded(_BOOT_S, "the snapshot"):
                 report = await guest.prepare_image()
             memory = guest.instance.memory()
             if len(memory) > _MAX_BYTES:
@@ -103,7 +96,7 @@ def _take(
         finally:
             guest.close()
 
-    return in_scheduler(runtime, take)
+    return in_scheduler(runtime.linkage.engine, take)
 
 
 def _keep(
@@ -137,7 +130,7 @@ def _try_out(
     spec: AppSpec,
     images: ImageCache,
     snapshot: Snapshot,
-    warmup: _Warmup,
+    warmup: Warmup,
 ) -> None:
     """That a start from the image works, before a worker relies on it."""
     opened = images.open(snapshot.image, runtime.base_image)
@@ -146,15 +139,15 @@ def _try_out(
         image = Image(opened.fd, opened.size, opened.clock_ns)
         guest = _guest(runtime, scheduler, site_tree, spec, image)
         try:
-            async with _bounded(_REQUEST_S, "a start from the image"):
+            async with bounded(_REQUEST_S, "a start from the image"):
                 await guest.start()
                 if warmup:
-                    await _warm(guest, *warmup[0])
+                    await warm(guest, *warmup[0])
         finally:
             guest.close()
 
     try:
-        in_scheduler(runtime, start)
+        in_scheduler(runtime.linkage.engine, start)
     finally:
         opened.close()
 
@@ -174,63 +167,3 @@ def _guest(
         output=lambda _stream, _data: None,
         image=image,
     )
-
-
-@contextlib.asynccontextmanager
-async def _bounded(seconds: float, what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"{what} did not end within {seconds:g} s") from None
-
-
-async def _warm(guest: JavaScriptGuest, request: GuestRequest, body: bytes) -> None:
-    left = body
-
-    async def read(size: int) -> bytes:
-        nonlocal left
-        data, left = left[:size], left[size:]
-        return data
-
-    exchange = guest.exchange()
-    response = await exchange.send(request, read)
-    while response.more and await exchange.next_chunk() is not None:
-        pass
-    await exchange.finish()
-    if response.status >= 500:
-        raise AppFailedToStart(
-            f"the warm-up {request.method} {request.path} answered {response.status}"
-        )
-
-
-def warmup_request(one: WarmupRequest) -> tuple[GuestRequest, bytes]:
-    """A warm-up as the gateway would send it, so that the very path of a real one is warm."""
-    path, _, query = one.path.partition("?")
-    body = one.body.encode()
-    headers = {
-        "user-agent": "isopod-warmup",
-        "accept": "*/*",
-        **{name.lower(): value for name, value in one.headers},
-        "host": "localhost",
-        "x-forwarded-for": "127.0.0.1",
-        "x-forwarded-proto": "http",
-        "x-forwarded-host": "localhost",
-        "x-request-id": "warmup",
-        "x-isopod-warmup": "1",
-    }
-    if body:
-        headers["content-length"] = str(len(body))
-    request = GuestRequest(
-        method=one.method,
-        path=path,
-        query=query,
-        protocol="HTTP/1.1",
-        scheme="http",
-        host="localhost",
-        port=80,
-        client="127.0.0.1",
-        headers=tuple(headers.items()),
-        has_body=bool(body),
-    )
-    return request, body

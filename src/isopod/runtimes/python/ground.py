@@ -13,9 +13,9 @@ import secrets
 from pathlib import Path
 
 from isopod.engine.image import write_sparse
-from isopod.engine.scheduler import Scheduler
+from isopod.engine.scheduler import Scheduler, in_scheduler
 from isopod.errors import RuntimePrepareFailed
-from isopod.runtimes.python.runtime import BASE_IMAGE, CHACHA20, FACTS, PythonRuntime, in_scheduler
+from isopod.runtimes.python.runtime import BASE_IMAGE, CHACHA20, FACTS, PythonRuntime
 
 _MEMORY_MIB = 256
 _USE_SQLITE = (
@@ -32,7 +32,7 @@ def prepare(runtime: PythonRuntime, folder: Path) -> None:
         after = await runtime.memory_after(scheduler, _USE_SQLITE, _MEMORY_MIB)
         return before, after
 
-    before, after = in_scheduler(runtime, probe)
+    before, after = in_scheduler(runtime.linkage.engine, probe)
     facts = {"sqlite_random_state": _find_state(before, after)}
     temporary = folder / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:

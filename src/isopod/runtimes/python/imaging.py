@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.engine.image import Image, write_sparse
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import AppFailedToStart, DeadlineExceeded, IsopodError
+from isopod.errors import AppFailedToStart, IsopodError
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
 from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python.runtime import PythonRuntime
 from isopod.runtimes.python.serve import PythonGuest
+from isopod.runtimes.warming import Warmup, bounded, warm
 
 # CPython 3.15 on 32 bits: an object with this count is never counted again
 # (Include/refcount.h, _Py_IMMORTAL_INITIAL_REFCNT). Writing it once keeps later requests from
@@ -80,7 +80,7 @@ async def take(
     spec: AppSpec,
     variables: Mapping[str, str],
     planted: Collection[str],
-    warmup: Sequence[tuple[GuestRequest, bytes]],
+    warmup: Warmup,
     out: Path,
     limits: ImageLimits = _LIMITS,
 ) -> Taken:
@@ -110,11 +110,11 @@ async def take(
         volumes=volumes,
     )
     try:
-        async with _bounded(limits.boot_s, "the import"):
+        async with bounded(limits.boot_s, "the import"):
             await guest.start()
         for request, body in warmup:
-            async with _bounded(limits.request_s, f"the warm-up {request.method} {request.path}"):
-                await _warm(guest, request, body)
+            async with bounded(limits.request_s, f"the warm-up {request.method} {request.path}"):
+                await warm(guest, request, body)
         instance = guest.instance
         objects = 0
 
@@ -125,7 +125,7 @@ async def take(
         # The marker goes in two halves: our own code must not be what holds it.
         hook = spec.startup.before_snapshot
         halves = f"{hook!r}, {marker[:12]!r}, {marker[12:]!r}"
-        async with _bounded(limits.boot_s, "a hook before the snapshot"):
+        async with bounded(limits.boot_s, "a hook before the snapshot"):
             report = await guest.prepare_image(
                 f"import isopod_snapshot; isopod_snapshot.prepare({halves})".encode(), immortal
             )
@@ -207,10 +207,10 @@ async def try_out(
         volumes=volumes,
     )
     try:
-        async with _bounded(limits.request_s, "a start from the image"):
+        async with bounded(limits.request_s, "a start from the image"):
             await guest.start()
             if request is not None:
-                await _warm(guest, request, b"")
+                await warm(guest, request, b"")
     except IsopodError as error:
         frames = _APP_FRAME.findall(str(error.details.get("traceback", "")))
         error.details.setdefault("place", ":".join(frames[-1]) if frames else "")
@@ -227,34 +227,6 @@ def interpreters(env: Mapping[str, str]) -> list[str]:
 def _planted(env: Mapping[str, str], planted: Collection[str], marker: str) -> dict[str, str]:
     made_up = set(planted) - set(interpreters(env))
     return {name: f"{marker}-{name}" if name in made_up else text for name, text in env.items()}
-
-
-@contextlib.asynccontextmanager
-async def _bounded(seconds: float, what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"{what} did not end within {seconds:g} s") from None
-
-
-async def _warm(guest: PythonGuest, request: GuestRequest, body: bytes) -> None:
-    left = body
-
-    async def read(size: int) -> bytes:
-        nonlocal left
-        data, left = left[:size], left[size:]
-        return data
-
-    exchange = guest.exchange()
-    response = await exchange.send(request, read)
-    while response.more and await exchange.next_chunk() is not None:
-        pass
-    await exchange.finish()
-    if response.status >= 500:
-        raise AppFailedToStart(
-            f"the warm-up {request.method} {request.path} answered {response.status}"
-        )
 
 
 def make_immortal(memory: memoryview, addresses: bytes) -> int:

@@ -11,9 +11,8 @@ import asyncio
 import functools
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from isopod.engine.config import Engine, EngineSettings
 from isopod.engine.image import Image
@@ -29,7 +28,6 @@ from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
 
-_T = TypeVar("_T")
 BASE_IMAGE = "base.image"
 # sqlite3.c, sqlite3_randomness: the first four words of a seeded state.
 CHACHA20 = b"expand 32-byte k"
@@ -228,18 +226,6 @@ class PythonRuntime:
             return await result
         finally:
             instance.close()
-
-
-def in_scheduler(
-    runtime: PythonRuntime, use: Callable[[Scheduler], Awaitable[_T]], timeout_s: float = 600.0
-) -> _T:
-    """Run a coroutine with a scheduler of its own, for processes that have no loop."""
-
-    async def main() -> _T:
-        async with Scheduler(runtime.linkage.engine) as scheduler:
-            return await asyncio.wait_for(use(scheduler), timeout_s)
-
-    return asyncio.run(main())
 
 
 def _code(text: str) -> bytes:

@@ -9,25 +9,22 @@ read: its values are always planted, and no image holds one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
 from isopod.engine.image import Image
+from isopod.engine.scheduler import in_scheduler
 from isopod.errors import DeadlineExceeded, DiskFull, IsopodError, disk_full_is_clear
-from isopod.model.app import AppSpec, WarmupRequest
+from isopod.model.app import AppSpec
 from isopod.model.snapshot import Finding, Snapshot, Verdict, plain
-from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python import imaging
 from isopod.runtimes.python.artifacts import image_digest
 from isopod.runtimes.python.imaging import ImageLimits, ImageTooLarge
-from isopod.runtimes.python.runtime import PythonRuntime, in_scheduler
+from isopod.runtimes.python.runtime import PythonRuntime
 from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
-
-# The second of the same request takes paths that the first one left cold; a third, hardly any.
-_REPEATS = 3
-_Warmup = Sequence[tuple[GuestRequest, bytes]]
+from isopod.runtimes.warming import Warmup, requests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +56,8 @@ def take_snapshot(
     if not startup.snapshot:
         return plain("snapshots are off: [startup] snapshot = false")
     limits = limits or ImageLimits()
-    requests = [_warmup(one) for one in startup.warmup for _ in range(_REPEATS)]
-    attempts: list[tuple[Verdict, _Warmup]] = [("sound", requests)]
+    requests = requests_of(source.spec)
+    attempts: list[tuple[Verdict, Warmup]] = [("sound", requests)]
     if requests:
         attempts.append(("unwarmed", []))
     findings: tuple[Finding, ...] = ()
@@ -105,7 +102,7 @@ def _failure(kind: str, error: IsopodError) -> Finding:
 
 
 def _take(
-    runtime: PythonRuntime, source: Source, warmup: _Warmup, work: Path, limits: ImageLimits
+    runtime: PythonRuntime, source: Source, warmup: Warmup, work: Path, limits: ImageLimits
 ) -> tuple[imaging.Taken, tuple[Finding, ...]]:
     """An image, and what it holds that makes it this app's own (nothing: it can be shared)."""
     env = {name: text for name, text in source.spec.env.items() if name not in source.secrets}
@@ -159,7 +156,7 @@ def _drawn(taken: imaging.Taken) -> tuple[Finding, ...]:
 def _boot(
     runtime: PythonRuntime,
     source: Source,
-    warmup: _Warmup,
+    warmup: Warmup,
     work: Path,
     limits: ImageLimits,
     *,
@@ -172,7 +169,7 @@ def _boot(
         out.unlink(missing_ok=True)
         with disk_full_is_clear(str(work)):
             return in_scheduler(
-                runtime,
+                runtime.linkage.engine,
                 lambda scheduler: imaging.take(
                     runtime,
                     scheduler,
@@ -228,7 +225,7 @@ def _keep(
 def _try_out(
     runtime: PythonRuntime,
     source: Source,
-    warmup: _Warmup,
+    warmup: Warmup,
     images: ImageCache,
     snapshot: Snapshot,
     work: Path,
@@ -243,7 +240,7 @@ def _try_out(
     first = next((request for request, body in warmup if not body), None)
     try:
         in_scheduler(
-            runtime,
+            runtime.linkage.engine,
             lambda scheduler: imaging.try_out(
                 runtime,
                 scheduler,
@@ -262,35 +259,3 @@ def _try_out(
         opened.close()
         tmp.remove()
         volumes.remove()
-
-
-def _warmup(one: WarmupRequest) -> tuple[GuestRequest, bytes]:
-    """A warm-up as the gateway would send it, so that the very path of a real one is warm."""
-    path, _, query = one.path.partition("?")
-    body = one.body.encode()
-    headers = {
-        "user-agent": "isopod-warmup",
-        "accept": "*/*",
-        **{name.lower(): value for name, value in one.headers},
-        "host": "localhost",
-        "x-forwarded-for": "127.0.0.1",
-        "x-forwarded-proto": "http",
-        "x-forwarded-host": "localhost",
-        "x-request-id": "warmup",
-        "x-isopod-warmup": "1",
-    }
-    if body:
-        headers["content-length"] = str(len(body))
-    request = GuestRequest(
-        method=one.method,
-        path=path,
-        query=query,
-        protocol="HTTP/1.1",
-        scheme="http",
-        host="localhost",
-        port=80,
-        client="127.0.0.1",
-        headers=tuple(headers.items()),
-        has_body=bool(body),
-    )
-    return request, body
