@@ -53,10 +53,18 @@ def _with_imports(own: list[Section], text: str) -> str:
     lines = ['(import "m" "memory" (memory 0))']
     for index, which in enumerate([*imported, *defined]):
         if index in exported and (signature := types[which]) is not None:
-            lines.append(f'(import "m" "f" (func ${exported[index]} {signature}))')
+            lines.append(f'(import "m" "f" (func {_identifier(exported[index])} {signature}))')
         else:
             lines.append('(import "m" "f" (func))')
     return f"(module {' '.join(lines)} {text})"
+
+
+def _identifier(name: str) -> str:
+    """Any name as one, `$name` if it is plain: makers of bindings put whole signatures there."""
+    escaped = "".join(
+        one if one.isprintable() and one not in '"\\' else f"\\u{{{ord(one):x}}}" for one in name
+    )
+    return f'$"{escaped}"'
 
 
 def _merge(own: list[Section], addition: list[Section]) -> bytes:

@@ -124,7 +124,7 @@ class Instance:
         self.host_ns = 0  # of its turns, time of ours around those: the scheduler's
         self._cpu_origin_ns = 0
         self._last_bytes = 0  # its memory when it was closed
-        self.result: Any = None  # where the pending host call's i32 result goes
+        self.result: Any = None  # where the pending host call's i32 result goes, if it has one
         self.wake_at: float | None = None  # time.monotonic() of the end of a sleep
         self.computes = False  # used up its last time slice
         self.queued = False  # in the scheduler's run queue
@@ -527,7 +527,16 @@ class Instance:
         self.state = State.CALLING
 
     def on_mailbox_call(self) -> None:
-        self._frame = self.take_outbox()
+        self._call_with(self.take_outbox())
+
+    def on_said(self, pointer: int, size: int) -> None:
+        """As a call over the mailbox, but what the guest says is there."""
+        if size > MAX_FRAME_BYTES:
+            raise GuestProtocolError(f"the guest sent a frame of {size} bytes")
+        self._call_with(self._known_memory().read(pointer, size))
+
+    def _call_with(self, frame: bytes) -> None:
+        self._frame = frame
         self._reply_to = None
         self._reply = None
         self.state = State.CALLING
@@ -603,6 +612,8 @@ class Instance:
     def _deliver(self, data: bytes) -> None:
         if self._reply_to is None:
             self.put_inbox(data)
+            if self.result is None:
+                return  # the call gives nothing
             given = self._box().result
             pointer = self._allocate(len(given)) if given else 0
             self._known_memory().write(pointer, given)

@@ -30,14 +30,23 @@ from isopod.errors import EngineError, GuestProtocolError
 
 @dataclass(frozen=True, slots=True)
 class HostImport:
-    """A function that a module imports beside WASI, of i32 numbers. With `waits` it is a call over
-    the guest's mailbox, and gives 0; otherwise `Instance.on_import` answers at once."""
+    """A function that a module imports beside WASI, of i32 numbers (one f64 if `is_float`). With
+    `waits` it is a call over the guest's mailbox, and gives 0; with `says` too, what the guest says
+    is not in its outbox but where its first two numbers say (address, length). Otherwise
+    `Instance.on_import` answers at once."""
 
     module: str
     name: str
     parameters: int
     has_result: bool = True
     waits: bool = False
+    says: bool = False
+    is_float: bool = False
+
+    @property
+    def signature(self) -> str:
+        """A letter for each parameter, as `relay` has them."""
+        return "d" if self.is_float else "i" * self.parameters
 
 
 class Linkage:
@@ -99,7 +108,9 @@ class Linkage:
                 hint="run `isopod runtimes prepare NAME`",
             ) from error
 
-    def _define(self, module: str, name: str, arity: int, begin: Any) -> Any:
+    def _define(
+        self, module: str, name: str, arity: int, begin: Any, *, has_result: bool = True
+    ) -> Any:
         def callback(  # the C API's shape; see wasmtime's async.h
             _env: Any,
             _caller: Any,
@@ -115,20 +126,21 @@ class Linkage:
             then.callback = self._resume
             then.env = None
             then.finalizer = ffi.NO_FINALIZER
-            result = results[0]
-            result.kind = ffi.I32
-            result.of.i32 = -1
+            if has_result:
+                result = results[0]
+                result.kind = ffi.I32
+                result.of.i32 = -1
             instance = self.current
             try:
                 if instance.allocating:
                     raise GuestProtocolError("the guest called the host from its allocator")
-                instance.result = results
+                instance.result = results if has_result else None
                 begin(instance, [args[i].of.i32 & ffi.MASK32 for i in range(arity)])
             except BaseException as error:  # must not cross the engine
                 instance.fail(error)
 
         trampoline = ffi.AsyncCallback(callback)
-        kind = wasmtime.FuncType([wasmtime.ValType.i32()] * arity, [wasmtime.ValType.i32()])
+        kind = function_type("i" * arity, has_result=has_result)
         self._add(raw.wasmtime_linker_define_async_func, module, name, kind, trampoline)
         return trampoline
 
@@ -153,11 +165,15 @@ class Linkage:
     def _define_import(self, one: HostImport) -> Any:
         if one.waits:
             return self._define(
-                one.module, one.name, one.parameters, lambda i, _: i.on_mailbox_call()
+                one.module,
+                one.name,
+                one.parameters,
+                lambda i, a: i.on_said(*a[:2]) if one.says else i.on_mailbox_call(),
+                has_result=one.has_result,
             )
         return self._define_now(
             one.name,
-            "i" * one.parameters,
+            one.signature,
             lambda i, a: i.on_import(one.name, a),
             module=one.module,
             has_result=one.has_result,

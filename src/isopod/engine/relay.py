@@ -44,7 +44,7 @@ _TYPES = {"i": "i32", "I": "i64"}
 
 
 def function_type(signature: str, *, has_result: bool = True) -> wasmtime.FuncType:
-    kinds = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64}
+    kinds = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64, "d": wasmtime.ValType.f64}
     results = [wasmtime.ValType.i32()] if has_result else []
     return wasmtime.FuncType([kinds[letter]() for letter in signature], results)
 

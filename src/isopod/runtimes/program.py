@@ -3,6 +3,7 @@ nothing on standard input and only the environment that they are handed."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,3 +38,8 @@ def run_program(
         raise failure(f"{what} took longer than {deadline_s:g} s") from error
     except OSError as error:
         raise failure(f"{what} cannot be started: {error.strerror}") from error
+
+
+def os_environment() -> dict[str, str]:
+    """What a program of the system's needs to be found and to start."""
+    return {"PATH": os.defpath + ":/usr/local/bin", "LC_ALL": "C.UTF-8"}

