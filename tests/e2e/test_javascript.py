@@ -83,7 +83,7 @@ def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one
     assert text(node, "js-faults") == "fine"
     said = messages(node, "js-faults")
     assert "deadline_exceeded" in said and "memory_limit_exceeded" in said
-    assert "TypeError: seen in the log" in said and "app.js:" in said
+    assert "TypeError: seen in the log" in said and "worker.js:8" in said
 
 
 LOCK = {"name": "x", "lockfileVersion": 3, "packages": {"": {"dependencies": {"hono": "1"}}}}

@@ -92,7 +92,7 @@ class Workshop:
 
     def new(
         self,
-        source: str,
+        source: str | Path,
         *,
         env: dict[str, str] | None = None,
         memory_mib: int = 64,
@@ -100,11 +100,11 @@ class Workshop:
         world: World | None = None,
         app: str = "",
     ) -> Worker:
-        """Not started."""
+        """Not started. `source`: of a bundle, or where one is."""
         output: list[tuple[str, str]] = []
         guest = self.runtime.new_guest(
             scheduler=self.scheduler,
-            site_tree=self.site(source),
+            site_tree=source if isinstance(source, Path) else self.site(source),
             env=env or {},
             memory_mib=memory_mib,
             output=lambda stream, data: output.append((stream, data.decode())),
@@ -115,7 +115,7 @@ class Workshop:
         self.made.append(guest)
         return Worker(self, guest, output)
 
-    def start(self, source: str, **more: Any) -> Worker:
+    def start(self, source: str | Path, **more: Any) -> Worker:
         made = self.new(source, **more)
         self.run(made.guest.start())
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from isopod.model.ids import Digest
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.javascript import artifacts, npm
 from isopod.runtimes.javascript.esbuild import Bundled, Complaint, bundle
+from isopod.runtimes.javascript.positions import POSITIONS, names_of, table
 from isopod.runtimes.javascript.runtime import BUNDLE
 
 _MAX_BUNDLE = 10 << 20
@@ -59,6 +61,13 @@ def install(folder: Path, entrypoint: str, site: Path, *, cache_dir: Path) -> In
             f"the app's bundle has {size:,} bytes, of at most {_MAX_BUNDLE:,}",
             hint="import less, or fetch large data when it is needed",
         )
+    source_map = site / f"{BUNDLE}.map"
+    said = source_map.read_bytes()
+    # A package's own map may be anything, and esbuild follows it.
+    with contextlib.suppress(ValueError):
+        names = names_of(said, beside=site, folder=folder)
+        (site / POSITIONS).write_bytes(table(said, names))
+    source_map.unlink()
     total = hashlib.sha256()
     for path in sorted(site.iterdir()):
         total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -105,7 +105,7 @@ class JavaScriptRuntime:
             base = Image(self._base, self._base_size, self.facts.clock_ns)
             instance.start([limit], image=base)
             code = _app_call(self.facts.turn, site_tree / BUNDLE)
-        start = Start(turn=self.facts.turn, app=code, env=dict(env))
+        start = Start(turn=self.facts.turn, app=code, env=dict(env), site=site_tree)
         return JavaScriptGuest(instance, scheduler, output, start, world=world, app=app)
 
 

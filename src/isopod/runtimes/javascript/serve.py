@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from isopod.engine.instance import Arguments, Instance, State
@@ -33,6 +34,7 @@ from isopod.runtimes.guest import OutputSink, SocketExchange
 from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
+from isopod.runtimes.javascript.positions import located
 from isopod.runtimes.javascript.rejections import Rejections
 from isopod.runtimes.javascript.subtle import Subtle
 
@@ -61,11 +63,12 @@ class _Phase(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Start:
     """`turn`: the handle of the guest's function. `app`: what `isopod_app` takes; None: the
-    instance is restored from an image that holds its app."""
+    instance is restored from an image that holds its app. `site`: where its bundle is."""
 
     turn: int
     app: bytes | None
     env: Mapping[str, str]
+    site: Path
 
 
 class JavaScriptGuest:
@@ -330,7 +333,8 @@ class JavaScriptGuest:
             if operation == b"L":
                 if len(data) > _MAX_OUTPUT:
                     raise GuestProtocolError(f"the guest sent {len(data)} bytes of output at once")
-                self._output("stdout" if number == 1 else "stderr", data)
+                said = located(data, self._start.site)
+                self._output("stdout" if number == 1 else "stderr", said)
             elif operation in _ASK:
                 asked = (operation, data)
             elif operation == b"T":
@@ -360,7 +364,7 @@ class JavaScriptGuest:
 
     def _booted(self, operation: bytes, data: bytes) -> None:
         if operation == b"R":
-            raise boot_error(data)
+            raise boot_error(located(data, self._start.site))
         self._phase = _Phase.READY
         self._settle()
 

@@ -22,7 +22,9 @@ export function log(stream, text) {
 export function describe(error) {
   if (!(error instanceof Error)) return show(error);
   const head = `${error.name}: ${error.message}`;
-  const stack = String(error.stack ?? "").trimEnd();
+  // What of the stack is the prelude's tells an author nothing.
+  const frames = String(error.stack ?? "").split("\n").filter((frame) => !/\bprelude\.js:\d/.test(frame));
+  const stack = frames.join("\n").trimEnd();
   let text = stack === "" ? head : stack.startsWith(head) ? stack : `${head}\n${stack}`;
   if (error.cause !== undefined) text += `\n  caused by ${describe(error.cause)}`;
   return text;
