@@ -6,14 +6,35 @@ own; Python's is described in `python/guest/isopod_frames.py`.
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
-from isopod.errors import BadRequest, GuestProtocolError
+from isopod.errors import (
+    AppFailedToStart,
+    AppSyntaxError,
+    BadRequest,
+    CommandFailed,
+    EntrypointNotCallable,
+    EntrypointNotFound,
+    GuestProtocolError,
+    IsopodError,
+    MemoryLimitExceeded,
+)
 from isopod.runtimes.guest import GuestRequest, GuestResponse, SocketAccepted
 
 MAX_HEADERS = 200
 MAX_HEAD_BYTES = 64 << 10
+MAX_SUMMARY = 500  # characters of what an app says of an error
+_MAX_TRACEBACK = 64 << 10
 
+_BOOT_ERRORS: dict[str, type[IsopodError]] = {
+    "not_found": EntrypointNotFound,
+    "not_callable": EntrypointNotCallable,
+    "syntax": AppSyntaxError,
+    "memory": MemoryLimitExceeded,
+    "command": CommandFailed,
+}
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 5.5: no control bytes but tab
 _STATUS = re.compile(rb"([1-5][0-9][0-9])( .*)?", re.DOTALL)
@@ -75,6 +96,28 @@ def parse_accept(subprotocol: bytes, lines: list[bytes]) -> SocketAccepted:
     if len(lines) > MAX_HEADERS or sum(map(len, lines)) > MAX_HEAD_BYTES:
         raise GuestProtocolError(f"the guest sent {len(lines)} headers")
     return SocketAccepted(subprotocol.decode(), tuple(_header(line) for line in lines))
+
+
+def parse_report(data: bytes) -> dict[str, Any]:
+    """What a guest says of itself, as JSON."""
+    try:
+        report = json.loads(data)
+    except (ValueError, RecursionError):
+        report = None
+    if not isinstance(report, dict):
+        raise GuestProtocolError("the guest sent a report that is not JSON")
+    return report
+
+
+def boot_error(data: bytes) -> IsopodError:
+    """Why an app did not start: a line of kind, a line of summary, a traceback."""
+    kind, _, rest = data.decode("utf-8", "replace").partition("\n")
+    summary, _, traceback = rest.partition("\n")
+    # Its end says what went wrong.
+    details = {"traceback": traceback[-_MAX_TRACEBACK:]} if traceback else {}
+    return _BOOT_ERRORS.get(kind, AppFailedToStart)(
+        summary[:MAX_SUMMARY] or "the app failed to start", details=details
+    )
 
 
 def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:

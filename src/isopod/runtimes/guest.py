@@ -11,11 +11,16 @@ run: its timers and its connections wait for the next one.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from isopod.errors import IsopodError
 from isopod.model.log import Stream
+
+if TYPE_CHECKING:  # whoever only lists runtimes does not load the engine
+    from isopod.engine.instance import Instance
 
 # Takes a piece of output (not always a whole line).
 OutputSink = Callable[[Stream, bytes], None]
@@ -196,3 +201,59 @@ class Guest(Protocol):
 
     def close(self) -> None:
         """End it now, whatever it does. Safe to call twice."""
+
+
+class InstanceGuest:
+    """What guests that are one Instance have in common: what it costs, and that somebody waits
+    for it."""
+
+    # What an instance writes of its image's pages by serving.
+    restored_bytes: ClassVar[int]
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._waiter: asyncio.Future[Any] | None = None
+
+    @property
+    def instance(self) -> Instance:
+        """For those who take its memory."""
+        return self._instance
+
+    @property
+    def cpu_ns(self) -> int:
+        return self._instance.cpu_ns
+
+    @property
+    def host_ns(self) -> int:
+        return self._instance.host_ns
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._instance.memory_bytes
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return self._instance.peak_memory_bytes
+
+    @property
+    def private_bytes(self) -> int:
+        return self.private_of(self._instance.memory_bytes)
+
+    def private_of(self, memory_bytes: int) -> int:
+        shared = self._instance.image_bytes
+        return memory_bytes - shared + (self.restored_bytes if shared else 0)
+
+    def _wait(self) -> asyncio.Future[Any]:
+        """What the next `_settle` ends."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
+
+    def _settle(self, value: Any = None, error: IsopodError | None = None) -> None:
+        """Nobody may be waiting."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if error is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(value)

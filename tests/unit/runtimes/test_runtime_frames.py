@@ -15,7 +15,6 @@ from isopod.errors import (
 )
 from isopod.runtimes import frames
 from isopod.runtimes.guest import GuestRequest, GuestResponse
-from isopod.runtimes.python.serve import boot_error
 
 
 def frame(head: bytes, body: bytes = b"", *, operation: bytes = b"S") -> bytes:
@@ -144,7 +143,7 @@ def test_a_header_cannot_add_another():
     ],
 )
 def test_why_an_app_did_not_start(kind, error):
-    told = boot_error(f"R{kind}\nno module named 'x'\nTraceback\n  line".encode())
+    told = frames.boot_error(f"{kind}\nno module named 'x'\nTraceback\n  line".encode())
     assert type(told) is error
     assert told.message == "no module named 'x'"
     assert told.details == {"traceback": "Traceback\n  line"}
@@ -152,13 +151,20 @@ def test_why_an_app_did_not_start(kind, error):
 
 @given(st.binary(max_size=100))
 def test_no_boot_error_surprises_us(data):
-    told = boot_error(b"R" + data)
+    told = frames.boot_error(data)
     assert isinstance(told, IsopodError)
     assert told.message
 
 
 def test_a_boot_error_has_a_bounded_text_with_the_end_of_the_traceback():
-    told = boot_error(b"Rapp\n" + b"s" * 10_000 + b"\n" + b"t" * 1_000_000 + b"END")
+    told = frames.boot_error(b"app\n" + b"s" * 10_000 + b"\n" + b"t" * 1_000_000 + b"END")
     assert len(told.message) == 500
     assert len(told.details["traceback"]) == 64 << 10
     assert told.details["traceback"].endswith("END")
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"1", b"\xff", b"[" * 100_000])
+def test_a_report_that_is_no_object_of_json_ends_the_guest(said):
+    with pytest.raises(GuestProtocolError, match="not JSON"):
+        frames.parse_report(said)
+    assert frames.parse_report(b'{"drawn": true}') == {"drawn": True}

@@ -20,17 +20,15 @@ from isopod.engine.instance import Arguments, Instance, State
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import (
     AppFailedToStart,
-    AppSyntaxError,
     EngineError,
-    EntrypointNotCallable,
-    EntrypointNotFound,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
     MemoryLimitExceeded,
 )
 from isopod.host.capabilities import World
-from isopod.runtimes.guest import OutputSink, SocketExchange
+from isopod.runtimes import frames
+from isopod.runtimes.guest import InstanceGuest, OutputSink, SocketExchange
 from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
@@ -38,19 +36,9 @@ from isopod.runtimes.javascript.positions import located
 from isopod.runtimes.javascript.rejections import Rejections
 from isopod.runtimes.javascript.subtle import Subtle
 
-# What an instance writes of its image's pages by serving, with its stack: Hono's hello.
-_RESTORED_BYTES = 768 << 10
 _MAX_OUTPUT = 32 << 10
 _MAX_RANDOM = 64 << 10
 _MAX_TIMER_MS = 1 << 31
-_MAX_SUMMARY = 500
-_MAX_TRACEBACK = 64 << 10
-_BOOT_ERRORS: dict[str, type[IsopodError]] = {
-    "not_found": EntrypointNotFound,
-    "not_callable": EntrypointNotCallable,
-    "syntax": AppSyntaxError,
-    "memory": MemoryLimitExceeded,
-}
 
 
 class _Phase(enum.Enum):
@@ -71,9 +59,10 @@ class Start:
     site: Path
 
 
-class JavaScriptGuest:
+class JavaScriptGuest(InstanceGuest):
     """See `isopod.runtimes.guest.Guest`."""
 
+    restored_bytes = 768 << 10  # Hono's hello, with its stack
     capacity = 1000  # how many it gets is the app's to say, or the gateway's default
     speaker = ""  # of several it cannot be told
 
@@ -88,7 +77,7 @@ class JavaScriptGuest:
         app: str,
     ) -> None:
         """`world`: what it may reach as `app`, its label; None: no network."""
-        self._instance = instance
+        super().__init__(instance)
         self._scheduler = scheduler
         self._output = output
         self._start = start
@@ -97,7 +86,6 @@ class JavaScriptGuest:
         self._queue: deque[bytes] = deque()
         self._exchanges: dict[int, JavaScriptExchange] = {}
         self._count = 0
-        self._waiter: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = False  # a timer of the guest's is
         self._collecting = False
@@ -108,11 +96,6 @@ class JavaScriptGuest:
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
         instance.on_import = self._on_import
-
-    @property
-    def instance(self) -> Instance:
-        """For those who take its memory."""
-        return self._instance
 
     @property
     def idle(self) -> bool:
@@ -131,35 +114,12 @@ class JavaScriptGuest:
         """By its fetches; what it answers its clients is not in it."""
         return self._fetches.sent_bytes
 
-    @property
-    def cpu_ns(self) -> int:
-        return self._instance.cpu_ns
-
-    @property
-    def host_ns(self) -> int:
-        return self._instance.host_ns
-
-    @property
-    def memory_bytes(self) -> int:
-        return self._instance.memory_bytes
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        return self._instance.peak_memory_bytes
-
-    @property
-    def private_bytes(self) -> int:
-        return self.private_of(self._instance.memory_bytes)
-
-    def private_of(self, memory_bytes: int) -> int:
-        return memory_bytes - self._instance.image_bytes + _RESTORED_BYTES
-
     async def start(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        started = self._wait()
         settings = json.dumps({"env": dict(self._start.env)}).encode()
         self._queue.append(items.pack(b"c", 0, settings))
         self._scheduler.wake(self._instance)
-        await self._waiter
+        await started
 
     def exchange(self) -> JavaScriptExchange:
         self._count = (self._count % 0xFFFF_FFFF) + 1
@@ -194,9 +154,9 @@ class JavaScriptGuest:
             raise RuntimeError(f"a guest in phase {self._phase.name} makes no image")
         self._phase = _Phase.IMAGING
         self._collecting = True
-        self._waiter = asyncio.get_running_loop().create_future()
+        prepared = self._wait()
         self._say(b"s", 0, b"")
-        await self._waiter
+        await prepared
         return self._report
 
     def close(self) -> None:
@@ -298,16 +258,7 @@ class JavaScriptGuest:
         exchanges, self._exchanges = self._exchanges, {}
         for one in exchanges.values():
             one.close(error)
-        self._settle(error)
-
-    def _settle(self, error: IsopodError | None = None) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is None or waiter.done():
-            return
-        if error is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(None)
+        self._settle(error=error)
 
     # -- what the guest says ----------------------------------------------------------------
 
@@ -344,7 +295,7 @@ class JavaScriptGuest:
             elif operation in (b"Q", b"R") and self._phase is _Phase.BOOTING:
                 self._booted(operation, data)
             elif operation == b"I" and self._phase is _Phase.IMAGING:
-                self._report = _report(data)
+                self._report = frames.parse_report(data)
             elif (exchange := self._exchanges.get(number)) is not None:
                 exchange.take(operation, data)
                 if operation == b"F":
@@ -364,7 +315,7 @@ class JavaScriptGuest:
 
     def _booted(self, operation: bytes, data: bytes) -> None:
         if operation == b"R":
-            raise boot_error(located(data, self._start.site))
+            raise frames.boot_error(located(data, self._start.site))
         self._phase = _Phase.READY
         self._settle()
 
@@ -388,23 +339,3 @@ class JavaScriptGuest:
 _ASK = frozenset({b"r", b"y"})
 _FETCH = frozenset({b"f", b"u", b"v", b"k", b"a"})
 _TURNS = frozenset({"isopod_turn", "isopod_app", "isopod_reject"})
-
-
-def _report(data: bytes) -> dict[str, Any]:
-    try:
-        report = json.loads(data)
-    except ValueError:
-        report = None
-    if not isinstance(report, dict):
-        raise GuestProtocolError("the guest sent a report that is not JSON")
-    return report
-
-
-def boot_error(data: bytes) -> IsopodError:
-    """The error for an R item: kind, summary, traceback."""
-    kind, _, rest = data.decode("utf-8", "replace").partition("\n")
-    summary, _, traceback = rest.partition("\n")
-    details = {"traceback": traceback[-_MAX_TRACEBACK:]} if traceback else {}
-    return _BOOT_ERRORS.get(kind, AppFailedToStart)(
-        summary[:_MAX_SUMMARY] or "the app failed to start", details=details
-    )

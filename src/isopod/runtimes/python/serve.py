@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +17,8 @@ from isopod.engine.instance import Instance, State
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import (
     AppFailedToStart,
-    AppSyntaxError,
     ClientDisconnected,
-    CommandFailed,
     EngineError,
-    EntrypointNotCallable,
-    EntrypointNotFound,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
@@ -38,6 +33,7 @@ from isopod.runtimes.guest import (
     Exchange,
     GuestRequest,
     GuestResponse,
+    InstanceGuest,
     OutputSink,
     SocketExchange,
 )
@@ -45,19 +41,8 @@ from isopod.runtimes.python.exchanges import CAPACITY, Exchanges
 from isopod.runtimes.python.socket_exchange import PythonSocket
 
 _MAX_BODY_READ = 256 << 10
-# What an instance writes of its image's pages by serving: 1.5 MiB for Flask after three requests.
-_RESTORED_BYTES = 2 << 20
 # The guest sends output in such pieces; each is split into lines on the loop.
 _MAX_OUTPUT = 32 << 10
-_MAX_TRACEBACK = 64 << 10
-_MAX_SUMMARY = 500
-_BOOT_ERRORS: dict[str, type[IsopodError]] = {
-    "not_found": EntrypointNotFound,
-    "not_callable": EntrypointNotCallable,
-    "syntax": AppSyntaxError,
-    "memory": MemoryLimitExceeded,
-    "command": CommandFailed,
-}
 
 
 class _Phase(enum.Enum):
@@ -71,8 +56,10 @@ class _Phase(enum.Enum):
     GONE = enum.auto()
 
 
-class PythonGuest:
+class PythonGuest(InstanceGuest):
     """See `isopod.runtimes.guest.Guest`."""
+
+    restored_bytes = 2 << 20  # 1.5 MiB for Flask after three requests
 
     def __init__(
         self,
@@ -87,11 +74,10 @@ class PythonGuest:
     ) -> None:
         """`config`: JSON that a restored guest asks for (its settings, its hook). `world`: what
         its capabilities are made of, for `app` (its label) of `tenant`."""
-        self._instance = instance
+        super().__init__(instance)
         self._scheduler = scheduler
         self._output = output
         self._phase = _Phase.BOOTING
-        self._waiter: asyncio.Future[Any] | None = None
         self._read_body: BodyReader | None = None
         self._body_task: asyncio.Task[None] | None = None
         self._config = config
@@ -106,11 +92,6 @@ class PythonGuest:
         self._speaker = 0
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
-
-    @property
-    def instance(self) -> Instance:
-        """For those who take its memory."""
-        return self._instance
 
     @property
     def idle(self) -> bool:
@@ -148,30 +129,6 @@ class PythonGuest:
     def blocked(self) -> bool:
         many = self._many
         return many is not None and (many.stuck or (self.waiting and not many.waits))
-
-    @property
-    def cpu_ns(self) -> int:
-        return self._instance.cpu_ns
-
-    @property
-    def host_ns(self) -> int:
-        return self._instance.host_ns
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        return self._instance.peak_memory_bytes
-
-    @property
-    def memory_bytes(self) -> int:
-        return self._instance.memory_bytes
-
-    @property
-    def private_bytes(self) -> int:
-        return self.private_of(self._instance.memory_bytes)
-
-    def private_of(self, memory_bytes: int) -> int:
-        shared = self._instance.image_bytes
-        return memory_bytes - shared + (_RESTORED_BYTES if shared else 0)
 
     @property
     def client_wait_s(self) -> float:
@@ -253,18 +210,9 @@ class PythonGuest:
         """Run the guest until it has something for us."""
         if self._phase is _Phase.GONE:
             raise GuestFailed("the guest was ended")
-        self._waiter = asyncio.get_running_loop().create_future()
+        stepped = self._wait()
         self._scheduler.wake(self._instance)
-        return await self._waiter
-
-    def _settle(self, value: Any = None, error: IsopodError | None = None) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is None or waiter.done():
-            return
-        if error is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(value)
+        return await stepped
 
     def _on_exit(self, error: IsopodError | None) -> None:
         if error is None and self._phase is _Phase.IMAGING:
@@ -344,14 +292,14 @@ class PythonGuest:
             self._many.on_wait(frame)
             self._settle(None)
         elif operation == b"R" and phase is _Phase.BOOTING:
-            raise boot_error(frame)
+            raise frames.boot_error(frame[1:])
         elif operation == b"C" and phase is _Phase.BOOTING:
             self._instance.reply(self._config)
         elif operation == b"I" and phase is _Phase.IMAGING:
             self._on_addresses(frame[1:])
             self._instance.reply(b"")
         elif operation == b"R" and phase is _Phase.IMAGING:
-            self._report = image_report(frame)
+            self._report = frames.parse_report(frame[1:])
             self._instance.reply(b"")
         else:
             raise GuestProtocolError(
@@ -410,7 +358,9 @@ class PythonGuest:
         if kind == "memory":
             limit = self._instance.spec.memory_bytes >> 20
             return MemoryLimitExceeded(f"the app reached its memory limit of {limit} MiB")
-        return GuestFailed("the app raised an error", details={"summary": summary[:_MAX_SUMMARY]})
+        return GuestFailed(
+            "the app raised an error", details={"summary": summary[: frames.MAX_SUMMARY]}
+        )
 
     # -- the request's body -----------------------------------------------------------------
 
@@ -448,25 +398,3 @@ class PythonGuest:
         if self._waits_since is not None:
             self._client_wait_s += time.monotonic() - self._waits_since
             self._waits_since = None
-
-
-def image_report(frame: bytes) -> dict[str, Any]:
-    try:
-        report = json.loads(frame[1:])
-    except ValueError:
-        report = None
-    if not isinstance(report, dict):
-        raise GuestProtocolError("the guest sent a report that is not JSON")
-    return report
-
-
-def boot_error(frame: bytes) -> IsopodError:
-    """The error for an R frame: kind, summary, traceback."""
-    text = frame[1:].decode("utf-8", "replace")
-    kind, _, rest = text.partition("\n")
-    summary, _, traceback = rest.partition("\n")
-    # Its end says what went wrong.
-    details = {"traceback": traceback[-_MAX_TRACEBACK:]} if traceback else {}
-    return _BOOT_ERRORS.get(kind, AppFailedToStart)(
-        summary[:_MAX_SUMMARY] or "the app failed to start", details=details
-    )
