@@ -1,10 +1,12 @@
 """A real supervisor and control over stub workers and a stub builder, and the real CLI."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,24 @@ class StubNode:
 
     def cli(self, *args: str, **options) -> subprocess.CompletedProcess:
         return run_cli(self.env | {"ISOPOD_DATA_DIR": str(self.data_dir)}, *args, **options)
+
+    @contextlib.contextmanager
+    def running(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on; one that is still there in the end is ended, so that a test
+        which failed does not wait for it."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "isopod.cli.main", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env | {"ISOPOD_DATA_DIR": str(self.data_dir)},
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
 
 
 def run_cli(env: dict[str, str], *args: str, stdin: str = "") -> subprocess.CompletedProcess:

@@ -102,17 +102,11 @@ def test_following_a_log_shows_lines_as_they_come_and_ctrl_c_exits_130(node, app
 
     def append(text: str) -> None:
         with log.open("a") as file:
-            file.write(json.dumps({"at": 1.0, "stream": "stdout", "message": text}) + "\n")
+            line = {"at": time.time(), "stream": "stdout", "message": text}
+            file.write(json.dumps(line) + "\n")
 
     append("one")
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "isopod.cli.main", "logs", "hello", "-f"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=node.env | {"ISOPOD_DATA_DIR": str(node.data_dir)},
-    )
-    with follower:
+    with node.running("logs", "hello", "-f") as follower:
         assert follower.stdout.readline().endswith("one\n")
         append("two")
         assert follower.stdout.readline().endswith("two\n")
@@ -122,15 +116,7 @@ def test_following_a_log_shows_lines_as_they_come_and_ctrl_c_exits_130(node, app
 
 
 def test_ctrl_c_in_a_deploy_ends_its_build_and_the_next_may_start(node, app):
-    env = node.env | {"ISOPOD_DATA_DIR": str(node.data_dir)}
-    deploy = subprocess.Popen(
-        [sys.executable, "-m", "isopod.cli.main", "deploy", str(app), "--env", "MODE=hold"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-    )
-    with deploy:
+    with node.running("deploy", str(app), "--env", "MODE=hold") as deploy:
         for line in deploy.stderr:
             if "unpack" in line:
                 break
@@ -144,7 +130,7 @@ def test_ctrl_c_in_a_deploy_ends_its_build_and_the_next_may_start(node, app):
 
 def test_a_reader_that_has_enough_is_no_error(node, app):
     node.cli("deploy", str(app))
-    lines = json.dumps({"at": 1.0, "stream": "stdout", "message": "x" * 1000}) + "\n"
+    lines = json.dumps({"at": time.time(), "stream": "stdout", "message": "x" * 1000}) + "\n"
     (node.data_dir / "logs" / "hello.jsonl").write_text(lines * 5000)
     command = f"{sys.executable} -m isopod.cli.main logs hello --limit 5000 | head -1"
     env = node.env | {"ISOPOD_DATA_DIR": str(node.data_dir)}
@@ -160,7 +146,8 @@ def test_a_reader_that_has_enough_is_no_error(node, app):
 
 def test_connections_that_ask_nothing_and_followed_logs_do_not_stop_the_api(node, app):
     node.cli("deploy", str(app))
-    (node.data_dir / "logs" / "hello.jsonl").write_text('{"at": 1.0, "message": "one"}\n')
+    line = json.dumps({"at": time.time(), "message": "one"}) + "\n"
+    (node.data_dir / "logs" / "hello.jsonl").write_text(line)
     port, token = node.file["control_port"], (node.data_dir / "token").read_text().strip()
     request = (
         f"GET /v1/apps/hello/logs?follow=true HTTP/1.1\r\nHost: localhost\r\n"
