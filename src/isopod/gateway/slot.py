@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from isopod.errors import GuestFailed, IsopodError
 from isopod.gateway.held import HeldMemory
 from isopod.gateway.logs import AppLog, LineSplitter
-from isopod.gateway.shares import Shares, Totals
+from isopod.gateway.shares import NOTHING, Shares, Totals
 from isopod.gateway.steps import Steps
 from isopod.gateway.volumes import HeldVolumes
 from isopod.metering.meter import Record
@@ -29,7 +29,6 @@ CONCURRENCY = 50
 _BOOTED_BYTES = 48 << 20
 _RESTORED_BYTES = 3 << 20
 
-_NOTHING = Totals()
 
 
 def expected_bytes(route: Route) -> int:
@@ -209,7 +208,7 @@ class Slot:
             self.look(time.monotonic_ns())
             self._discard()
             # A request that was stopped may have gone on for a while: no other comes to pay for it.
-            left = Totals() if self._shares.requests else self._shares.take(self._totals())
+            left = NOTHING if self._shares.requests else self._shares.take(self._totals())
             self.record_live(left)
             self.end()
 
@@ -223,12 +222,11 @@ class Slot:
             self._look_shared(now_ns)
         return self._shares.begin(self._totals())
 
-    def end_use(self, began: Totals, now_ns: int) -> Totals:
+    def end_use(self, began: Totals, now_ns: int, *, peak_memory_bytes: int) -> Totals:
         """What the request is billed: its part, and of one that is alone all that was not billed
         before, so that nothing is left between two requests."""
         if self._shares.requests == 1:
-            guest = self.guest
-            self.held.end(guest.private_of(guest.peak_memory_bytes), now_ns)
+            self.held.end(self.guest.private_of(peak_memory_bytes), now_ns)
         else:
             self._look_shared(now_ns)
         return self._shares.end(self._totals(), began)
@@ -246,7 +244,7 @@ class Slot:
     def _totals(self) -> Totals:
         guest = self._guest
         if guest is None:
-            return Totals()
+            return NOTHING
         return Totals(guest.cpu_ns, guest.host_ns, guest.sent_bytes, self.held.served)
 
     def look(self, now_ns: int) -> None:
@@ -254,7 +252,7 @@ class Slot:
         if self._guest is not None and (self._runs_command or not self.starting):
             self.held.look(self._guest.private_bytes, now_ns)
 
-    def record_live(self, left: Totals = _NOTHING) -> None:
+    def record_live(self, left: Totals = NOTHING) -> None:
         """Meter the memory that it held outside of requests, up to the last look; and at its end
         what else is `left`."""
         held = self.held.take_idle()

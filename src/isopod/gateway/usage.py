@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from isopod.gateway.shares import Totals
+from isopod.gateway.shares import NOTHING
 from isopod.gateway.slot import Slot
 from isopod.model.route import Route
 from isopod.model.usage import UsageRecord, hundreds_of_ms
@@ -26,7 +26,7 @@ class RequestUse:
         self._slot = slot
         self._began_ns = time.monotonic_ns()
         self._wall_ns = self._peak = 0
-        self._part = Totals()
+        self._part = NOTHING
         self._began = slot.begin_use(self._began_ns)
 
     @property
@@ -44,7 +44,7 @@ class RequestUse:
         now_ns = time.monotonic_ns()
         self._wall_ns = now_ns - self._began_ns
         self._peak = slot.guest.peak_memory_bytes
-        self._part = slot.end_use(self._began, now_ns)
+        self._part = slot.end_use(self._began, now_ns, peak_memory_bytes=self._peak)
 
     def record(
         self,
