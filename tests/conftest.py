@@ -2,17 +2,28 @@
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from isopod import runtimes
 from isopod.settings import NodeSettings
+from tools import processes
 
 # Tests that were started in the background, or by nohup, ignore these, and so would every process
 # they start: tests of stopping would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Here, and so made before every other fixture and ended after all of them."""
+    yield
+    # Every node's data directory is below it, and so in its processes' environment or command.
+    left = processes.mentioning(str(tmp_path_factory.getbasetemp()))
+    assert not left, left
 
 
 @pytest.fixture(scope="session")

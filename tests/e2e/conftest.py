@@ -10,21 +10,12 @@ import pytest
 from tests.e2e.nodes import APPS, up
 from tests.e2e.wire import SlowEnd, wait_for_the_end
 
-from tools import processes
 from tools.http_calls import Caller
 from tools.node import Node
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    yield
-    # Every node's data directory is below it, and so in its processes' environment or command.
-    left = processes.mentioning(str(tmp_path_factory.getbasetemp()))
-    assert not left, left
-
-
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory, nothing_left_behind: None) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node with two workers, and the apps of `apps/` deployed when they are first asked for."""
     with up(tmp_path_factory.mktemp("shared") / "data", workers=2) as node:
         yield node

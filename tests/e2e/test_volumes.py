@@ -107,7 +107,8 @@ def test_acknowledged_rows_survive_a_killed_worker_in_the_middle_of_a_transactio
 
     hold = threading.Thread(target=add_and_hold)
     hold.start()
-    until("the request is being answered", lambda: _busy(notes))
+    log = notes.data_dir / "logs" / "notes.jsonl"
+    until("a transaction is open", lambda: "one is open" in log.read_text())
     os.kill(pid, signal.SIGKILL)
     hold.join()
     assert failed[0] in (0, 502, 503)
@@ -120,10 +121,6 @@ def test_acknowledged_rows_survive_a_killed_worker_in_the_middle_of_a_transactio
     assert "not committed" not in kept
     assert len(acknowledged) == 5
     until("the killed worker is back", lambda: _workers(notes) == 2)
-
-
-def _busy(node: Node) -> bool:
-    return any(one["state"] == "busy" for one in node.instances())
 
 
 def _ok(node: Node, path: str) -> str:

@@ -30,7 +30,6 @@ _BOOTED_BYTES = 48 << 20
 _RESTORED_BYTES = 3 << 20
 
 
-
 def expected_bytes(route: Route) -> int:
     """What one more instance is counted as until it runs."""
     has_image = route.snapshot is not None and bool(route.snapshot.image)

@@ -25,6 +25,7 @@ def add(query):
         db.commit()
         if "hold" in query:  # the transaction after this one is never committed
             db.execute("INSERT INTO notes (text) VALUES ('not committed')")
+            print("one is open", flush=True)
             time.sleep(float(query["hold"]))
         return number
     finally:
