@@ -142,7 +142,7 @@ class Workerd:
     """Cloudflare's workerd from npm, with its JavaScript hello."""
 
     def __init__(self, cache: Path, scratch: Path) -> None:
-        self._binary = _installed_workerd(cache)
+        self._binary = installed_workerd(cache)
         self._scratch = scratch
 
     def start_ms(self) -> float:
@@ -180,7 +180,7 @@ class Workerd:
         return [str(self._binary), "serve", str(config)]
 
 
-def _installed_workerd(cache: Path) -> Path:
+def installed_workerd(cache: Path) -> Path:
     """The program itself, without the Node script around it: its best mode."""
     folder = cache / f"workerd-{WORKERD_VERSION}"
     found = list(folder.glob("node_modules/@cloudflare/workerd-*/bin/workerd"))
