@@ -2,12 +2,14 @@
 
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import Failed, folder, get, messages, text, until, up
+from tests.e2e.nodes import Failed, dial, folder, get, messages, text, until, up
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tools.http_calls import Caller
 from tools.node import Node
@@ -124,6 +126,61 @@ def test_templates_are_deployed_as_they_are_written(node, tmp_path):
         node.cli("init", "--template", template, str(tmp_path / template))
         node.cli("deploy", str(tmp_path / template), "--name", f"new-{template}")
         assert text(node, f"new-{template}").startswith("Hello")
+
+
+SOCKETS = """
+import { Hono } from "hono";
+import { upgradeWebSocket } from "hono/cloudflare-workers";
+
+const app = new Hono();
+app.get("/hono", upgradeWebSocket(() => ({
+  onMessage: (event, ws) => ws.send(`hono says ${event.data}`),
+  onClose: (event) => console.log("gone", event.code),
+})));
+app.get("/count", (c) => {
+  const [client, server] = Object.values(new WebSocketPair());
+  let { attachment: count } = c.executionCtx.webSocket;
+  server.accept();
+  server.addEventListener("message", async ({ data }) => {
+    if (data === "bye") return server.close(4001, "as asked");
+    server.serializeAttachment(++count);
+    const made = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(data));
+    server.send(`${count} ${new Uint8Array(made)[0]}`);
+  });
+  return new Response(null, { status: 101, webSocket: client });
+});
+app.get("/refused", (c) => c.text("not here", 451));
+export default app;
+"""
+
+
+def test_websockets_are_taken_refused_and_sleep_without_their_instance(node, tmp_path):
+    app = tmp_path / "sockets"
+    shutil.copytree(EXAMPLES / "hono-hello", app)
+    (app / "index.js").write_text(SOCKETS)
+    (app / "isopod.toml").write_text("[scaling]\nidle_s = 0.3\n[websocket]\nhibernate = true\n")
+    node.cli("deploy", str(app), "--name", "js-sockets")
+    with dial(node, "/hono", "js-sockets") as client:
+        client.send("hi")
+        assert client.recv(timeout=20) == "hono says hi"
+    until("it is told", lambda: "gone 1000" in messages(node, "js-sockets"))
+    with pytest.raises(InvalidStatus) as refused:
+        dial(node, "/refused", "js-sockets")
+    assert (refused.value.response.status_code, refused.value.response.body) == (451, b"not here")
+    with dial(node, "/count", "js-sockets") as client:
+        client.send("a")
+        assert client.recv(timeout=20) == "1 202"
+        until("its instance is gone", lambda: not _live(node, "js-sockets"))
+        client.send("a")
+        assert client.recv(timeout=20) == "2 202"
+        client.send("bye")
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=20)
+        assert (client.close_code, client.close_reason) == (4001, "as asked")
+
+
+def _live(node: Node, app: str) -> list[dict[str, object]]:
+    return [one for one in node.instances() if one["app"] == app]
 
 
 def test_requests_are_metered_with_their_cpu(node):

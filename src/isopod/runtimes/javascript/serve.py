@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from isopod.engine.instance import Arguments, Instance, State
 from isopod.engine.scheduler import Scheduler
@@ -28,13 +28,16 @@ from isopod.errors import (
 )
 from isopod.host.capabilities import World
 from isopod.runtimes import frames
-from isopod.runtimes.guest import InstanceGuest, OutputSink, SocketExchange
+from isopod.runtimes.guest import InstanceGuest, OutputSink
 from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
 from isopod.runtimes.javascript.positions import located
 from isopod.runtimes.javascript.rejections import Rejections
+from isopod.runtimes.javascript.socket import JavaScriptSocket
 from isopod.runtimes.javascript.subtle import Subtle
+
+_Made = TypeVar("_Made", bound=JavaScriptExchange)
 
 _MAX_OUTPUT = 32 << 10
 _MAX_RANDOM = 64 << 10
@@ -122,8 +125,14 @@ class JavaScriptGuest(InstanceGuest):
         await started
 
     def exchange(self) -> JavaScriptExchange:
+        return self._new(JavaScriptExchange)
+
+    def socket(self) -> JavaScriptSocket:
+        return self._new(JavaScriptSocket)
+
+    def _new(self, kind: type[_Made]) -> _Made:
         self._count = (self._count % 0xFFFF_FFFF) + 1
-        made = JavaScriptExchange(
+        made = kind(
             self._count,
             say=self._say,
             stop=self._stop,
@@ -144,9 +153,6 @@ class JavaScriptGuest(InstanceGuest):
         elif (exchange := self._exchanges.pop(number, None)) is not None:
             self._say(b"g", number, b"")
             exchange.close(GuestFailed("the request was ended"))
-
-    def socket(self) -> SocketExchange | None:
-        return None
 
     async def prepare_image(self) -> dict[str, Any]:
         """Afterwards the memory can be captured. Gives the guest's report."""

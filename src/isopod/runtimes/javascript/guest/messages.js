@@ -4,6 +4,7 @@
 import { bytesOf, decode, encode } from "./encoding.js";
 import { Blob, blobBytes, formBytes, join, parseForm } from "./blob.js";
 import { Headers } from "./headers.js";
+import { isWebSocket } from "./websocket.js";
 
 const NULL_BODY = [101, 103, 204, 205, 304];
 
@@ -226,7 +227,10 @@ export class Response extends Body {
   constructor(body = null, init = {}) {
     super();
     const status = init.status === undefined ? 200 : Number(init.status);
-    if (!Number.isInteger(status) || status < 200 || status > 599) {
+    const webSocket = init.webSocket ?? null;
+    const switches = status === 101 && isWebSocket(webSocket);
+    if (webSocket !== null && !switches) throw new TypeError("a webSocket goes with the status 101");
+    if (!switches && (!Number.isInteger(status) || status < 200 || status > 599)) {
       throw new RangeError(`a response cannot have the status ${init.status}`);
     }
     const headers = new Headers(init.headers);
@@ -241,6 +245,7 @@ export class Response extends Body {
     this.url = "";
     this.redirected = false;
     this.type = "default";
+    this.webSocket = webSocket;
     contents.set(this, new Content(source));
   }
   get ok() {

@@ -13,6 +13,7 @@ import "./random.js";
 import "./subtle.js";
 import "./console.js";
 import "./headers.js";
+import "./websocket.js";
 import "./messages.js";
 import "./fetch.js";
 import { turn } from "./serve.js";

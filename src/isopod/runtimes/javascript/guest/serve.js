@@ -6,7 +6,7 @@
 // (u32 length of the head, head, body) | H the same, and more follows | D more | E end | X it failed |
 // F everything is done for the request | B wants a piece of the body | L a line of output | T wants a
 // turn in so many ms | I what a snapshot has to know (JSON) | r random bytes (u32) | y a piece of an operation
-// of crypto.subtle. The last two are answered at once.
+// of crypto.subtle. The last two are answered at once. Those of WebSockets are in `socket.py`.
 
 import { describe, log } from "./console.js";
 import { decode, encode, encodeInto, latin1 } from "./encoding.js";
@@ -15,6 +15,7 @@ import { lines as headerLines, received } from "./headers.js";
 import { contentOf, incoming, Response } from "./messages.js";
 import { reseed, wasDrawn } from "./random.js";
 import { runDue } from "./timers.js";
+import { attachedValue, converse } from "./websocket.js";
 import { LARGEST, readItems, say, sayNumber, sayWith } from "./wire.js";
 
 const PIECE = LARGEST;
@@ -53,6 +54,8 @@ class Exchange {
     this.gone = false;
     this.controller = null;
     this.waits = []; // ctx.waitUntil
+    this.socket = null; // of a WebSocket that was taken: what takes its items
+    this.attachment = null;
   }
   pull() {
     if (this.bodyEnded) return Promise.resolve(null);
@@ -82,6 +85,7 @@ class Exchange {
     this.onBody?.reject(new TypeError("the client is gone"));
     this.onTaken?.();
     this.controller?.abort(new DOMException("the client is gone", "AbortError"));
+    this.socket?.end(1006, "", false);
   }
 }
 
@@ -174,9 +178,11 @@ function context(exchange) {
 function parse(exchange, bytes) {
   const [method, path, query, , scheme, host, port, client, hasBody, ...headers] =
     latin1(bytes).split("\n");
+  const attached = headers.at(-1)?.startsWith(":") ? headers.pop() : null;
+  if (attached !== null) exchange.attachment = Uint8Array.from(attached.slice(1).match(/../g) ?? [], (one) => parseInt(one, 16));
   const all = received(headers);
   const authority = all.get("host") ?? (port === "80" || port === "443" ? host : `${host}:${port}`);
-  const url = `${scheme}://${authority}${path}${query === "" ? "" : `?${query}`}`;
+  const url = `${scheme.replace(/^ws/, "http")}://${authority}${path}${query === "" ? "" : `?${query}`}`;
   if (!all.has("cf-connecting-ip")) all.set("cf-connecting-ip", client);
   const source = hasBody === "1" ? { pull: () => exchange.pull() } : null;
   exchange.controller = new AbortController();
@@ -187,17 +193,47 @@ async function serve(exchange, bytes) {
   try {
     const request = parse(exchange, bytes);
     const isHead = request.method === "HEAD";
-    const response = await handler.fetch(request, env, context(exchange));
-    if (!(response instanceof Response)) {
-      throw new TypeError(`fetch() gave ${response === undefined ? "nothing" : typeof response}, not a Response`);
-    }
+    const response = await responseOf(exchange, request, context(exchange));
+    if (response.webSocket !== null) throw new TypeError("the request is for no WebSocket");
     await deliver(exchange, response, isHead);
   } catch (error) {
     if (!exchange.gone) fail(exchange, error);
   }
+  await finish(exchange);
+}
+
+async function responseOf(exchange, request, given) {
+  const response = await handler.fetch(request, env, given);
+  if (response instanceof Response) return response;
+  throw new TypeError(`fetch() gave ${response === undefined ? "nothing" : typeof response}, not a Response`);
+}
+
+async function finish(exchange) {
   while (exchange.waits.length > 0) await Promise.all(exchange.waits.splice(0));
   exchanges.delete(exchange.number);
   say("F", exchange.number, NOTHING);
+}
+
+async function serveSocket(exchange, bytes) {
+  try {
+    const request = parse(exchange, bytes);
+    request.headers.set("upgrade", "websocket");
+    const offered = (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((one) => one.trim());
+    const given = context(exchange);
+    const { attachment } = exchange;
+    given.webSocket = { resumed: attachment !== null, attachment: attachedValue(attachment) };
+    const response = await responseOf(exchange, request, given);
+    if (response.webSocket !== null) await converse(exchange, response, offered);
+    else {
+      const body = await response.bytes();
+      if (respond(exchange, "S", response, body) !== null) {
+        throw new RangeError("the refusal of a WebSocket is too long");
+      }
+    }
+  } catch (error) {
+    if (!exchange.gone) fail(exchange, error);
+  }
+  await finish(exchange);
 }
 
 const handlers = {
@@ -219,7 +255,9 @@ const handlers = {
     exchange.onBody = null;
   },
   t(number, bytes) {
-    exchanges.get(number)?.taken(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true));
+    const exchange = exchanges.get(number);
+    const count = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+    (exchange?.socket ?? exchange)?.taken(count);
   },
   g(number) {
     exchanges.get(number)?.leave();
@@ -234,6 +272,16 @@ const handlers = {
     say("I", 0, encode(JSON.stringify({ drawn: wasDrawn(), read: [...read] })));
   },
 };
+
+// Of a WebSocket: see websocket.js.
+handlers.o = (number, bytes) => {
+  const exchange = new Exchange(number);
+  exchanges.set(number, exchange);
+  serveSocket(exchange, bytes);
+};
+for (const operation of "pmnq") {
+  handlers[operation] = (number, bytes) => exchanges.get(number)?.socket?.[operation](bytes);
+}
 
 // Of fetch: see fetch.js.
 for (const operation of "hdzxw") {
