@@ -179,6 +179,30 @@ def test_websockets_are_taken_refused_and_sleep_without_their_instance(node, tmp
         assert (client.close_code, client.close_reason) == (4001, "as asked")
 
 
+def test_a_binding_keeps_values_on_its_volume(node, tmp_path):
+    source = """
+    export default { async fetch(request, env) {
+      const count = Number(await env.KV.get("count")) + 1;
+      await env.KV.put("count", String(count), { metadata: { at: "noon" } });
+      const { keys } = await env.KV.list();
+      return Response.json([count, keys]) } }
+    """
+    toml = '[[volumes]]\nname = "values"\nmount = "/kv"\n'
+    app = folder(tmp_path / "counts", {"worker.js": source, "isopod.toml": toml})
+    missing = Failed(node, "deploy", str(app), "--name", "counts")
+    assert missing.code == "volume_not_found"
+    node.cli("volumes", "create", "values", "--size", "64")
+    node.cli("deploy", str(app), "--name", "counts")
+    for count in (1, 2):
+        listed = [{"name": "count", "metadata": {"at": "noon"}}]
+        assert get(node, "counts").json() == [count, listed]
+    node.cli("sleep", "counts")
+    assert get(node, "counts").json()[0] == 3
+    node.cli("volumes", "copy-out", "values", "/kv", str(tmp_path / "out"))
+    (file,) = (tmp_path / "out").rglob("Y291bnQ=")
+    assert file.read_bytes().endswith(b"3")
+
+
 def _live(node: Node, app: str) -> list[dict[str, object]]:
     return [one for one in node.instances() if one["app"] == app]
 

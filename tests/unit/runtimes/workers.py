@@ -17,6 +17,8 @@ from isopod.host.capabilities import World
 from isopod.model.app import AppSpec, Limits, Startup
 from isopod.model.ids import AppName
 from isopod.model.snapshot import Snapshot
+from isopod.model.volume import VolumeMount
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.javascript import snapshotting
 from isopod.runtimes.javascript.runtime import BUNDLE, JavaScriptRuntime
@@ -99,6 +101,7 @@ class Workshop:
         image: Image | None = None,
         world: World | None = None,
         app: str = "",
+        volumes: tuple[LentVolume, ...] = (),
     ) -> Worker:
         """Not started. `source`: of a bundle, or where one is."""
         output: list[tuple[str, str]] = []
@@ -111,6 +114,7 @@ class Workshop:
             image=image,
             world=world,
             app=app,
+            volumes=volumes,
         )
         self.made.append(guest)
         return Worker(self, guest, output)
@@ -124,10 +128,12 @@ class Workshop:
         blobs = BlobStore(self.folder / "blobs")
         return ImageCache(self.folder / "images", blobs, limit_bytes=1 << 30)
 
-    def snapshot(self, source: str, **startup: Any) -> Snapshot:
+    def snapshot(
+        self, source: str, volumes: tuple[VolumeMount, ...] = (), **startup: Any
+    ) -> Snapshot:
         spec = AppSpec(
             AppName("x"), "javascript", "worker.js", env={"KEY": "of the app"},
-            startup=Startup(**startup), limits=Limits(memory_mib=64),
+            startup=Startup(**startup), limits=Limits(memory_mib=64), volumes=volumes,
         )  # fmt: skip
         work = self.folder / "work"
         work.mkdir(exist_ok=True)

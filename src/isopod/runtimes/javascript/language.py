@@ -31,7 +31,7 @@ from isopod.runtimes.javascript.serve import JavaScriptGuest
 
 class JavaScriptLanguage:
     name = "javascript"
-    mounts_volumes = False
+    mounts_volumes = True  # as key-value bindings
     # It is fetched from a registry, and a node that serves no JavaScript does without.
     prepared_by_up = False
 
@@ -80,9 +80,11 @@ class JavaScriptLanguage:
         app_tree: Path,  # noqa: ARG002  the bundle has everything
         site_tree: Path,
         spec: AppSpec,
-        tmp_root: Path,  # noqa: ARG002
+        tmp_root: Path,
     ) -> HealthResult:
-        return building.check_health(JavaScriptRuntime(cache_dir), site_tree=site_tree, spec=spec)
+        return building.check_health(
+            JavaScriptRuntime(cache_dir), site_tree=site_tree, spec=spec, tmp_root=tmp_root
+        )
 
     def take_snapshot(
         self,
@@ -132,6 +134,7 @@ class JavaScriptGuests:
             share=order.share,
             world=order.world,
             app=order.app,
+            volumes=order.volumes,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, RuntimeNotPrepared
 from isopod.host.capabilities import World
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.javascript import artifacts
 from isopod.runtimes.javascript.artifacts import BASE_IMAGE, FACTS
@@ -90,9 +91,11 @@ class JavaScriptRuntime:
         share: Share = ("", ""),
         world: World | None = None,
         app: str = "",
+        volumes: Sequence[LentVolume] = (),
     ) -> JavaScriptGuest:
         """A guest that will serve the bundle in `site_tree`; `await guest.start()` boots it, or
-        restores it from `image`. `world`: what it may reach as `app`; None: no network."""
+        restores it from `image`. `world`: what it may reach as `app`; None: no network. `volumes`:
+        each is a key-value binding."""
         instance = new_instance(
             self.linkage, memory_mib << 20, share=share, clock_step_ns=self._clock_step_ns
         )
@@ -105,7 +108,9 @@ class JavaScriptRuntime:
             base = Image(self._base, self._base_size, self.facts.clock_ns)
             instance.start([limit], image=base)
             code = _app_call(self.facts.turn, site_tree / BUNDLE)
-        start = Start(turn=self.facts.turn, app=code, env=dict(env), site=site_tree)
+        start = Start(
+            turn=self.facts.turn, app=code, env=dict(env), site=site_tree, volumes=volumes
+        )
         return JavaScriptGuest(instance, scheduler, output, start, world=world, app=app)
 
 

@@ -11,7 +11,7 @@ import enum
 import json
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,10 +28,12 @@ from isopod.errors import (
 )
 from isopod.host.capabilities import World
 from isopod.runtimes import frames
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import InstanceGuest, OutputSink
 from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
+from isopod.runtimes.javascript.kv import KeyValues
 from isopod.runtimes.javascript.positions import located
 from isopod.runtimes.javascript.rejections import Rejections
 from isopod.runtimes.javascript.socket import JavaScriptSocket
@@ -54,12 +56,14 @@ class _Phase(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Start:
     """`turn`: the handle of the guest's function. `app`: what `isopod_app` takes; None: the
-    instance is restored from an image that holds its app. `site`: where its bundle is."""
+    instance is restored from an image that holds its app. `site`: where its bundle is.
+    `volumes`: what its key-value bindings are kept in."""
 
     turn: int
     app: bytes | None
     env: Mapping[str, str]
     site: Path
+    volumes: Sequence[LentVolume]
 
 
 class JavaScriptGuest(InstanceGuest):
@@ -96,6 +100,7 @@ class JavaScriptGuest(InstanceGuest):
         self._fetches = Fetches(world, app=app, say=self._say)
         self._rejections = Rejections(instance, start.turn)
         self._subtle = Subtle()
+        self._values = KeyValues(start.volumes)
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
         instance.on_import = self._on_import
@@ -119,7 +124,8 @@ class JavaScriptGuest(InstanceGuest):
 
     async def start(self) -> None:
         started = self._wait()
-        settings = json.dumps({"env": dict(self._start.env)}).encode()
+        said = {"env": dict(self._start.env), "bindings": self._values.names}
+        settings = json.dumps(said).encode()
         self._queue.append(items.pack(b"c", 0, settings))
         self._scheduler.wake(self._instance)
         await started
@@ -153,6 +159,11 @@ class JavaScriptGuest(InstanceGuest):
         elif (exchange := self._exchanges.pop(number, None)) is not None:
             self._say(b"g", number, b"")
             exchange.close(GuestFailed("the request was ended"))
+
+    @property
+    def used_values(self) -> bool:
+        """Something was asked of a key-value binding."""
+        return self._values.used
 
     async def prepare_image(self) -> dict[str, Any]:
         """Afterwards the memory can be captured. Gives the guest's report."""
@@ -259,6 +270,7 @@ class JavaScriptGuest(InstanceGuest):
         self._phase = _Phase.GONE
         self._cancel_timer()
         self._fetches.close()
+        self._values.close()
         self._instance.close()
         self._queue.clear()
         exchanges, self._exchanges = self._exchanges, {}
@@ -317,7 +329,7 @@ class JavaScriptGuest(InstanceGuest):
     def _answer(self, operation: bytes, data: bytes) -> bytes:
         if operation == b"r":
             return os.urandom(min(int.from_bytes(data[:4], "little"), _MAX_RANDOM))
-        return self._subtle.call(data)
+        return self._subtle.call(data) if operation == b"y" else self._values.call(data)
 
     def _booted(self, operation: bytes, data: bytes) -> None:
         if operation == b"R":
@@ -342,6 +354,6 @@ class JavaScriptGuest(InstanceGuest):
             self._timer = None
 
 
-_ASK = frozenset({b"r", b"y"})
+_ASK = frozenset({b"r", b"y", b"K"})
 _FETCH = frozenset({b"f", b"u", b"v", b"k", b"a"})
 _TURNS = frozenset({"isopod_turn", "isopod_app", "isopod_reject"})

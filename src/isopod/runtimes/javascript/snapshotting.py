@@ -3,7 +3,8 @@
 An app sees its settings in `env` alone, so an image is taken without any: it holds none, and apps
 of the same package share it. An app that reads one while it is warmed may have kept what it made of
 it, and is taken without the warm-up; one that reads one when it is loaded has no image. Random
-numbers that were drawn make an image private.
+numbers that were drawn make an image private. Volumes are empty folders meanwhile: what an app made
+of one is not true.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from isopod.model.snapshot import Finding, Snapshot, plain
 from isopod.runtimes.javascript.artifacts import image_digest
 from isopod.runtimes.javascript.runtime import JavaScriptRuntime
 from isopod.runtimes.javascript.serve import JavaScriptGuest
+from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
 from isopod.runtimes.warming import Warmup, bounded, requests_of, warm
 
 _BOOT_S = 60.0
@@ -38,7 +40,7 @@ class _Taken:
     size: int
     clock_ns: int
     drawn: bool
-    read: tuple[str, ...]
+    untrue: tuple[Finding, ...]  # what it may have kept that other instances must not have
 
 
 def take_snapshot(
@@ -52,14 +54,11 @@ def take_snapshot(
     for warmup in (requests, []) if requests else ([],):
         try:
             taken = _take(runtime, site_tree, spec, warmup, work / "app.image")
-            if taken.read:
-                findings += tuple(
-                    Finding("setting", f"{name} is read before the snapshot", "")
-                    for name in taken.read
-                )
+            if taken.untrue:
+                findings += taken.untrue
                 continue
             snapshot = _keep(runtime, taken, images, findings, warmed=bool(warmup))
-            _try_out(runtime, site_tree, spec, images, snapshot, warmup)
+            _try_out(runtime, site_tree, spec, images, snapshot, warmup, work)
         except DiskFull:
             raise
         except IsopodError as error:
@@ -75,8 +74,10 @@ def take_snapshot(
 def _take(
     runtime: JavaScriptRuntime, site_tree: Path, spec: AppSpec, warmup: Warmup, out: Path
 ) -> _Taken:
+    volumes = TemporaryFolder(out.parent)
+
     async def take(scheduler: Scheduler) -> _Taken:
-        guest = _guest(runtime, scheduler, site_tree, spec, None)
+        guest = _guest(runtime, scheduler, site_tree, spec, None, volumes.path)
         try:
             async with bounded(_BOOT_S, "the start"):
                 await guest.start()
@@ -90,13 +91,22 @@ def _take(
                 raise AppFailedToStart(f"its memory of {len(memory) >> 20} MiB is too large")
             with disk_full_is_clear(str(out.parent)):
                 write_sparse(memory, out)
-            names = tuple(sorted(str(name) for name in report.get("read", ())))[:20]
-            clock_ns = guest.instance.clock_ns
-            return _Taken(out, len(memory), clock_ns, bool(report.get("drawn")), names)
+            names = sorted(str(name) for name in report.get("read", ()))[:20]
+            untrue = [
+                Finding("setting", f"{name} is read before the snapshot", "") for name in names
+            ]
+            if guest.used_values:
+                what = "a key-value binding is used before the snapshot"
+                untrue.append(Finding("volume", what, ""))
+            clock_ns, drawn = guest.instance.clock_ns, bool(report.get("drawn"))
+            return _Taken(out, len(memory), clock_ns, drawn, tuple(untrue))
         finally:
             guest.close()
 
-    return in_scheduler(runtime.linkage.engine, take)
+    try:
+        return in_scheduler(runtime.linkage.engine, take)
+    finally:
+        volumes.remove()
 
 
 def _keep(
@@ -131,13 +141,15 @@ def _try_out(
     images: ImageCache,
     snapshot: Snapshot,
     warmup: Warmup,
+    work: Path,
 ) -> None:
     """That a start from the image works, before a worker relies on it."""
     opened = images.open(snapshot.image, runtime.base_image)
+    volumes = TemporaryFolder(work)
 
     async def start(scheduler: Scheduler) -> None:
         image = Image(opened.fd, opened.size, opened.clock_ns)
-        guest = _guest(runtime, scheduler, site_tree, spec, image)
+        guest = _guest(runtime, scheduler, site_tree, spec, image, volumes.path)
         try:
             async with bounded(_REQUEST_S, "a start from the image"):
                 await guest.start()
@@ -149,6 +161,7 @@ def _try_out(
     try:
         in_scheduler(runtime.linkage.engine, start)
     finally:
+        volumes.remove()
         opened.close()
 
 
@@ -158,6 +171,7 @@ def _guest(
     site_tree: Path,
     spec: AppSpec,
     image: Image | None,
+    volumes: Path,
 ) -> JavaScriptGuest:
     return runtime.new_guest(
         scheduler=scheduler,
@@ -166,4 +180,5 @@ def _guest(
         memory_mib=spec.limits.memory_mib,
         output=lambda _stream, _data: None,
         image=image,
+        volumes=scratch_volumes(spec, volumes),
     )

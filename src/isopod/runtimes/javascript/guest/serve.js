@@ -6,12 +6,13 @@
 // (u32 length of the head, head, body) | H the same, and more follows | D more | E end | X it failed |
 // F everything is done for the request | B wants a piece of the body | L a line of output | T wants a
 // turn in so many ms | I what a snapshot has to know (JSON) | r random bytes (u32) | y a piece of an operation
-// of crypto.subtle. The last two are answered at once. Those of WebSockets are in `socket.py`.
+// of crypto.subtle | K a call of a key-value binding (kv.py). The last three are answered at once. Those of WebSockets are in `socket.py`.
 
 import { describe, log } from "./console.js";
 import { decode, encode, encodeInto, latin1 } from "./encoding.js";
 import { take } from "./fetch.js";
 import { lines as headerLines, received } from "./headers.js";
+import { KVNamespace } from "./kv.js";
 import { contentOf, incoming, Response } from "./messages.js";
 import { reseed, wasDrawn } from "./random.js";
 import { runDue } from "./timers.js";
@@ -29,13 +30,14 @@ let handler = null;
 // be in an image.
 const settings = {};
 const read = new Set();
+const bindings = new Set();
 const env = new Proxy(settings, {
   get(target, name) {
-    if (typeof name === "string") read.add(name);
+    if (typeof name === "string" && !bindings.has(name)) read.add(name);
     return target[name];
   },
   has(target, name) {
-    read.add(String(name));
+    if (!bindings.has(name)) read.add(String(name));
     return name in target;
   },
   ownKeys(target) {
@@ -265,7 +267,13 @@ const handlers = {
   c(_number, bytes) {
     reseed();
     for (const name of Object.keys(settings)) delete settings[name];
-    Object.assign(settings, JSON.parse(decode(bytes)).env);
+    const said = JSON.parse(decode(bytes));
+    Object.assign(settings, said.env);
+    bindings.clear();
+    said.bindings.forEach((name, index) => {
+      bindings.add(name);
+      settings[name] = new KVNamespace(index);
+    });
     read.clear();
   },
   s() {
