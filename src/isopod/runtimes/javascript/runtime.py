@@ -72,6 +72,11 @@ class JavaScriptRuntime:
                 error
             )
 
+        # Here, because OpenSSL takes 2 MiB of each process, also of those without JavaScript; and
+        # not later, because a worker maps no library once it is shut in.
+        from isopod.runtimes.javascript.subtle import Subtle
+
+        self._new_subtle = Subtle
         weakref.finalize(self, os.close, self._base)
         self._base_size = os.fstat(self._base).st_size
 
@@ -111,7 +116,9 @@ class JavaScriptRuntime:
         start = Start(
             turn=self.facts.turn, app=code, env=dict(env), site=site_tree, volumes=volumes
         )
-        return JavaScriptGuest(instance, scheduler, output, start, world=world, app=app)
+        return JavaScriptGuest(
+            instance, scheduler, output, start, world=world, app=app, subtle=self._new_subtle()
+        )
 
 
 def load(cache_dir: Path, engine: Engine | None = None) -> Linkage:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isopod.engine.instance import Arguments, Instance, State
 from isopod.engine.scheduler import Scheduler
@@ -37,7 +37,9 @@ from isopod.runtimes.javascript.kv import KeyValues
 from isopod.runtimes.javascript.positions import located
 from isopod.runtimes.javascript.rejections import Rejections
 from isopod.runtimes.javascript.socket import JavaScriptSocket
-from isopod.runtimes.javascript.subtle import Subtle
+
+if TYPE_CHECKING:  # see `runtime`
+    from isopod.runtimes.javascript.subtle import Subtle
 
 _Made = TypeVar("_Made", bound=JavaScriptExchange)
 
@@ -82,8 +84,9 @@ class JavaScriptGuest(InstanceGuest):
         *,
         world: World | None,
         app: str,
+        subtle: Subtle,
     ) -> None:
-        """`world`: what it may reach as `app`, its label; None: no network."""
+        """`world`: what it may reach as `app`, its label; None: no network. `subtle`: its own."""
         super().__init__(instance)
         self._scheduler = scheduler
         self._output = output
@@ -99,7 +102,7 @@ class JavaScriptGuest(InstanceGuest):
         self._report: dict[str, Any] = {}
         self._fetches = Fetches(world, app=app, say=self._say)
         self._rejections = Rejections(instance, start.turn)
-        self._subtle = Subtle()
+        self._subtle = subtle
         self._values = KeyValues(start.volumes)
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
