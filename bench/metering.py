@@ -105,6 +105,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.routes import RouteTable
     from isopod.runtimes import known
     from isopod.runtimes.base import InWorker
+    from isopod.runtimes.static.serving import StaticSites
     from isopod.server.guests import GuestMaker
     from isopod.server.runtimes import WorkerRuntimes
     from isopod.settings import NodeSettings
@@ -153,7 +154,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
         lines = Lines(end, told=lambda _body: None)
         gateway = Gateway(
             fleet=fleet,
-            direct=DirectApps(runtimes.direct),
+            direct=DirectApps(runtimes.direct, files=StaticSites(trees)),
             admission=Admission(quotas=quotas, lag_s=lambda: 0.0, tell=lambda *_: None),
             find_route=lambda _name: route,
             elsewhere=lambda _route: None,

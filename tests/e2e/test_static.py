@@ -181,6 +181,12 @@ def test_a_new_version_is_served_at_once_and_the_old_one_after_a_rollback(node, 
         ({"isopod.toml": '[static]\nroot = "../x"\n'}, "manifest_invalid", "line 2"),
         ({"isopod.toml": '[static]\nroot = "dist"\n'}, "app_not_detected", "no folder 'dist'"),
         ({"isopod.toml": "[static]\nspaa = true\n"}, "manifest_invalid", "spaa"),
+        ({"isopod.toml": '[static]\n"/" = "public"\n', "public/x": ""}, "app_not_detected",
+         "beside an app, and the folder holds none"),
+        ({"isopod.toml": '[static]\n"/x" = "public"\n', "app.py": "app = print\n"},
+         "app_not_detected", "no folder 'public'"),
+        ({"isopod.toml": '[static]\n"/x" = "p"\n', "app.py": "app = print\n",
+          "p/_redirects": "/a /b\n"}, "manifest_invalid", "p/_redirects"),
         ({"package.json": '{"scripts": {"build": "vite build"}}'}, "app_not_detected", "build"),
         # It is an app all the same, whatever else is there.
         ({"app.py": "import nothing\nasync def app(scope, receive, send): ...\n"},
@@ -211,3 +217,56 @@ def test_a_single_page_app_of_a_front_end_s_build(node, tmp_path):
     node.cli("deploy", str(app))
     assert get(node, "spa", "/cart/7").text == "built"
     assert get(node, "spa", "/src/main.js").status == 404
+
+
+APP = """
+import os
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    there = os.path.exists("/app/public/style.css")
+    return [f"app {environ['REQUEST_METHOD']} {environ['PATH_INFO']} {there}".encode()]
+"""
+
+
+def test_files_beside_an_app_need_no_instance_and_the_rest_is_the_app_s(node, tmp_path):
+    files = {
+        "app.py": APP,
+        "isopod.toml": '[static]\n"/static" = "public/"\n',
+        "public/style.css": CSS,
+        "public/.hidden": "no",
+        "public/tool.py": "x = 1",
+    }
+    app = folder(tmp_path / "both", files)
+    done = node.run("deploy", str(app))
+    assert done.returncode == 0, done.stderr
+    assert "(served beside it: 2 files" in done.stderr and "1 not served" in done.stderr
+    assert "static        /static = public" in node.cli("app", "both")
+    node.cli("sleep", "both")
+    before = node.json("app", "both")["app"]
+    style = get(node, "both", "/static/style.css", Accept_Encoding="gzip")
+    assert (style.status, gzip.decompress(style.body).decode()) == (200, CSS)
+    part = get(node, "both", "/static/style.css", Range="bytes=0-3")
+    assert (part.status, part.text) == (206, "body")
+    assert get(node, "both", "/static/style.css", Range="bytes=99999-").status == 416
+    shown = node.json("app", "both")
+    assert shown["instances"] == [] and shown["app"]["cold_starts"] == before["cold_starts"]
+    assert shown["app"]["requests"] == before["requests"] + 3
+    usage_of_files = until(
+        "they are metered", lambda: more(usage(node, "both"), {"requests": 0}, 3)
+    )
+    assert int(usage_of_files["cpu_ns"]) == 0
+    for path in ("/", "/static/nope.css", "/static/", "/static/.hidden", "/static/__pycache__/",
+                 "/app.py", "/static/../style.css", "/.isopod-static/index.json"):  # fmt: skip
+        with wire(node, "both") as line:
+            line.send(f"GET {path} HTTP/1.1\r\nHost: HOST\r\n\r\n")
+            assert line.response().body.startswith(b"app GET "), path
+    with wire(node, "both") as line:
+        ask = "POST /static/style.css HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n"
+        line.send(ask)
+        assert line.response().body == b"app POST /static/style.css True"
+    (app / "public" / "style.css").write_text("new")
+    node.cli("deploy", str(app))
+    assert get(node, "both", "/static/style.css").text == "new"
+    node.cli("rollback", "both")
+    assert get(node, "both", "/static/style.css").text == CSS

@@ -40,6 +40,10 @@ after_restore = "shop.hooks:after"
 [isolation]
 mode = "request"
 
+[static]
+"/static/" = "public/"
+"/" = "./site"
+
 [env]
 DEBUG = "1"
 MODE = "from the file"
@@ -64,6 +68,7 @@ def test_everything_can_be_said_and_the_command_line_wins() -> None:
         after_restore="shop.hooks:after",
     )
     assert spec.isolation == Isolation("request")
+    assert spec.static == {"/static": "public", "/": "site"}
     assert AppSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
@@ -98,6 +103,16 @@ def test_nothing_has_to_be_said(tmp_path: Path) -> None:
     ("text", "line", "key", "says"),
     [
         ("[app]\nnmae = 'x'", 2, "app.nmae", "known"),
+        ('[static]\n"/a" = "."', 2, "static./a", "below the app's own"),
+        ('[static]\n"/a" = "../b"', 2, "static./a", "a folder of the app"),
+        ('[static]\n"/a" = 1', 2, "static./a", "must be text"),
+        ('[static]\n"/../a" = "b"', 2, "static./../a", "must be a path"),
+        ('[static]\n"/a b" = "b"', 2, "static./a b", "must be a path"),
+        ('[static]\n"/a" = "b"\n"/a/" = "c"', 3, "static./a/", "is there twice"),
+        ('[static]\nroot = "d"\n"/a" = "b"', 2, "static.root", "keep one of the two"),
+        ('[static]\nspa = true\n"/a" = "b"', 2, "static.spa", "keep one of the two"),
+        ('[static]\nstatic = "b"', 2, "static.static", "is not known"),
+        ("[static]\n" + "".join(f'"/{n}" = "b"\n' for n in range(21)), 1, "static", "20 paths"),
         ("[app]\n\n[scalling]\nqueue=1", 3, "scalling", "known"),
         ("app = 3", 1, "app", "must be a section"),
         ("[app]\nname = 'Shop!'", 2, "app.name", "not a DNS label"),

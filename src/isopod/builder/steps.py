@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from isopod.runtimes.base import Runtime
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.registry import Registry
+from isopod.runtimes.static import beside
 
 BUILDER_FORMAT = 1  # raise it when equal inputs shall be built anew
 
@@ -109,6 +111,7 @@ class Builds:
                 raise ManifestInvalid(
                     f"isopod.toml: [[volumes]] cannot be mounted by {runtime.name!r} apps yet"
                 )
+            beside.check(app, spec.static)
             self._check_secrets_are_of(spec.name)
             if self._job.live is not None and spec.name == self._job.secrets_of:
                 check_not_more(spec, AppSpec.from_json(self._job.live))
@@ -160,8 +163,14 @@ class Builds:
             step.text = installed.text
         self._before_guests()
         with self._report.step("compile", "Compiling") as step:
-            # The app first: its mistakes are the likely ones.
+            served, said = work / "beside", ""
+            if manifest.static_paths:  # before a compiler leaves its own files among them
+                said = beside.build(app, manifest.static_paths, served, now=int(time.time()))
+            # The app before its dependencies: its mistakes are the likely ones.
             step.text = runtime.compile_app(self._cache_dir, app, manifest)
+            if manifest.static_paths:
+                served.rename(app / beside.FOLDER)
+                step.text += f" (served beside it: {said})"
             app_tree = self._trees.make(app)
             site_tree, again = self._site_tree(runtime, installed, site)
             if installed.distributions and not again:

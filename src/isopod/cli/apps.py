@@ -71,6 +71,7 @@ def show_app(
             ("scaling", _pairs(found["scaling"])),
             ("limits", _pairs(found["limits"])),
             ("health", found["health_path"]),
+            *_static(found),
             ("network", ", ".join(found["network"]) or "none"),
             *_egress(found),
             ("dependencies", dependencies or "none"),
@@ -159,6 +160,12 @@ def sleep(
         output.print_json(done)
     else:
         output.say(f"{name} sleeps; {done['ended']} instances ended")
+
+
+def _static(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """Of an app that has files beside it."""
+    served = found["static"].items()
+    return [("static", ", ".join(f"{path} = {folder}" for path, folder in served))] * bool(served)
 
 
 def _egress(found: dict[str, Any]) -> list[tuple[str, object]]:

@@ -96,6 +96,7 @@ class AppDetail:
     scaling: dict[str, int | float]
     limits: dict[str, int]
     health_path: str
+    static: dict[str, str]  # path -> folder whose files the gateway serves there
     network: list[str]  # where it may connect to
     egress: list[str] | None  # what its tenant's apps may list; None: all that is public
     network_limits: dict[str, float]
@@ -163,6 +164,7 @@ async def get_app(who: Principal, name: AppName, *, node: Node) -> AppDetail:
         },
         limits={**asdict(spec.limits), "max_instances": spec.scaling.max_instances},
         health_path=spec.health.path,
+        static=dict(spec.static),
         network=[str(one) for one in spec.network.allow],
         egress=policy_to_json(bound),
         network_limits=_network_limits(),

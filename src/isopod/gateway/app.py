@@ -145,6 +145,8 @@ class Gateway:
         direct = self._direct.of(route)
         self._admission.enter(route)
         try:
+            if direct is None and await self._answer_beside(route, scope, incoming, answer):
+                return
             if direct is None:
                 request = self.guest_request(scope, incoming)
                 job: JobScope | None = scope.get(JOB_SCOPE)
@@ -158,6 +160,19 @@ class Gateway:
         finally:
             egress = answer.sent_bytes + (answer.use.egress_bytes if answer.use else 0)
             self._admission.leave(route, cpu_ns=answer.cpu_ns, egress_bytes=egress)
+
+    async def _answer_beside(
+        self, route: Route, scope: Scope, incoming: Incoming, answer: _Answer
+    ) -> bool:
+        """Whether a file beside the app was the answer. Jobs are of the app alone."""
+        if not route.spec.static or JOB_SCOPE in scope:
+            return False
+        answer.use = DirectUse(route)
+        asked = _direct_request(scope)
+        if await self._direct.answer_beside(route, asked, incoming.request_id, answer.send):
+            return True
+        answer.use = None
+        return False
 
     async def _invoke(
         self,

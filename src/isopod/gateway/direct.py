@@ -1,12 +1,12 @@
-"""Apps that the gateway answers itself: the same admission, limits and meter as for all others, but
-no pool, no instance, and no time of a guest's.
+"""What the gateway answers itself, whole apps and files beside one: the same admission, limits and
+meter as for all others, but no pool, no instance, and no time of a guest's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from isopod.errors import IsopodError, ResponseTooLarge
@@ -14,16 +14,19 @@ from isopod.gateway.body import Send, send_piece
 from isopod.gateway.timing import no_guest
 from isopod.model.route import Route
 from isopod.model.usage import UsageRecord, hundreds_of_ms
-from isopod.runtimes.direct import Direct, DirectRequest, DirectResponse
+from isopod.runtimes.direct import Beside, Direct, DirectRequest, DirectResponse
 
+# As `Fleet.status` counts its apps.
+_NOTHING = {"queued": 0, "requests": 0, "cold_starts": 0, "starts_ms": [], "errors": 0}
 _TIMING = (b"server-timing", no_guest().encode())
 
 
 class DirectApps:
-    """`runtimes` by name. Counts what it answered, by app."""
+    """`runtimes` by name; `files` are those beside apps. Counts what it answered, by app."""
 
-    def __init__(self, runtimes: Mapping[str, Direct]) -> None:
+    def __init__(self, runtimes: Mapping[str, Direct], *, files: Beside) -> None:
         self._runtimes = runtimes
+        self._files = files
         self._requests: dict[str, int] = {}
         self._errors: dict[str, int] = {}
 
@@ -34,14 +37,37 @@ class DirectApps:
         self, direct: Direct, route: Route, request: DirectRequest, request_id: str, send: Send
     ) -> None:
         """Raises IsopodError: the caller answers it, if the client has got nothing yet."""
+        with self._counted(route):
+            response = await direct.answer(route, request)
+            await _send(route, response, request_id, send)
+
+    async def answer_beside(
+        self, route: Route, request: DirectRequest, request_id: str, send: Send
+    ) -> bool:
+        """False: no file is at that path, and nothing is sent. Raises as `answer`."""
+        if not _is_below(request.path, route.spec.static):
+            return False
+        response = await self._files.look(route, request)
+        if response is None:
+            return False
+        with self._counted(route):
+            await _send(route, response, request_id, send)
+        return True
+
+    async def make_ready(self, route: Route) -> None:
+        """A new version's files, if it has any that are served here. Raises IsopodError."""
+        direct = self.of(route)
+        if direct is not None:
+            await direct.make_ready(route)
+        elif route.spec.static:
+            await self._files.make_ready(route)
+
+    @contextlib.contextmanager
+    def _counted(self, route: Route) -> Iterator[None]:
         name = route.name
         self._requests[name] = self._requests.get(name, 0) + 1
         try:
-            response = await direct.answer(route, request)
-            limit = route.spec.limits.max_response_mib
-            if response.size > limit << 20:
-                raise ResponseTooLarge(f"the response of app {name!r} is larger than {limit} MiB")
-            await _send(response, request_id, send)
+            yield
         except IsopodError as error:
             if error.whose != "caller":
                 self._errors[name] = self._errors.get(name, 0) + 1
@@ -53,21 +79,25 @@ class DirectApps:
             del self._requests[name]
             self._errors.pop(name, None)
 
-    def status(self) -> dict[str, Any]:
-        """As `Fleet.status` counts its apps."""
-        return {
-            name: {
-                "queued": 0,
-                "requests": requests,
-                "cold_starts": 0,
-                "starts_ms": [],
-                "errors": self._errors.get(name, 0),
-            }
-            for name, requests in self._requests.items()
-        }
+    def status(self, fleet: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """`fleet`, the counts of the apps that have instances, with these in them."""
+        found = {name: dict(counts) for name, counts in fleet.items()}
+        for name, requests in self._requests.items():
+            counts = found.setdefault(name, dict(_NOTHING))
+            counts["requests"] += requests
+            counts["errors"] += self._errors.get(name, 0)
+        return found
 
 
-async def _send(response: DirectResponse, request_id: str, send: Send) -> None:
+def _is_below(path: str, served: Mapping[str, str]) -> bool:
+    """Whether a file may be served there. An escaped letter may be one of a path's."""
+    return "%" in path or any(path.startswith(prefix) for prefix in served)
+
+
+async def _send(route: Route, response: DirectResponse, request_id: str, send: Send) -> None:
+    limit = route.spec.limits.max_response_mib
+    if response.size > limit << 20:
+        raise ResponseTooLarge(f"the response of app {route.name!r} is larger than {limit} MiB")
     headers = [*response.headers, (b"x-request-id", request_id.encode()), _TIMING]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if response.pieces is not None:

@@ -21,6 +21,7 @@ _IDENTIFIER = r"[^\W\d]\w*"
 _ENTRYPOINT = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
 _HOOK = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}")
 _RUNTIME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SERVED_PATH = re.compile(r"(/[A-Za-z0-9._~@+-]{1,100}){0,10}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _HEADER_VALUE = re.compile(r"[ -~\t]*")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -81,6 +82,25 @@ def folder(value: Any) -> str:
     if value.startswith("/") or ".." in parts or "\\" in value:
         raise ValueError('must be a folder of the app, such as "dist"')
     return "/".join(parts) or "."
+
+
+def served_path(value: str) -> str:
+    """Below which files are served beside an app: "/", or without a last slash."""
+    said = value.removesuffix("/")
+    if not _SERVED_PATH.fullmatch(said) or {".", ".."} & set(said.split("/")):
+        raise ValueError(
+            'must be a path such as "/static", of letters, digits and the characters . _ ~ @ + -'
+        )
+    return said or "/"
+
+
+def served_folder(value: Any) -> str:
+    said = folder(value)
+    if said == ".":
+        raise ValueError(
+            'must be a folder below the app\'s own, such as "public": its code is not to be served'
+        )
+    return said
 
 
 def true_or_false(value: Any) -> bool:

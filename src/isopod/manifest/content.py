@@ -56,6 +56,7 @@ class Manifest:
     debug: bool | None = None
     static_root: str | None = None
     static_spa: bool | None = None
+    static_paths: Mapping[str, str] = field(default_factory=dict)  # path -> folder, beside an app
     env: Mapping[str, str] = field(default_factory=dict)
 
     def to_spec(
@@ -82,6 +83,7 @@ class Manifest:
             jobs=self.jobs,
             post_deploy=self.post_deploy or (),
             hibernate=bool(self.hibernate),
+            static=self.static_paths,
             debug=bool(self.debug),
         )
 

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from isopod import toml_text
 from isopod.errors import ManifestInvalid
-from isopod.manifest.checks import text
+from isopod.manifest.checks import served_folder, served_path, text
 from isopod.manifest.content import Manifest
-from isopod.manifest.sections import SECTIONS, TABLES
+from isopod.manifest.sections import MAX_STATIC_PATHS, SECTIONS, TABLES
 from isopod.toml_text import TomlInvalid, shown
 
 FILE_NAME = "isopod.toml"
@@ -75,10 +75,15 @@ class _Reader:
             if section == "env":
                 values["env"] = self._env(content)
                 continue
+            if section == "static":
+                values["static_paths"] = self._static_paths(content)
             keys = SECTIONS[section]
             for key, value in content.items():
+                if section == "static" and key.startswith("/"):
+                    continue
                 if key not in keys:
-                    self._fail(section, key, "is not known", list(keys))
+                    also = ['"/path"'] if section == "static" else []
+                    self._fail(section, key, "is not known", [*keys, *also])
                 name, check = keys[key]
                 before = values.get(name)
                 try:
@@ -130,6 +135,31 @@ class _Reader:
             return table.make(**values)
         except ValueError as error:
             self._fail("", section, str(error), entry=number)
+
+    def _static_paths(self, content: Mapping[str, Any]) -> dict[str, str]:
+        """Those keys of [static] that are paths, where files are served beside an app."""
+        found: dict[str, str] = {}
+        paths = [key for key in content if key.startswith("/")]
+        if len(paths) > MAX_STATIC_PATHS:
+            why = f"may hold {MAX_STATIC_PATHS} paths, not {len(paths):,}"
+            self._fail("", "static", why)
+        for key in paths:
+            try:
+                path = served_path(key)
+            except ValueError as error:
+                self._fail("static", key, str(error))
+            try:
+                folder = served_folder(content[key])
+            except ValueError as error:
+                self._fail("static", key, str(error), value=content[key])
+            if path in found:
+                self._fail("static", key, "is there twice")
+            found[path] = folder
+        for key in ("root", "spa"):
+            if paths and key in content:
+                why = f"is of a static site, and {paths[0]!r} is beside an app: keep one of the two"
+                self._fail("static", key, why)
+        return found
 
     def _other(self, section: str, name: str) -> str:
         """The section beside `section` that sets the same field."""

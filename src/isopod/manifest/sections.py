@@ -31,6 +31,9 @@ from isopod.manifest.checks import (
 )
 from isopod.model.volume import VolumeMount, check_together
 
+MAX_STATIC_PATHS = 20
+
+# Keys of [static] that begin with "/" are paths; the reader has them.
 # section -> key -> (field of Manifest, check)
 SECTIONS: dict[str, dict[str, tuple[str, Check]]] = {
     "app": {

@@ -115,6 +115,8 @@ class AppSpec:
     jobs: tuple[Job, ...] = ()
     post_deploy: tuple[str, ...] = ()  # commands that a version runs before it goes live
     hibernate: bool = False  # its idle WebSockets stay open while no instance is there
+    # Path -> folder of the app whose files the gateway serves there, before the app is asked.
+    static: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False  # answers carry X-Isopod-CPU-Ms
 
     def to_json(self) -> dict[str, Any]:
@@ -145,6 +147,7 @@ class AppSpec:
             "jobs": [one.to_json() for one in self.jobs],
             "post_deploy": list(self.post_deploy),
             "hibernate": self.hibernate,
+            "static": dict(sorted(self.static.items())),
         }
         return {name: part for name, part in parts.items() if part}
 
@@ -168,6 +171,7 @@ class AppSpec:
             jobs=tuple(Job.from_json(one) for one in body.get("jobs", ())),
             post_deploy=tuple(str(one) for one in body.get("post_deploy", ())),
             hibernate=bool(body.get("hibernate", False)),
+            static=dict(body.get("static", {})),
             debug=bool(body.get("debug", False)),
         )
 

@@ -1,4 +1,5 @@
-"""A runtime whose apps the gateway answers itself: no guest, no instance, nothing to wake."""
+"""What the gateway answers itself, whole apps or files beside one: no guest, no instance, nothing
+to wake."""
 
 from __future__ import annotations
 
@@ -28,6 +29,16 @@ class DirectResponse:
     body: bytes = b""
     pieces: AsyncGenerator[bytes] | None = None
     size: int = 0
+
+
+class Beside(Protocol):
+    """Files beside an app of any runtime, in one worker, on its loop."""
+
+    async def look(self, route: Route, request: DirectRequest) -> DirectResponse | None:
+        """None: the app answers. Raises IsopodError."""
+
+    async def make_ready(self, route: Route) -> None:
+        """As `Direct.make_ready`."""
 
 
 @runtime_checkable

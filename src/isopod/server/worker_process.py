@@ -54,6 +54,8 @@ from isopod.model.tenant import Tenant, TenantName
 from isopod.routes import RouteTable
 from isopod.runtimes import known
 from isopod.runtimes.base import InWorker
+from isopod.runtimes.static import beside
+from isopod.runtimes.static.serving import StaticSites
 from isopod.sandbox.worker import Sandbox, shut_in
 from isopod.server.children import EGRESS_FD, GATEWAY_FD, LINES_FD, READY_FD, TENANT
 from isopod.server.guests import GuestMaker
@@ -161,7 +163,8 @@ class Worker:
                 secrets=self.secrets.secrets,
                 volumes_dir=settings.volumes_dir,
             )
-            self.direct = DirectApps(self.runtimes.direct)
+            files = StaticSites(self.trees, beside=beside.FOLDER)
+            self.direct = DirectApps(self.runtimes.direct, files=files)
             self.fleet = Fleet(
                 make=maker,
                 logs_dir=self.folders.logs,
@@ -382,7 +385,7 @@ class Worker:
             # Since the start: see docs/metering.md.
             "guest_cpu_ns": self.scheduler.guest_ns,
             **fleet,
-            "apps": {**fleet["apps"], **self.direct.status()},
+            "apps": self.direct.status(fleet["apps"]),
         }
 
     def _refresh(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -394,14 +397,12 @@ class Worker:
         return {"revision": self.routes.revision()}
 
     def _make_ready(self, route: Route) -> None:
-        direct = self.direct.of(route)
-        if direct is None:
+        if self.direct.of(route) is None:
             self.maker.make_ready(route)
-            return
 
         async def ready() -> None:
             with contextlib.suppress(IsopodError):  # its first request tells
-                await direct.make_ready(route)
+                await self.direct.make_ready(route)
 
         task = asyncio.get_running_loop().create_task(ready())
         self._preparing.add(task)

@@ -94,6 +94,16 @@ class Site:
         return "".join(path.read_text() for path in self.fleet._logs_dir.glob("*.jsonl"))
 
 
+class NoFiles:
+    """See `isopod.runtimes.direct.Beside`."""
+
+    async def look(self, _route, _request):
+        return None
+
+    async def make_ready(self, _route):
+        raise AssertionError("no route here has files")
+
+
 @pytest.fixture
 def site(stage, route, quotas):
     @asynccontextmanager
@@ -118,7 +128,7 @@ def site(stage, route, quotas):
         lines = Lines(end, told=lambda body: None)
         gateway = Gateway(
             fleet=fleet,
-            direct=DirectApps({}),
+            direct=DirectApps({}, files=NoFiles()),
             admission=admission,
             find_route=lambda name: only if name == "shop" else None,
             elsewhere=lambda route: None,

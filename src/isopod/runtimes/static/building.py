@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,26 +66,47 @@ class Site:
 def build(folder: Path, root: str, *, spa: bool, now: int) -> Site:
     """Raises PackageUnsafe, ManifestInvalid (`_redirects`, `_headers`), AppNotDetected."""
     source = folder / root
-    rules = tuple(redirects.parse(_read(source / redirects.FILE_NAME)))
-    headers = tuple(header_rules.parse(_read(source / header_rules.FILE_NAME)))
-    paths, left_out = [], 0
-    for path in _walk(source):
-        if is_served(path):
-            paths.append(path)
-        else:
-            left_out += 1
+    rules = tuple(redirects.parse(read_rules(source / redirects.FILE_NAME)))
+    headers = tuple(header_rules.parse(read_rules(source / header_rules.FILE_NAME)))
+    paths, left_out = served_files(source)
     if not paths:
         raise AppNotDetected(f"the site's folder {root!r} holds no file that can be served")
     made = folder.with_name(f"{folder.name}-made")
-    made.mkdir()
-    text = sum(_compressible_bytes(source / path, path) for path in paths)
-    effort = _BEST if text <= _BEST_UP_TO else _QUICK
-    files = {path: _add(source, path, made, effort) for path in sorted(paths)}
+    files = make_files({path: source / path for path in paths}, made, take=Path.rename)
     index = Index(files=files, built_at=now, spa=spa, redirects=rules, headers=headers)
-    (made / INDEX).write_bytes(orjson.dumps(index.to_json()))
+    write_index(index, made)
     shutil.rmtree(folder)
     made.rename(folder)
     return Site(index, left_out)
+
+
+def served_files(source: Path) -> tuple[list[str], int]:
+    """The paths of what is served of a folder, sorted, and how many others there are. Raises
+    PackageUnsafe."""
+    found = list(_walk(source))
+    served = sorted(path for path in found if is_served(path))
+    return served, len(found) - len(served)
+
+
+def make_files(
+    sources: Mapping[str, Path], made: Path, *, take: Callable[[Path, Path], object]
+) -> dict[str, SiteFile]:
+    """The files at their paths, with their variants, in the new folder `made`. `take` moves or
+    copies one."""
+    made.mkdir()
+    text = sum(_compressible_bytes(source, path) for path, source in sources.items())
+    effort = _BEST if text <= _BEST_UP_TO else _QUICK
+    found = {}
+    for path, source in sorted(sources.items()):
+        target = made / FILES / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        take(source, target)
+        found[path] = _file(path, target, made, effort)
+    return found
+
+
+def write_index(index: Index, made: Path) -> None:
+    (made / INDEX).write_bytes(orjson.dumps(index.to_json()))
 
 
 def is_served(path: str) -> bool:
@@ -120,11 +141,8 @@ def _compressible_bytes(file: Path, path: str) -> int:
     return file.stat().st_size if media.is_compressible(path) else 0
 
 
-def _add(source: Path, path: str, made: Path, effort: _Effort) -> SiteFile:
-    data_size = (source / path).stat().st_size
-    target = made / FILES / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    (source / path).rename(target)
+def _file(path: str, target: Path, made: Path, effort: _Effort) -> SiteFile:
+    data_size = target.stat().st_size
     with target.open("rb") as file:
         forms = [Form("", data_size, _etag(hashlib.file_digest(file, "sha256").hexdigest()))]
     if media.is_compressible(path) and _MIN_BYTES <= data_size <= _MAX_COMPRESSED:
@@ -141,7 +159,7 @@ def _add(source: Path, path: str, made: Path, effort: _Effort) -> SiteFile:
 
 
 def _encoders(effort: _Effort) -> dict[str, Callable[[bytes], bytes]]:
-    """Ours first: the smallest, as a rule."""
+    """Ours first: the smallest, as a rule. Their names are `index.ENCODINGS`."""
     return {
         "br": lambda data: bytes(brotli.compress(data, quality=effort.brotli)),
         "zstd": lambda data: zstandard.ZstdCompressor(level=effort.zstd).compress(data),
@@ -153,7 +171,7 @@ def _etag(digest: str) -> str:
     return f'"{digest[:32]}"'
 
 
-def _read(path: Path) -> str:
+def read_rules(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_RULES_BYTES + 1)

@@ -27,11 +27,19 @@ def claim(folder: Path, manifest: Manifest) -> Claim:
     its sources are not to be published."""
     if manifest.static_root is not None or manifest.static_spa is not None:
         return Claim.SURE
+    if manifest.static_paths:
+        return Claim.NO
     return Claim.MAYBE if (folder / _HOME).is_file() or _output(folder) else Claim.NO
 
 
 def detect(folder: Path, manifest: Manifest) -> str:
     """The site's folder, relative to `folder`; "." for itself. Raises AppNotDetected."""
+    if manifest.static_paths:
+        path, name = next(iter(manifest.static_paths.items()))
+        raise AppNotDetected(
+            f"[static] {path!r} is served beside an app, and the folder holds none",
+            hint=f'[static] root = "{name}" makes a site of that folder alone',
+        )
     if manifest.static_root is not None:
         if not (folder / manifest.static_root).is_dir():
             raise AppNotDetected(

@@ -46,8 +46,8 @@ class HeaderRule:
         return HeaderRule(Pattern.parse(body[0]), headers)
 
 
-def parse(text: str) -> list[HeaderRule]:
-    """Raises ManifestInvalid with the file and the line."""
+def parse(text: str, *, shown: str = "") -> list[HeaderRule]:
+    """Raises ManifestInvalid with the file, in the folder `shown`, and the line."""
     rules: list[HeaderRule] = []
     headers = 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -66,10 +66,10 @@ def parse(text: str) -> list[HeaderRule]:
                 rules[-1] = HeaderRule(last.pattern, (*last.headers, _header(stripped)))
                 headers += 1
         except ValueError as error:
-            raise _invalid(number, str(error)) from error
+            raise _invalid(shown, number, str(error)) from error
         if len(rules) > _MAX_RULES or headers > _MAX_HEADERS:
             raise _invalid(
-                number, f"there may be at most {_MAX_RULES} paths and {_MAX_HEADERS} headers"
+                shown, number, f"there may be at most {_MAX_RULES} paths and {_MAX_HEADERS} headers"
             )
     return rules
 
@@ -106,9 +106,9 @@ def _header(text: str) -> Header:
     return name.encode(), value.encode()
 
 
-def _invalid(line: int, why: str) -> ManifestInvalid:
+def _invalid(shown: str, line: int, why: str) -> ManifestInvalid:
     return ManifestInvalid(
-        f"{FILE_NAME}, line {line}: {why}",
+        f"{shown}{FILE_NAME}, line {line}: {why}",
         hint="docs/static.md lists what is supported",
-        details={"file": FILE_NAME, "line": line},
+        details={"file": f"{shown}{FILE_NAME}", "line": line},
     )

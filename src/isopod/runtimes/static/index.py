@@ -13,6 +13,7 @@ from isopod.runtimes.static.redirects import Rule
 INDEX = "index.json"
 FILES = "files"  # the folder of the files as they are; those of encodings are named by them
 FORMAT = 1
+ENCODINGS = ("br", "zstd", "gzip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,13 @@ class Index:
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Index:
+        """Raises ValueError, KeyError, TypeError or IndexError for what is no index, also for one
+        that names files outside of its own folder: a builder wrote it, after a guest had run."""
         if body["format"] != FORMAT:
             raise ValueError(f"format {body['format']!r} is not {FORMAT}")
         return Index(
             files={
-                path: SiteFile(path, kind, immutable, tuple(Form(*form) for form in forms))
+                _inside(path): SiteFile(path, kind, immutable, tuple(_form(*one) for one in forms))
                 for path, (kind, immutable, forms) in body["files"].items()
             },
             built_at=int(body["built_at"]),
@@ -86,3 +89,15 @@ class Index:
             redirects=tuple(Rule.from_json(rule) for rule in body["redirects"]),
             headers=tuple(HeaderRule.from_json(rule) for rule in body["headers"]),
         )
+
+
+def _form(encoding: str, size: int, etag: str) -> Form:
+    if encoding and encoding not in ENCODINGS:
+        raise ValueError(f"encoding {encoding!r} is not known")
+    return Form(encoding, size, etag)
+
+
+def _inside(path: str) -> str:
+    if path.startswith("/") or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"path {path!r} leads out of the site")
+    return path

@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 
 from isopod.blobs.trees import TreeCache
-from isopod.errors import BlobCorrupt, BlobMissing, NotFound
+from isopod.errors import BadRequest, BlobCorrupt, BlobMissing, NotFound
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.runtimes.direct import DirectRequest, DirectResponse
@@ -43,10 +43,12 @@ class _Open:
 
 
 class StaticSites:
-    """Fulfils `isopod.runtimes.direct.Direct`."""
+    """Fulfils `isopod.runtimes.direct.Direct`; with `beside`, the folder of trees where an app's
+    files are, `isopod.runtimes.direct.Beside`."""
 
-    def __init__(self, trees: TreeCache) -> None:
+    def __init__(self, trees: TreeCache, *, beside: str = "") -> None:
         self._trees = trees
+        self._beside = beside
         self._sites: OrderedDict[Digest, _Open] = OrderedDict()
         self._files = 0
         self._loading: dict[Digest, asyncio.Future[_Open]] = {}
@@ -61,12 +63,31 @@ class StaticSites:
         planned = plan(opened.site, opened.heads, request)
         if planned is None:
             raise NotFound(f"there is nothing at {request.path[:200]!r}")
-        if len(planned.parts) == 1 and isinstance(part := planned.parts[0], Slice):
-            kept = self._kept.get((digest, part.file.path, part.form.encoding))
-            if kept is not None:
-                body = kept if len(kept) == part.end - part.first else kept[part.first : part.end]
-                return DirectResponse(planned.status, planned.headers, body, size=planned.size)
-        return await self._read(digest, opened, planned)
+        return self._from_memory(digest, planned) or await self._read(digest, opened, planned)
+
+    async def look(self, route: Route, request: DirectRequest) -> DirectResponse | None:
+        """None: there is nothing, or another thing than to read is asked. Raises BlobMissing,
+        BlobCorrupt."""
+        if request.method not in ("GET", "HEAD"):
+            return None
+        digest = route.app_tree
+        opened = self._sites.get(digest) or await self._open(digest)
+        try:
+            planned = plan(opened.site, opened.heads, request)
+        except BadRequest:  # no path of a file's; an app may have a use for it
+            return None
+        if planned is None:
+            return None
+        return self._from_memory(digest, planned) or await self._read(digest, opened, planned)
+
+    def _from_memory(self, digest: Digest, planned: Planned) -> DirectResponse | None:
+        if len(planned.parts) != 1 or not isinstance(part := planned.parts[0], Slice):
+            return None
+        kept = self._kept.get((digest, part.file.path, part.form.encoding))
+        if kept is None:
+            return None
+        body = kept if len(kept) == part.end - part.first else kept[part.first : part.end]
+        return DirectResponse(planned.status, planned.headers, body, size=planned.size)
 
     async def make_ready(self, route: Route) -> None:
         await self._open(route.app_tree)
@@ -93,9 +114,10 @@ class StaticSites:
         return opened
 
     def _load(self, digest: Digest) -> _Open:
-        tree = self._trees.ensure(digest)
+        tree = self._trees.ensure(digest) / self._beside
         try:
-            return _Open(tree, Site(Index.from_json(orjson.loads((tree / INDEX).read_bytes()))))
+            index = Index.from_json(orjson.loads((tree / INDEX).read_bytes()))
+            return _Open(tree, Site(index, beside=bool(self._beside)))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise BlobCorrupt(f"tree {digest!r} has no index of a site: {error}") from error
 

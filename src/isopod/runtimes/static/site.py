@@ -55,10 +55,12 @@ def decode(path: str) -> str:
 
 
 class Site:
-    """One index, with its rules sorted for look-ups."""
+    """One index, with its rules sorted for look-ups. `beside` an app it has no pages of its own
+    for what is not there."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, beside: bool = False) -> None:
         self.index = index
+        self._beside = beside
         self._files = index.files
         self._forced = tuple(rule for rule in index.redirects if rule.force)
 
@@ -75,7 +77,7 @@ class Site:
                 return self._follow(rule, values, query)
         if found is not None:
             return Found(found)
-        return self._folder(path, query) or self._fallback(path)
+        return self._folder(path, query) or (None if self._beside else self._fallback(path))
 
     def _file(self, path: str) -> SiteFile | None:
         name = path[1:]
