@@ -22,6 +22,10 @@ def test_a_toy_runtime_is_listed_detected_built_and_serves(node, tmp_path):
     assert {one["name"] for one in node.json("runtimes")} == {
         *("javascript", "python", "static", "toy")
     }
+    for one in node.json("runtimes"):
+        assert len(one["digest"]) == 64 and len(one["module"]) in (0, 64), one
+        assert one["version"] and one["licence"] and one["size_bytes"] >= 0, one
+        assert isinstance(one["prepared"], bool), one
     app = folder(tmp_path / "hi", {"greeting.toy": "good morning\n"})
     node.cli("deploy", str(app), "--env", "WHO=Ada")
     assert text(node, "hi", "/x") == "GOOD MORNING /x Ada"

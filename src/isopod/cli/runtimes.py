@@ -9,6 +9,10 @@ import typer
 from isopod.cli import output
 from isopod.cli.options import AsJson, DataDir, connect, subcommand_follows
 
+_HELP = """List the language runtimes of the node, or prepare one.
+
+MODULE is the digest of the WebAssembly module that is compiled, BUILDS that of all that a build
+depends on; SIZE is that of the machine code."""
 _group = typer.Typer(no_args_is_help=False, invoke_without_command=True)
 
 
@@ -16,7 +20,7 @@ def register(cli: typer.Typer) -> None:
     cli.add_typer(
         _group,
         name="runtimes",
-        help="List the language runtimes of the node, or prepare one.",
+        help=_HELP,
         epilog="Examples:\n\nisopod runtimes --json\n\nisopod runtimes prepare python",
     )
 
@@ -31,15 +35,16 @@ def runtimes(context: typer.Context, as_json: AsJson = False, data_dir: DataDir 
         output.print_json(found)
         return
     output.table(
-        ("NAME", "VERSION", "PREPARED", "SIZE", "LICENCE", "DIGEST"),
+        ("NAME", "VERSION", "PREPARED", "SIZE", "MODULE", "BUILDS", "LICENCE"),
         (
             (
                 one["name"],
                 one["version"],
                 "yes" if one["prepared"] else "no",
                 output.mib(one["size_bytes"]),
-                one["licence"],
+                one["module"][:12] or "-",
                 one["digest"][:12],
+                one["licence"],
             )
             for one in found
         ),

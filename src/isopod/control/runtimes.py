@@ -22,6 +22,7 @@ class RuntimeStatus:
     size_bytes: int
     prepared: bool
     licence: str
+    module: str = ""  # as in RuntimeInfo
 
 
 def installed(cache_dir: Path) -> list[RuntimeStatus]:
@@ -39,6 +40,7 @@ def installed(cache_dir: Path) -> list[RuntimeStatus]:
                 size_bytes=info.size_bytes,
                 prepared=info.prepared,
                 licence=info.licence,
+                module=info.module,
             )
         )
     return found

@@ -16,6 +16,7 @@ class RuntimeInfo:
     size_bytes: int  # of the compiled module, or of the module while it is not prepared
     prepared: bool  # compiled and ready on this machine
     licence: str
+    module: str = ""  # digest of the module that is compiled; "": its apps bring theirs, or none
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

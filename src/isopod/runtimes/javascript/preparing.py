@@ -35,6 +35,7 @@ def info(cache_dir: Path) -> RuntimeInfo:
         size_bytes=compiled.stat().st_size if compiled else 0,
         prepared=prepared,
         licence=artifacts.LICENCE,
+        module=artifacts.module_digest(),
     )
 
 

@@ -27,6 +27,7 @@ def info(cache_dir: Path) -> RuntimeInfo:
         size_bytes=compiled.stat().st_size if compiled else found.module.stat().st_size,
         prepared=prepared,
         licence=LICENCE,
+        module=found.module_digest,
     )
 
 
