@@ -133,15 +133,17 @@ class Gateway:
         if scope["method"] == "CONNECT":
             # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
             raise BadRequest("CONNECT is for proxies, and this is none")
-        if await self._forwarder.forward(
-            lambda: self._elsewhere(self.route_at(incoming.host)),
-            scope,
-            receive,
-            answer.send,
-            request_id=incoming.request_id,
-        ):
-            return
         route = self.route_at(incoming.host)
+        if self._elsewhere(route) is not None:
+            if await self._forwarder.forward(
+                lambda: self._elsewhere(self.route_at(incoming.host)),
+                scope,
+                receive,
+                answer.send,
+                request_id=incoming.request_id,
+            ):
+                return
+            route = self.route_at(incoming.host)
         direct = self._direct.of(route)
         self._admission.enter(route)
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from isopod.errors import IsopodError, ResponseTooLarge
@@ -37,9 +37,13 @@ class DirectApps:
         self, direct: Direct, route: Route, request: DirectRequest, request_id: str, send: Send
     ) -> None:
         """Raises IsopodError: the caller answers it, if the client has got nothing yet."""
-        with self._counted(route):
+        self._requests[route.name] = self._requests.get(route.name, 0) + 1
+        try:
             response = await direct.answer(route, request)
             await _send(route, response, request_id, send)
+        except IsopodError as error:
+            self._failed(route, error)
+            raise
 
     async def answer_beside(
         self, route: Route, request: DirectRequest, request_id: str, send: Send
@@ -50,8 +54,12 @@ class DirectApps:
         response = await self._files.look(route, request)
         if response is None:
             return False
-        with self._counted(route):
+        self._requests[route.name] = self._requests.get(route.name, 0) + 1
+        try:
             await _send(route, response, request_id, send)
+        except IsopodError as error:
+            self._failed(route, error)
+            raise
         return True
 
     async def make_ready(self, route: Route) -> None:
@@ -62,16 +70,9 @@ class DirectApps:
         elif route.spec.static:
             await self._files.make_ready(route)
 
-    @contextlib.contextmanager
-    def _counted(self, route: Route) -> Iterator[None]:
-        name = route.name
-        self._requests[name] = self._requests.get(name, 0) + 1
-        try:
-            yield
-        except IsopodError as error:
-            if error.whose != "caller":
-                self._errors[name] = self._errors.get(name, 0) + 1
-            raise
+    def _failed(self, route: Route, error: IsopodError) -> None:
+        if error.whose != "caller":
+            self._errors[route.name] = self._errors.get(route.name, 0) + 1
 
     def forget(self, find_route: Callable[[str], Route | None]) -> None:
         """The counts of apps that are gone."""

@@ -48,7 +48,8 @@ _NONE: frozenset[bytes] = frozenset()
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every request, and that would take longer.
+@dataclass(slots=True)
 class Incoming:
     """What the gateway read from a request's headers."""
 

@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 from isopod.model.route import Route
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, both: one is made for every request, and that would take longer.
+@dataclass(slots=True)
 class DirectRequest:
     """Header names are lower case, as bytes."""
 
@@ -20,7 +21,7 @@ class DirectRequest:
     headers: list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DirectResponse:
     """`size` bytes of body follow: `body`, then `pieces`. HEAD has a length and no body."""
 

@@ -48,20 +48,28 @@ class Planned:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The answers that are the same for every request: a form of a file. `head` has no length."""
+
+    head: Headers
+    get: Planned
+
+
 @dataclass(slots=True)
 class Heads:
-    """The heads of whole files, by path, form and status: they are the same for every request."""
+    """What whole files are answered with, by path, form and status."""
 
-    known: dict[tuple[str, str, str, int], Headers] = field(default_factory=dict)
+    known: dict[tuple[str, str, str, int], Whole] = field(default_factory=dict)
 
-    def of(self, site: Site, path: str, found: Found, form: Form) -> Headers:
+    def of(self, site: Site, path: str, found: Found, form: Form) -> Whole:
         key = (path, found.file.path, form.encoding, found.status)
-        head = self.known.get(key)
-        if head is None:
+        whole = self.known.get(key)
+        if whole is None:
             if len(self.known) >= _MAX_HEADS:
                 self.known.clear()
-            head = self.known[key] = _head(site, path, found, form)
-        return head
+            whole = self.known[key] = _whole(site, path, found, form)
+        return whole
 
 
 def plan(site: Site, heads: Heads, request: DirectRequest) -> Planned | None:
@@ -84,17 +92,13 @@ def plan(site: Site, heads: Heads, request: DirectRequest) -> Planned | None:
     file = target.file
     chosen = negotiation.choose(accepted, file.encodings) if accepted else ""
     form = file.form(chosen) if chosen else file.plain
-    head = heads.of(site, path, target, form)
+    whole = heads.of(site, path, target, form)
     if conditional and target.status == 200:
         given = dict(request.headers)
-        planned = _conditional(site, file, form, head, given)
+        planned = _conditional(site, file, form, whole.head, given)
         if planned is not None:
             return planned if request.method == "GET" else _without_body(planned)
-    length = (b"content-length", str(form.size).encode())
-    if request.method == "HEAD":
-        return Planned(target.status, [*head, length], (), form.size)
-    whole = (Slice(file, form, 0, form.size),)
-    return Planned(target.status, [*head, length], whole, form.size)
+    return whole.get if request.method == "GET" else _without_body(whole.get)
 
 
 def _without_body(planned: Planned) -> Planned:
@@ -169,6 +173,13 @@ def _redirect(site: Site, path: str, moved: Moved) -> Planned:
     headers = [one for one in headers if one[0] != b"content-type"]
     location = (b"location", moved.location.encode("latin-1", "replace"))
     return Planned(moved.status, [*headers, location, (b"content-length", b"0")])
+
+
+def _whole(site: Site, path: str, found: Found, form: Form) -> Whole:
+    head = _head(site, path, found, form)
+    headers = [*head, (b"content-length", str(form.size).encode())]
+    parts = (Slice(found.file, form, 0, form.size),)
+    return Whole(head, Planned(found.status, headers, parts, form.size))
 
 
 def _head(site: Site, path: str, found: Found, form: Form) -> Headers:
