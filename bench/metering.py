@@ -90,6 +90,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
     from isopod.blobs.store import BlobStore
     from isopod.blobs.trees import TreeCache
     from isopod.engine.config import EngineSettings, make_engine
+    from isopod.engine.machine_code import CompiledHere
     from isopod.engine.scheduler import Scheduler
     from isopod.gateway.admission import Admission
     from isopod.gateway.app import Gateway
@@ -122,6 +123,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             engine=engine,
             cache_dir=settings.cache_dir,
             trees=trees,
+            machine_code=CompiledHere(engine),
             precise_clocks=settings.precise_clocks,
         ),
     )

@@ -175,6 +175,11 @@ class NodeSettings:
         return self.data_dir / "images"
 
     @property
+    def machine_code_dir(self) -> Path:
+        """Of apps' own modules. Neither builders nor workers write here."""
+        return self.data_dir / "machine-code"
+
+    @property
     def volumes_dir(self) -> Path:
         """A folder for each tenant in it, and in that one for each volume."""
         return self.data_dir / "volumes"

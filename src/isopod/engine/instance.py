@@ -155,7 +155,7 @@ class Instance:
                 for at, preopen in enumerate(spec.preopens)
             },
             clock_step_ns=spec.clock_step_ns,
-            all_open=linkage.open_files,
+            all_open=linkage.imports.open_files,
             memory=self._known_memory,
             relay=self._get_relay,
         )
@@ -224,8 +224,8 @@ class Instance:
 
     def poll(self) -> None:
         """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
-        linkage = self.linkage
-        linkage.current = self
+        imports = self.linkage.imports
+        imports.current = self
         try:
             self._poll()
         except IsopodError as error:
@@ -236,7 +236,7 @@ class Instance:
             failed.__cause__ = error
             self._finish(failed)
         finally:
-            linkage.current = None
+            imports.current = None
 
     def _poll(self) -> None:
         if self._future is None:
@@ -505,7 +505,7 @@ class Instance:
     def _get_relay(self) -> Relay:
         if self._relay is None:
             memory = self._known_memory()
-            self._relay = self.linkage.relays.make(self._context, memory.handle)
+            self._relay = self.linkage.imports.relays.make(self._context, memory.handle)
         return self._relay
 
     @property

@@ -49,18 +49,12 @@ class HostImport:
         return "d" if self.is_float else "i" * self.parameters
 
 
-class Linkage:
-    """One engine, one module, its imports resolved once. `current` is the instance being polled:
+class Imports:
+    """What modules of one engine may import, defined once. `current` is the instance being polled:
     everything happens on one thread, so a callback needs no search for its guest."""
 
-    def __init__(
-        self,
-        engine: wasmtime.Engine,
-        module: wasmtime.Module,
-        imports: Sequence[HostImport] = (),
-    ) -> None:
+    def __init__(self, engine: wasmtime.Engine, more: Sequence[HostImport] = ()) -> None:
         self.engine = engine
-        self.module = module
         self.current: Any = None
         self._linker = wasmtime.Linker(engine)
         self._linker.define_wasi()
@@ -74,39 +68,18 @@ class Linkage:
             self._define_now("clock_time_get", "iIi", lambda i, a: i.on_clock_time_get(a[0], a[2])),
             self._define_now("clock_res_get", "ii", lambda i, a: i.on_clock_res_get(*a)),
             *(self._define_file_call(name) for name in SIGNATURES),
-            *(self._define_import(one) for one in imports),
+            *(self._define_import(one) for one in more),
         ]
         self.relays = RelayMaker(engine)
         self.open_files = OpenFiles()
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="close-store")
+        self.aside = ThreadPoolExecutor(1, thread_name_prefix="close-store")
+
+    def link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
+        """Raises EngineError."""
         try:
-            self.pre = self._linker.instantiate_pre(module)
+            return self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             raise EngineError(f"the module's imports cannot be satisfied: {error}") from error
-
-    def close_aside(self, store: wasmtime.Store) -> None:
-        """Close a store that nothing uses any more, in a thread of ours."""
-        self._aside.submit(store.close)
-
-    @classmethod
-    def load(
-        cls,
-        compiled: Path,
-        settings: EngineSettings,
-        engine: wasmtime.Engine | None = None,
-        imports: Sequence[HostImport] = (),
-    ) -> Self:
-        """Map a module of our own cache (10 ms for CPython's 290 MB). Never a tenant's file:
-        this runs whatever machine code it holds. `engine`: one of those settings, that other
-        modules are in too."""
-        engine = engine or make_engine(settings)
-        try:
-            return cls(engine, wasmtime.Module.deserialize_file(engine, str(compiled)), imports)
-        except wasmtime.WasmtimeError as error:
-            raise EngineError(
-                f"the compiled module {str(compiled)!r} cannot be loaded",
-                hint="run `isopod runtimes prepare NAME`",
-            ) from error
 
     def _define(
         self, module: str, name: str, arity: int, begin: Any, *, has_result: bool = True
@@ -221,3 +194,49 @@ class Linkage:
         except BaseException as error:  # must not cross the engine
             instance.fail(error)
             return False
+
+
+class Linkage:
+    """A module with its imports resolved."""
+
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        module: wasmtime.Module,
+        imports: Sequence[HostImport] | Imports = (),
+    ) -> None:
+        """`imports`: what it has beside everybody's, or those that modules of its kind share."""
+        self.imports = imports if isinstance(imports, Imports) else Imports(engine, imports)
+        self.engine = engine
+        self.module = module
+        self.pre = self.imports.link(module)
+
+    def close_aside(self, store: wasmtime.Store) -> None:
+        """Close a store that nothing uses any more, in a thread of ours. Until then this is not
+        gone: the store runs in the module's code."""
+
+        def close() -> None:
+            store.close()
+            _ = self
+
+        self.imports.aside.submit(close)
+
+    @classmethod
+    def load(
+        cls,
+        compiled: Path,
+        settings: EngineSettings,
+        engine: wasmtime.Engine | None = None,
+        imports: Sequence[HostImport] = (),
+    ) -> Self:
+        """Map a module of our own cache (10 ms for CPython's 290 MB). Never a tenant's file:
+        this runs whatever machine code it holds. `engine`: one of those settings, that other
+        modules are in too."""
+        engine = engine or make_engine(settings)
+        try:
+            return cls(engine, wasmtime.Module.deserialize_file(engine, str(compiled)), imports)
+        except wasmtime.WasmtimeError as error:
+            raise EngineError(
+                f"the compiled module {str(compiled)!r} cannot be loaded",
+                hint="run `isopod runtimes prepare NAME`",
+            ) from error

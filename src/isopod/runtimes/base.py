@@ -24,6 +24,7 @@ from isopod.runtimes.installed import Installed
 if TYPE_CHECKING:  # whoever only lists runtimes does not load the engine
     from isopod.engine.config import Engine
     from isopod.engine.image import Image
+    from isopod.engine.machine_code import MachineCode
     from isopod.engine.run_queue import Share
     from isopod.engine.scheduler import Scheduler
     from isopod.host.capabilities import World
@@ -100,11 +101,13 @@ class RunsCommands(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InWorker:
-    """What a worker lends to a runtime. All runtimes of a worker share one engine."""
+    """What a worker lends to a runtime. All runtimes of a worker share one engine. `machine_code`:
+    of apps' own modules, which come and go while the worker runs."""
 
     engine: Engine
     cache_dir: Path
     trees: TreeCache
+    machine_code: MachineCode
     precise_clocks: bool
 
 

@@ -105,11 +105,18 @@ def library() -> Any:
     return pyseccomp
 
 
-def guard_guests(lib: Any, *, machine_code: bool = False, kill_unlisted: bool = False) -> None:
+def guard_guests(
+    lib: Any,
+    *,
+    machine_code: bool = False,
+    shown_code: bool = False,
+    kill_unlisted: bool = False,
+) -> None:
     """For a process that runs guests: all of its threads, for good. Raises OSError.
 
-    `machine_code`: it still maps some. `kill_unlisted`: for tests, which want to
-    know of a call that is on neither list.
+    `machine_code`: it still maps some. `shown_code`: it is shown some through a window
+    (`engine.code_window`), and the engine is to believe that what it read itself became executable.
+    `kill_unlisted`: for tests, which want to know of a call that is on neither list.
     """
     unlisted = lib.KILL_PROCESS if kill_unlisted else lib.ERRNO(errno.ENOSYS)
     made = lib.SyscallFilter(unlisted)
@@ -122,6 +129,13 @@ def guard_guests(lib: Any, *, machine_code: bool = False, kill_unlisted: bool = 
     executable = lib.ALLOW if machine_code else no
     for name in ("mmap", "mprotect"):
         _add(lib, made, lib.ALLOW, name, lib.Arg(2, lib.MASKED_EQ, mmap.PROT_EXEC, 0))
+        if name == "mprotect" and shown_code:
+            # It says that it did, and does nothing: nothing that could be written is executable.
+            both = mmap.PROT_WRITE | mmap.PROT_EXEC
+            done = lib.ERRNO(0)
+            _add(lib, made, done, name, lib.Arg(2, lib.MASKED_EQ, both, mmap.PROT_EXEC))
+            _add(lib, made, no, name, lib.Arg(2, lib.MASKED_EQ, both, both))
+            continue
         _add(lib, made, executable, name, lib.Arg(2, lib.MASKED_EQ, mmap.PROT_EXEC, mmap.PROT_EXEC))
     # Its arguments are behind a pointer, where no filter sees them; glibc falls back to clone.
     if kill_unlisted:

@@ -65,11 +65,14 @@ class Sandbox:
         last = features.last_capability
         self._put_on("no capabilities", lambda: kernel.drop_capabilities(last))
 
-    def guard(self, *, kill_unlisted: bool = False) -> None:
+    def guard(self, *, shown_code: bool = False, kill_unlisted: bool = False) -> None:
         """The last step; see `seccomp.guard_guests`. Raises SandboxUnavailable."""
         if (library := self._filters) is not None:
-            guard = seccomp.guard_guests
-            self._put_on("seccomp", lambda: guard(library, kill_unlisted=kill_unlisted))
+
+            def guard() -> None:
+                seccomp.guard_guests(library, shown_code=shown_code, kill_unlisted=kill_unlisted)
+
+            self._put_on("seccomp", guard)
 
     def _put_on(self, name: str, put_on: Callable[[], None]) -> None:
         try:

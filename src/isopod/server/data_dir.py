@@ -43,6 +43,7 @@ def prepare_data_dir(settings: NodeSettings) -> None:
                 settings.blobs_dir,
                 settings.trees_dir,
                 settings.images_dir,
+                settings.machine_code_dir,
                 settings.routes_path.parent,
                 settings.logs_dir,
                 settings.cordons_dir,

@@ -1,8 +1,8 @@
 """What a worker works with on disk: the folders that all shared workers use, or those of the one
 tenant whose own worker it is.
 
-A tenant's own worker sees the routes, trees, images and logs of that tenant alone, and the others
-see none of its: they are in `cordons/TENANT/`, which no rule of a shared worker names.
+A tenant's own worker sees the routes, trees, images, machine code and logs of that tenant alone,
+and the others see none of its: they are in `cordons/TENANT/`, which no rule of a shared worker names.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class WorkerFolders:
     routes: Path  # routes.db
     trees: Path
     images: Path
+    machine_code: Path  # of apps' own modules; made by who compiles for it, read by this one
     logs: Path
     spool: Path  # spool.db
     tmp: Path
@@ -39,6 +40,7 @@ class WorkerFolders:
             routes=settings.routes_path,
             trees=settings.trees_dir,
             images=settings.images_dir,
+            machine_code=settings.machine_code_dir,
             logs=settings.logs_dir,
             spool=settings.spool_path(index),
             tmp=settings.worker_tmp(index),
@@ -52,7 +54,7 @@ class WorkerFolders:
         remove_folder(self.tmp)  # a killed predecessor's
         made = (
             *(self.tmp, self.spool.parent, self.quota, self.volumes),
-            *(self.trees, self.images, self.logs),
+            *(self.trees, self.images, self.machine_code, self.logs),
         )
         for folder in made:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ class WorkerFolders:
         return Folders(
             read=(
                 *(settings.cache_dir / "modules", settings.cache_dir / "runtimes"),
-                *(self.trees, self.images, self.routes.parent),
+                *(self.trees, self.images, self.machine_code, self.routes.parent),
             ),
             change=(
                 *(self.logs, self.spool.parent, self.tmp, self.volumes),
@@ -76,6 +78,7 @@ def _own(settings: NodeSettings, index: int, tenant: TenantName) -> WorkerFolder
         routes=home / "routes" / "routes.db",
         trees=home / "trees",
         images=home / "images",
+        machine_code=home / "machine-code",
         logs=home / "logs",
         # Not by number, which another tenant's may get: usage waits there to be collected.
         spool=settings.spools_dir / f"tenant-{tenant}" / "spool.db",
@@ -90,7 +93,7 @@ def forget_own_files(settings: NodeSettings, tenant: TenantName) -> None:
     """When a tenant's own worker is gone for good: what can be made again. Not its logs, which the
     apps that come back would miss."""
     home = settings.cordons_dir / tenant
-    for name in ("trees", "images"):
+    for name in ("trees", "images", "machine-code"):
         shutil.rmtree(home / name, ignore_errors=True)
     for folder in (home / "logs", home):
         with contextlib.suppress(OSError):  # not empty

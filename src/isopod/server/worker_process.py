@@ -58,6 +58,7 @@ from isopod.runtimes.static import beside
 from isopod.runtimes.static.serving import StaticSites
 from isopod.sandbox.worker import Sandbox, shut_in
 from isopod.server.children import EGRESS_FD, GATEWAY_FD, LINES_FD, READY_FD, TENANT
+from isopod.server.coder import Coder, start_coder
 from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.http_server import BACKLOG, http_server
@@ -90,6 +91,7 @@ class Worker:
         sandbox: Sandbox,
         files: Maker,
         secrets: Opener,
+        coder: Coder,
         egress: socket.socket,
         lines: socket.socket,
         trust: str,
@@ -107,7 +109,7 @@ class Worker:
         self._tenants: dict[TenantName, Tenant] = {}
         self._known_routes: dict[str, Route | None] = {}  # until the table changes
         blobs = BlobStore(settings.blobs_dir)
-        self.files, self.secrets = files, secrets
+        self.files, self.secrets, self.coder = files, secrets, coder
         self.trees = ReadTrees(folders.trees, blobs, maker=files)
         self.images = ReadImages(
             folders.images,
@@ -116,12 +118,14 @@ class Worker:
             maker=files,
         )
         self.engine = make_engine(EngineSettings())
+        coder.use(self.engine)
         self.runtimes = WorkerRuntimes.load(
             known(),
             InWorker(
                 engine=self.engine,
                 cache_dir=settings.cache_dir,
                 trees=self.trees,
+                machine_code=coder,
                 precise_clocks=settings.precise_clocks,
             ),
         )
@@ -291,7 +295,7 @@ class Worker:
 
     def _beat(self, ready: int) -> None:
         """Tell the supervisor that the loop turns (see server.watchdog)."""
-        if self.files.is_gone() or self.secrets.is_gone():
+        if self.files.is_gone() or self.secrets.is_gone() or self.coder.is_gone():
             _log.error("a process beside this worker has ended: so does this worker")
             os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(OSError):  # it does not read just now, or died
@@ -471,7 +475,15 @@ def main(*, kill_unlisted: bool = False) -> None:
     if listener is not None:
         others.append(listener)
     files = start_maker(settings, handed.features, folders=folders, others=others)
-    secrets = start_opener(settings, handed.features, others=(*others, files.fileno()))
+    others.append(files.fileno())
+    coder = start_coder(
+        settings,
+        handed.features,
+        trees=folders.trees,
+        folder=folders.machine_code,
+        others=others,
+    )
+    secrets = start_opener(settings, handed.features, others=(*others, coder.fileno()))
     sandbox = shut_in(needs, features=handed.features)
     worker = Worker(
         settings,
@@ -480,6 +492,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         sandbox=sandbox,
         files=files,
         secrets=secrets,
+        coder=coder,
         egress=egress,
         lines=lines,
         trust=trust,
@@ -487,7 +500,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         folders=folders,
         tenant=tenant,
     )
-    sandbox.guard(kill_unlisted=kill_unlisted)
+    sandbox.guard(shown_code=True, kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))
 
 

@@ -1,0 +1,100 @@
+"""Where the machine code of an app's own module comes from.
+
+Two ways, which a runtime need not tell apart: a builder compiles in its own process, which is
+bounded and gone afterwards; a worker, which may not compile, has a process beside it do so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import wasmtime
+
+from isopod.engine.config import Engine
+from isopod.errors import ModuleInvalid
+
+# As `engine.compile` has it for runtimes' modules, and less: this one is each tenant's own.
+MAX_MODULE_BYTES = 64 << 20
+# Before each parse: what a component says instead of a core module's version (the binary format's
+# "layer" field, WebAssembly/component-model, Binary.md).
+_MAGIC, _CORE, _COMPONENT = b"\0asm", b"\x01\0\0\0", b"\x0d\0\x01\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`release` when nothing runs in it any more."""
+
+    module: wasmtime.Module
+    release: Callable[[], None]
+
+
+class MachineCode(Protocol):
+    @property
+    def engine(self) -> Engine: ...
+
+    def load(self, file: Path, owner: str) -> Loaded:
+        """The module in `file`, of tenant `owner`. Takes as long as compiling takes, so call it in
+        a thread. Raises ModuleInvalid, and what keeps it from being compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledHere:
+    """In a process that may make machine code, and whose time and memory are bounded."""
+
+    engine: Engine
+
+    def load(self, file: Path, owner: str) -> Loaded:  # noqa: ARG002  it ends with this process
+        return Loaded(compile_module(self.engine, read_module(file)), lambda: None)
+
+
+def read_module(file: Path) -> bytes:
+    """Raises ModuleInvalid for what is no core module: a message for whoever deploys it."""
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_MODULE_BYTES + 1)
+    except OSError as error:
+        raise ModuleInvalid(
+            f"the module {file.name!r} cannot be read: {(error.strerror or '').lower()}"
+        ) from error
+    if len(data) > MAX_MODULE_BYTES:
+        raise ModuleInvalid(
+            f"the module {file.name!r} is larger than {MAX_MODULE_BYTES >> 20} MiB",
+            hint="leave debugging information out of it (-s, or wasm-strip)",
+        )
+    if data[:4] != _MAGIC:
+        raise ModuleInvalid(f"{file.name!r} is no WebAssembly module")
+    if data[4:8] == _COMPONENT:
+        raise ModuleInvalid(
+            f"{file.name!r} is a component (WASI preview 2), and only modules of preview 1 are run",
+            hint="build for wasm32-wasip1 (wasm32-wasi), or take the core module from before"
+            " `wasm-tools component new`",
+        )
+    if data[4:8] != _CORE:
+        raise ModuleInvalid(f"{file.name!r} is of a version of WebAssembly that is not known")
+    return data
+
+
+def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
+    """Raises ModuleInvalid."""
+    try:
+        return wasmtime.Module(engine, data)
+    except wasmtime.WasmtimeError as error:
+        raise explained(str(error)) from error
+
+
+def explained(said: str) -> ModuleInvalid:
+    """What the engine says of a module that it does not compile."""
+    reasons = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = reasons[-1] if reasons else "no reason given"
+    hint = ""
+    if "threads" in said or "shared" in said or "atomic" in said:
+        reason = "it needs threads or shared memory, which there are none of"
+        hint = "build it without threads (no -pthread, no wasm32-wasip1-threads)"
+    elif "memory64" in said:
+        hint = "build it for 32-bit memory (wasm32)"
+    elif "multi-memory" in said or "multiple memories" in said:
+        hint = "a module has one memory"
+    return ModuleInvalid(f"the module cannot be compiled: {reason[:500]}", hint=hint)
