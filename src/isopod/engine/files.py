@@ -82,7 +82,7 @@ class Account:
     def __init__(self, folder: Path, limit: int | None, used: int) -> None:
         self._folder = folder
         self._limit = limit
-        self._used = used
+        self.used = used
         self._measure_after = 0.0
 
     def charge(self, more: int, removed: Callable[[], int]) -> bool:
@@ -90,18 +90,18 @@ class Account:
         no name any more."""
         if self._limit is None:
             return True
-        if self._used + more > self._limit and more <= self._limit:
+        if self.used + more > self._limit and more <= self._limit:
             self._measure(removed)
-        if self._used + more > self._limit:
+        if self.used + more > self._limit:
             return False
-        self._used += more
+        self.used += more
         return True
 
     def _measure(self, removed: Callable[[], int]) -> None:
         began = time.monotonic()
         if began < self._measure_after:
             return
-        self._used = folder_bytes(self._folder) + removed()
+        self.used = folder_bytes(self._folder) + removed()
         took = time.monotonic() - began
         self._measure_after = 0.0 if took < _CHEAP_S else began + took / _MEASURE_SHARE
 
@@ -140,6 +140,15 @@ class Files:
         """The errno of one call of a guest's. Numbers are unsigned and not to be trusted."""
         answer: int = getattr(self, f"_{name}")(*arguments)
         return answer
+
+    def is_open(self, fd: int) -> bool:
+        """Whether the guest opened it, as a file or a folder."""
+        return fd in self._open
+
+    def used_bytes(self, fd: int) -> int:
+        """What it may hold by now, of a folder that was granted: at most so much."""
+        account = self._accounts.get(fd)
+        return 0 if account is None else account.used
 
     def close(self) -> None:
         self._folders.close()

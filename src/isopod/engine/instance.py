@@ -32,6 +32,15 @@ from isopod.engine.memory import GuestMemory
 from isopod.engine.relay import Relay
 from isopod.engine.run_queue import Share
 from isopod.engine.stderr_file import StderrFile
+from isopod.engine.streams import (
+    MAX_BUFFERS,
+    STDERR,
+    STDIN,
+    Streams,
+    buffers,
+    gather,
+    scatter,
+)
 from isopod.errors import (
     EngineError,
     GuestFailed,
@@ -115,6 +124,7 @@ class Instance:
         # Answers the module's own imports, by name; it runs on the fiber and must not wait.
         self.on_import: Callable[[str, list[int]], int] = lambda _name, _numbers: 0
         self.mailbox: Mailbox | None = None
+        self.streams: Streams | None = None  # of a module that has standard streams
         self.last_call = ""  # the export
         self.returned = 0  # by it; 0 if it gives nothing
         self.image_bytes = 0  # of the image that it was restored from
@@ -134,6 +144,7 @@ class Instance:
         self._reply: bytes | None = None
         self._reply_to: tuple[int, int] | None = None  # None: into the inbox
         self._random: tuple[int, int] | None = None
+        self._read_into: Callable[[bytes], None] | None = None  # what a stream's reply is for
         self._fault: BaseException | None = None
         self._calls: list[Callable[[], Any]] = []
         self._future: Any = None
@@ -160,12 +171,13 @@ class Instance:
             relay=self._get_relay,
         )
         self._relay: Relay | None = None
-        self._stderr = StderrFile()
+        # One whose standard error is a stream of ours has no last words elsewhere.
+        self._stderr = None if linkage.imports.streams else StderrFile()
         self._store = wasmtime.Store(linkage.engine)
         try:
             self._prepare_store()
         except BaseException:
-            self._stderr.close()
+            self._close_stderr()
             self._store.close()
             raise
 
@@ -174,8 +186,9 @@ class Instance:
         config = wasmtime.WasiConfig()
         config.argv = spec.argv
         config.env = spec.env
-        config.stdout_file = os.devnull  # the runtime sends output through host calls
-        self._stderr.attach(config)
+        if self._stderr is not None:
+            config.stdout_file = os.devnull  # the runtime sends output through host calls
+            self._stderr.attach(config)
         for preopen in spec.preopens:
             try:
                 config.preopen_dir(str(preopen.host), preopen.guest, preopen.writable)
@@ -326,7 +339,7 @@ class Instance:
             self._store.close()
         self._relay = None
         self.files.close()
-        self._stderr.close()
+        self._close_stderr()
         if self.sleep_timer is not None:
             self.sleep_timer.cancel()  # it would keep this instance until a day's sleep is over
             self.sleep_timer = None
@@ -349,7 +362,11 @@ class Instance:
 
     def read_stderr(self) -> str:
         """What the guest wrote to descriptor 2 since the last read: the last words of CPython."""
-        return self._stderr.read_new()
+        return "" if self._stderr is None else self._stderr.read_new()
+
+    def _close_stderr(self) -> None:
+        if self._stderr is not None:
+            self._stderr.close()
 
     # -- calls into the guest ---------------------------------------------------------------
 
@@ -541,6 +558,46 @@ class Instance:
         self._reply = None
         self.state = State.CALLING
 
+    def on_stream_call(self, name: str, arguments: list[int]) -> None:
+        fd, at, count, done = arguments
+        # A descriptor that the guest closed may be a file by now.
+        if self.streams is None or fd > STDERR or self.files.is_open(fd):
+            self.result[0].of.i32 = self.files.call(name, arguments)
+            return
+        if count > MAX_BUFFERS or (name == "fd_read") != (fd == STDIN):
+            self.result[0].of.i32 = wasi.EBADF if count <= MAX_BUFFERS else wasi.EINVAL
+            return
+        memory = self._known_memory()
+        pieces = buffers(memory, at, count)
+        size = sum(size for _, size in pieces)
+        memory.base(done, 4)
+        self.result[0].of.i32 = 0
+        if fd == STDIN:
+            self._read_stream(memory, pieces, size, done)
+            return
+        memory.write(done, size.to_bytes(4, "little"))
+        if size and not self.streams.write(fd, gather(memory, pieces)):
+            self._wait_for_reply(lambda _data: None)
+
+    def _read_stream(
+        self, memory: GuestMemory, pieces: list[tuple[int, int]], size: int, done: int
+    ) -> None:
+        def take(data: bytes) -> None:
+            scatter(memory, pieces, data[:size])
+            memory.write(done, min(len(data), size).to_bytes(4, "little"))
+
+        assert self.streams is not None
+        data = self.streams.read(size) if size else b""
+        if data is None:
+            self._wait_for_reply(take)
+        else:
+            take(data)
+
+    def _wait_for_reply(self, take: Callable[[bytes], None]) -> None:
+        self._read_into = take
+        self._reply = None
+        self.state = State.CALLING
+
     def on_poll_oneoff(self, inputs: int, outputs: int, count: int, written: int) -> None:
         if count > wasi.MAX_SUBSCRIPTIONS:
             self.result[0].of.i32 = wasi.EINVAL
@@ -610,6 +667,10 @@ class Instance:
         return self._random is None
 
     def _deliver(self, data: bytes) -> None:
+        if self._read_into is not None:
+            take, self._read_into = self._read_into, None
+            take(data)
+            return
         if self._reply_to is None:
             self.put_inbox(data)
             if self.result is None:

@@ -25,6 +25,7 @@ from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.ffi import raw
 from isopod.engine.files import OpenFiles
 from isopod.engine.relay import SIGNATURES, WASI, RelayMaker, function_type
+from isopod.engine.streams import STREAM_CALLS
 from isopod.errors import EngineError, GuestProtocolError
 
 
@@ -53,8 +54,18 @@ class Imports:
     """What modules of one engine may import, defined once. `current` is the instance being polled:
     everything happens on one thread, so a callback needs no search for its guest."""
 
-    def __init__(self, engine: wasmtime.Engine, more: Sequence[HostImport] = ()) -> None:
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        more: Sequence[HostImport] = (),
+        *,
+        streams: bool = False,
+    ) -> None:
+        """`streams`: instances have standard streams, which may wait (see `engine.streams`), and
+        nothing but preview 1 and `more` may be imported: for modules of others' making."""
         self.engine = engine
+        self.streams = streams
+        self._allowed = frozenset({WASI, *(one.module for one in more)}) if streams else None
         self.current: Any = None
         self._linker = wasmtime.Linker(engine)
         self._linker.define_wasi()
@@ -67,7 +78,12 @@ class Imports:
             self._define(WASI, "random_get", 2, lambda i, a: i.on_random_get(*a)),
             self._define_now("clock_time_get", "iIi", lambda i, a: i.on_clock_time_get(a[0], a[2])),
             self._define_now("clock_res_get", "ii", lambda i, a: i.on_clock_res_get(*a)),
-            *(self._define_file_call(name) for name in SIGNATURES),
+            *(
+                self._define_file_call(name)
+                for name in SIGNATURES
+                if not (streams and name in STREAM_CALLS)
+            ),
+            *(self._define_stream_call(name) for name in STREAM_CALLS if streams),
             *(self._define_import(one) for one in more),
         ]
         self.relays = RelayMaker(engine)
@@ -76,6 +92,11 @@ class Imports:
 
     def link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
         """Raises EngineError."""
+        if self._allowed is not None:
+            # The engine has an older WASI too, whose functions are not ours: one would block.
+            others = sorted({one.module for one in module.imports} - self._allowed)
+            if others:
+                raise EngineError(f"the module imports from {others[0]!r}, which is not there")
         try:
             return self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
@@ -134,6 +155,9 @@ class Imports:
 
     def _define_file_call(self, name: str) -> Any:
         return self._define_now(name, SIGNATURES[name], lambda i, a: i.files.call(name, a))
+
+    def _define_stream_call(self, name: str) -> Any:
+        return self._define(WASI, name, 4, lambda i, a: i.on_stream_call(name, a))
 
     def _define_import(self, one: HostImport) -> Any:
         if one.waits:

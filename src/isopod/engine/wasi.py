@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-EINVAL, ENOTSUP = 28, 58
+EBADF, EINVAL, ENOTSUP = 8, 28, 58
 MAX_SUBSCRIPTIONS = 1024
 
 _SUBSCRIPTION = struct.Struct("<QB7xIxxxxQQH6x")  # userdata, tag, clock or fd, timeout, _, flags

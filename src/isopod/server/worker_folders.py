@@ -2,7 +2,8 @@
 tenant whose own worker it is.
 
 A tenant's own worker sees the routes, trees, images, machine code and logs of that tenant alone,
-and the others see none of its: they are in `cordons/TENANT/`, which no rule of a shared worker names.
+and the others see none of its: they are in `cordons/TENANT/`, which no rule of a shared worker
+names.
 """
 
 from __future__ import annotations
