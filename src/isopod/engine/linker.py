@@ -90,6 +90,20 @@ class Imports:
         self.open_files = OpenFiles()
         self.aside = ThreadPoolExecutor(1, thread_name_prefix="close-store")
 
+    def provided(self, module: str, name: str) -> tuple[str, str] | None:
+        """Parameters and results of a function that may be imported; None: there is none."""
+        if self._allowed is not None and module not in self._allowed:
+            return None
+        with wasmtime.Store(self.engine) as store:
+            try:
+                found = self._linker.get(store, module, name)
+            except wasmtime.WasmtimeError:
+                return None
+            if not isinstance(found, wasmtime.Func):
+                return None
+            kind = found.type(store)
+            return " ".join(map(str, kind.params)), " ".join(map(str, kind.results))
+
     def link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
         """Raises EngineError."""
         if self._allowed is not None:

@@ -6,6 +6,7 @@ bounded and gone afterwards; a worker, which may not compile, has a process besi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +41,20 @@ class MachineCode(Protocol):
         a thread. Raises ModuleInvalid, and what keeps it from being compiled."""
 
 
-@dataclass(frozen=True, slots=True)
 class CompiledHere:
-    """In a process that may make machine code, and whose time and memory are bounded."""
+    """In a process that may make machine code, and whose time and memory are bounded. What it
+    compiled last it knows: a build compiles a module to look at it, and then runs it."""
 
-    engine: Engine
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._last: tuple[bytes, wasmtime.Module] | None = None
 
     def load(self, file: Path, owner: str) -> Loaded:  # noqa: ARG002  it ends with this process
-        return Loaded(compile_module(self.engine, read_module(file)), lambda: None)
+        data = read_module(file)
+        digest = hashlib.sha256(data).digest()
+        if self._last is None or self._last[0] != digest:
+            self._last = digest, compile_module(self.engine, data)
+        return Loaded(self._last[1], lambda: None)
 
 
 def read_module(file: Path) -> bytes:

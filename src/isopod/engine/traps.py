@@ -9,7 +9,7 @@ from typing import Any
 
 from isopod.engine import ffi
 from isopod.engine.ffi import raw
-from isopod.errors import GuestFailed, IsopodError, StackLimitExceeded
+from isopod.errors import GuestFailed, IsopodError, MemoryLimitExceeded, StackLimitExceeded
 
 _CODES = raw.wasmtime_trap_code_enum
 
@@ -56,5 +56,11 @@ def from_error(error: Any) -> IsopodError:
     if status is not None:
         return GuestFailed(
             f"the guest exited with status {status}", details={"exit_status": status}
+        )
+    if "exceeds memory limits" in message:
+        # Before it has begun: the least that the module wants is too much.
+        return MemoryLimitExceeded(
+            f"the module's memory is larger than its limit: {message}",
+            hint="raise limits.memory_mib, or give it a smaller stack (-Wl,-z,stack-size=N)",
         )
     return GuestFailed("the guest's call failed", details={"trap": message})

@@ -17,6 +17,7 @@ _SENTENCES = {
     "stack_limit_exceeded": "The app failed while it answered.",
     "app_failed_to_start": "The app failed to start.",
     "app_syntax_error": "The app failed to start.",
+    "module_invalid": "The app failed to start.",
     "entrypoint_not_found": "The app failed to start.",
     "entrypoint_not_callable": "The app failed to start.",
     "deadline_exceeded": "The app took longer than its deadline.",
@@ -44,6 +45,7 @@ _SENTENCES = {
 _STATUS = {
     "app_failed_to_start": 502,
     "app_syntax_error": 502,
+    "module_invalid": 502,
     "entrypoint_not_found": 502,
     "entrypoint_not_callable": 502,
     "volume_not_found": 502,

@@ -65,9 +65,18 @@ def entrypoint(value: Any) -> str:
         raise ValueError(
             "must name an object, not a call: write `app = create_app()` in a module and name that"
         )
+    if said.endswith(".wasm"):
+        return _file(said)
     if not _ENTRYPOINT.fullmatch(said):
-        raise ValueError('must be "module:object", such as "pkg.module:app"')
+        raise ValueError('must be "module:object", such as "pkg.module:app", or a .wasm file')
     return said
+
+
+def _file(said: str) -> str:
+    parts = [part for part in said.split("/") if part not in ("", ".")]
+    if said.startswith("/") or ".." in parts or "\\" in said:
+        raise ValueError('must be a file of the app, such as "bin/hello.wasm"')
+    return "/".join(parts)
 
 
 def url_path(value: Any) -> str:

@@ -1,9 +1,9 @@
 """CGI/1.1 (RFC 3875): a request as an environment, and a response from what a program writes. Pure.
 
-What the RFC leaves to the server: headers whose names are not letters, digits and '-' are left out,
-since as `HTTP_X_Y` they could not be told from others; `PATH_TRANSLATED` is (nothing is translated),
-and so are `REMOTE_USER`, `REMOTE_IDENT` and `AUTH_TYPE` (the gateway knows nobody). A `Location` that
-is a path is a redirect for the client, too.
+What the RFC leaves to the server: headers whose names are not letters, digits and '-' are left
+out, since as `HTTP_X_Y` they could not be told from others. Nothing is translated and nobody known
+by the gateway, so there is no `PATH_TRANSLATED`, `REMOTE_USER`, `REMOTE_IDENT`, `AUTH_TYPE`. A
+`Location` that is a path is a redirect for the client, too.
 """
 
 from __future__ import annotations

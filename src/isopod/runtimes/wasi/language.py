@@ -1,0 +1,179 @@
+"""WASI modules, as `isopod.runtimes.base.Runtime` wants a language."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from isopod.blobs.images import ImageCache
+from isopod.engine.config import EngineSettings, make_engine
+from isopod.engine.linker import Imports
+from isopod.engine.machine_code import CompiledHere
+from isopod.engine.module_check import check_module
+from isopod.engine.scheduler import Scheduler
+from isopod.manifest import Manifest
+from isopod.model.app import AppSpec
+from isopod.model.ids import Digest
+from isopod.model.runtime import RuntimeInfo
+from isopod.model.snapshot import Snapshot, unneeded
+from isopod.runtimes.base import Claim, GuestOrder, InWorker, Progress
+from isopod.runtimes.health import HealthCheck, HealthResult
+from isopod.runtimes.installed import Installed
+from isopod.runtimes.own_modules import OwnModules
+from isopod.runtimes.wasi import detect
+from isopod.runtimes.wasi.serve import Program, ProgramGuest
+
+_FORMAT = 1  # raise it when builds of before shall be made anew
+_EXPORTS = {detect.START: ("", ""), "memory": None}
+_TIMEOUT_S = 600.0
+
+
+class WasiLanguage:
+    """`cache_dir` is no matter here: there is nothing to prepare."""
+
+    name = "wasi"
+    mounts_volumes = True
+    prepared_by_up = True
+
+    def info(self, cache_dir: Path) -> RuntimeInfo:  # noqa: ARG002
+        return RuntimeInfo(
+            name=self.name,
+            version=f"preview 1 (wasmtime {version('wasmtime')})",
+            digest=self.digest(),
+            size_bytes=0,
+            prepared=True,
+            licence="Apache-2.0 WITH LLVM-exception (wasmtime)",
+        )
+
+    def digest(self) -> Digest:
+        return Digest(hashlib.sha256(f"wasi {_FORMAT}".encode()).hexdigest())
+
+    def image_digest(self) -> Digest:
+        return Digest("")
+
+    def prepare(self, cache_dir: Path, progress: Progress) -> None:  # noqa: ARG002
+        progress(1.0, "apps bring their own modules; there is nothing to prepare")
+
+    def claim(self, folder: Path, manifest: Manifest) -> Claim:
+        return detect.claim(folder, manifest)
+
+    def detect(self, folder: Path, manifest: Manifest) -> str:
+        return detect.detect(folder, manifest)
+
+    def install_dependencies(
+        self,
+        cache_dir: Path,  # noqa: ARG002
+        folder: Path,  # noqa: ARG002
+        site: Path,
+    ) -> Installed:
+        site.mkdir()
+        return Installed((), Digest(hashlib.sha256(b"").hexdigest()), "None")
+
+    def compile_app(self, cache_dir: Path, folder: Path, manifest: Manifest) -> str:  # noqa: ARG002
+        """Nothing is kept of it: a worker's machine code is made beside the worker."""
+        name = detect.detect(folder, manifest)
+        check_module(self._here.load(folder / name, "").module, self._imports, _EXPORTS)
+        return f"{name}, {(folder / name).stat().st_size / 1024:,.0f} KiB"
+
+    def compile_site(self, cache_dir: Path, site: Path) -> None:
+        """There is none."""
+
+    def check_health(
+        self,
+        cache_dir: Path,  # noqa: ARG002
+        *,
+        app_tree: Path,
+        site_tree: Path,  # noqa: ARG002
+        spec: AppSpec,
+        tmp_root: Path,
+    ) -> HealthResult:
+        check = HealthCheck(spec, do_less="do less before the response")
+
+        async def ask() -> HealthResult:
+            modules = OwnModules(self._here, self._imports)
+            async with Scheduler(self._here.engine) as scheduler, asyncio.timeout(_TIMEOUT_S):
+                program = Program(
+                    file=app_tree / spec.entrypoint,
+                    app_tree=app_tree,
+                    tmp=tmp_root,
+                    env=spec.env,
+                    memory_bytes=spec.limits.memory_mib << 20,
+                    disk_bytes=spec.limits.disk_mib << 20,
+                    share=("", spec.name),
+                    clock_step_ns=1_000_000,
+                )
+                return await check.ask(
+                    ProgramGuest(
+                        program, modules=modules, scheduler=scheduler, output=check.collect
+                    )
+                )
+
+        with check.explained():
+            return asyncio.run(ask())
+
+    def take_snapshot(
+        self,
+        cache_dir: Path,  # noqa: ARG002
+        *,
+        app_tree: Path,  # noqa: ARG002
+        site_tree: Path,  # noqa: ARG002
+        spec: AppSpec,  # noqa: ARG002
+        images: ImageCache,  # noqa: ARG002
+        work: Path,  # noqa: ARG002
+        secrets: Mapping[str, str],  # noqa: ARG002
+    ) -> Snapshot:
+        return unneeded("each request starts the program afresh")
+
+    def in_worker(self, lent: InWorker) -> Programs:
+        modules = OwnModules(lent.machine_code, Imports(lent.engine, streams=True))
+        return Programs(modules, 1 if lent.precise_clocks else 1_000_000)
+
+    @functools.cached_property
+    def _here(self) -> CompiledHere:
+        return CompiledHere(make_engine(EngineSettings()))
+
+    @functools.cached_property
+    def _imports(self) -> Imports:
+        return Imports(self._here.engine, streams=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The runtime in a worker, as `isopod.runtimes.base.Guests`."""
+
+    modules: OwnModules
+    clock_step_ns: int
+
+    @property
+    def image_digest(self) -> Digest:
+        return Digest("")
+
+    @property
+    def base_image(self) -> Path:
+        return Path()
+
+    def new_guest(self, order: GuestOrder) -> ProgramGuest:
+        program = Program(
+            file=order.app_tree / order.entrypoint,
+            app_tree=order.app_tree,
+            tmp=order.tmp,
+            env=order.env,
+            memory_bytes=order.memory_mib << 20,
+            disk_bytes=order.disk_mib << 20,
+            share=order.share,
+            clock_step_ns=self.clock_step_ns,
+            volumes=order.volumes,
+        )
+        return ProgramGuest(
+            program, modules=self.modules, scheduler=order.scheduler, output=order.output
+        )
+
+
+def runtime() -> WasiLanguage:
+    """Found by `isopod.runtimes`."""
+    return WasiLanguage()
