@@ -12,17 +12,17 @@ from isopod.engine.relay import WASI
 from isopod.errors import EngineError, ModuleInvalid
 
 _MOST_NAMED = 20
-# Module of an import, or how it begins -> what would provide it.
+# Module of an import (or how it begins, up to a "_" or ":") -> what would provide it.
 _PROVIDERS = (
     ("wasi_unstable", "it is built for preview 0 of WASI: build it with a compiler of these years"),
-    ("wasix", "WASIX is Wasmer's alone: build it for wasm32-wasip1"),
+    ("wasix_", "WASIX is Wasmer's alone: build it for wasm32-wasip1"),
     ("wasi:", "these are of preview 2 of WASI: build it for wasm32-wasip1"),
-    ("wasi_ephemeral", "there are no such extensions here"),
+    ("wasi_ephemeral_", "there are no such extensions here"),
     ("wasi_snapshot_preview1", "these are no functions of WASI preview 1: other engines add them"),
     ("wasi", "threads, of which there are none: build it without (no wasm32-wasip1-threads)"),
     ("gojs", "it is built for browsers: GOOS=wasip1 GOARCH=wasm go build"),
     ("go", "it is built for browsers: GOOS=wasip1 GOARCH=wasm go build"),
-    ("__wbindgen", "wasm-bindgen is for browsers: build it for wasm32-wasip1"),
+    ("__wbindgen_", "wasm-bindgen is for browsers: build it for wasm32-wasip1"),
     ("wbg", "wasm-bindgen is for browsers: build it for wasm32-wasip1"),
     ("env", "the linker left them to others: link what defines them (no --allow-undefined, "
      "no --import-memory), and not by Emscripten, which is for browsers"),
@@ -81,15 +81,19 @@ def _check_exports(module: wasmtime.Module, exports: Exports) -> None:
 
 def _missing(missing: list[tuple[str, str]]) -> ModuleInvalid:
     names = [f"{module}.{name}" for module, name in missing]
-    hints = dict.fromkeys(
-        next((f"{module}: {text}" for start, text in _PROVIDERS if module.startswith(start)), "")
-        for module, _ in missing
-    )
+    hints = dict.fromkeys(_provider(module) for module, _ in missing)
     return ModuleInvalid(
         f"the module imports what nobody here provides: {_listed(names)}",
         hint="; ".join(list(filter(None, hints))[:3]) or f"what there is, is {WASI}",
         details={"imports": names[:1000]},
     )
+
+
+def _provider(module: str) -> str:
+    for start, text in _PROVIDERS:
+        if module == start or (start.endswith(("_", ":")) and module.startswith(start)):
+            return f"{module[:40]}: {text}"
+    return ""
 
 
 def _listed(names: list[str]) -> str:

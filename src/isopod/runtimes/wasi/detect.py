@@ -35,7 +35,8 @@ def detect(folder: Path, manifest: Manifest) -> str:
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             raise AppNotDetected(
                 f"there is no file {said!r}, which isopod.toml names",
-                hint="compile it first: what is deployed is the .wasm file",
+                hint="compile it first: what is deployed is the .wasm file (and where .gitignore"
+                " leaves it out, .isopodignore with !*.wasm puts it back)",
             )
         return path.relative_to(folder.resolve()).as_posix()
     found = _modules(folder)
