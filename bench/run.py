@@ -32,6 +32,7 @@ from bench import (
     volumes,
     waiting,
     warm,
+    wcgi,
     websockets,
 )
 from bench.figures import Result
@@ -42,6 +43,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "async": async_apps.run,
     "static": static.run,
     "javascript": javascript.run,
+    "wcgi": wcgi.run,
     "websockets": websockets.run,
     "cold": cold.run,
     "density": density.run,

@@ -20,7 +20,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def test_a_toy_runtime_is_listed_detected_built_and_serves(node, tmp_path):
     assert {one["name"] for one in node.json("runtimes")} == {
-        *("javascript", "python", "static", "toy")
+        *("javascript", "python", "static", "toy", "wasi")
     }
     for one in node.json("runtimes"):
         assert len(one["digest"]) == 64 and len(one["module"]) in (0, 64), one
@@ -57,11 +57,18 @@ def test_a_folder_for_two_languages_has_to_say_which(node, tmp_path):
 
 def test_a_folder_for_no_language_hears_from_each(node, tmp_path):
     failed = Failed(node, "deploy", str(folder(tmp_path / "none", {"README": "x"})))
-    for what in ("no WSGI or ASGI", "no JavaScript module", "no index.html", "no greeting.toy"):
+    for what in (
+        "no WSGI or ASGI",
+        "no JavaScript module",
+        "no index.html",
+        "no greeting.toy",
+        "no WebAssembly",
+    ):
         assert what in failed.message
     failed = Failed(
         node, "deploy", str(folder(tmp_path / "odd", {"isopod.toml": '[app]\nruntime = "cobol"'}))
     )
     assert (
-        failed.code == "runtime_not_found" and "javascript, python, static, toy" in failed.message
+        failed.code == "runtime_not_found"
+        and "javascript, python, static, toy, wasi" in failed.message
     )

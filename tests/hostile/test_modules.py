@@ -1,5 +1,4 @@
-"""Modules that no compiler made. Tenants cannot upload modules in this version: what is attacked
-here is what a runtime for tenants' modules will stand on."""
+"""Modules that no compiler made, as an app may be one: what the runtimes for such apps stand on."""
 
 import subprocess
 import sys

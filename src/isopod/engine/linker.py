@@ -107,7 +107,7 @@ class Imports:
     def link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
         """Raises EngineError."""
         if self._allowed is not None:
-            # The engine has an older WASI too, whose functions are not ours: one would block.
+            # Not what is there for our own runtimes, nor another WASI that the engine may get.
             others = sorted({one.module for one in module.imports} - self._allowed)
             if others:
                 raise EngineError(f"the module imports from {others[0]!r}, which is not there")

@@ -15,12 +15,15 @@ from typing import Protocol
 import wasmtime
 
 from isopod.engine.config import Engine
+from isopod.engine.sections import FUNCTION_TYPE, TYPE, VALUES, body_of, leb, split
 from isopod.errors import ModuleInvalid
 
 # As `engine.compile` has it for runtimes' modules, and less: this one is each tenant's own.
 MAX_MODULE_BYTES = 64 << 20
-# Before each parse: what a component says instead of a core module's version (the binary format's
-# "layer" field, WebAssembly/component-model, Binary.md).
+_FUNCREF, _EXTERNREF, _EXNREF = 0x70, 0x6F, 0x69
+_PLAIN = frozenset({*VALUES, _FUNCREF, _EXTERNREF, _EXNREF})
+# How a module begins, and what a component has in place of a core module's version (the "layer" of
+# WebAssembly/component-model, Binary.md).
 _MAGIC, _CORE, _COMPONENT = b"\0asm", b"\x01\0\0\0", b"\x0d\0\x01\0"
 
 
@@ -87,12 +90,34 @@ def read_module(file: Path) -> bytes:
 def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
     """Raises ModuleInvalid."""
     try:
-        return wasmtime.Module(engine, data)
+        module = wasmtime.Module(engine, data)
     except wasmtime.WasmtimeError as error:
-        raise explained(str(error)) from error
+        raise _explained(str(error)) from error
+    if not _has_plain_types(data):
+        raise ModuleInvalid(
+            "the module has types of garbage-collected languages: structs, arrays, references",
+            hint="languages that bring their own memory management run here: C, Rust, Go, Zig...",
+        )
+    return module
 
 
-def explained(said: str) -> ModuleInvalid:
+def _has_plain_types(data: bytes) -> bool:
+    """The engine would keep the others in memory beside the linear one, which nobody meters."""
+    body = body_of(split(data), TYPE)
+    count, at = leb(body, 0)
+    for _ in range(count):
+        if body[at] != FUNCTION_TYPE:
+            return False
+        at += 1
+        for _parameters_and_results in range(2):
+            size, at = leb(body, at)
+            if not _PLAIN.issuperset(body[at : at + size]):
+                return False
+            at += size
+    return True
+
+
+def _explained(said: str) -> ModuleInvalid:
     """What the engine says of a module that it does not compile."""
     reasons = [line.strip() for line in said.splitlines() if line.strip()]
     reason = reasons[-1] if reasons else "no reason given"

@@ -33,6 +33,9 @@ WASI = '(import "wasi_snapshot_preview1" '
         (wat(START), "module_invalid", "no memory 'memory'"),
         (wat(MEMORY + '(func (export "_start") (param i32))'), "module_invalid", "has to be"),
         (wat('(memory (export "memory") 1 2 shared)' + START), "module_invalid", "threads"),
+        (wat("(type (struct (field i64)))" + MEMORY + START), "module_invalid", "garbage"),
+        (wat("(type $f (func)) (type (func (param (ref $f))))" + MEMORY + START),
+         "module_invalid", "garbage"),
         (wat('(import "env" "draw" (func)) (import "wasi_unstable" "fd_write" '
              "(func (param i32 i32 i32 i32) (result i32)))" + MEMORY + START),
          "module_invalid", "env.draw, wasi_unstable.fd_write"),
