@@ -101,6 +101,7 @@ def report(
         settings.quota_dir / "zoo",
         settings.cordons_dir / "acme" / "routes" / "routes.db",
         settings.cordons_dir / "zoo" / "trees" / "tree" / "app.py",
+        settings.cordons_dir / "zoo" / "machine-code" / "x.cwasm",
         settings.cordons_dir / "zoo" / "routes" / "routes.db",
         settings.cordons_dir / "zoo" / "logs" / "secret.jsonl",
     ):

@@ -21,6 +21,7 @@ from isopod.gateway.admin import AdminSocket
 from isopod.model.tenant import TenantName
 from isopod.sandbox.worker import shut_in
 from isopod.server.children import READY_FD, TENANT, tell_ready
+from isopod.server.coder import start_coder
 from isopod.server.handover import Handover
 from isopod.server.maker import start_maker
 from isopod.server.opener import start_opener
@@ -69,6 +70,13 @@ def map_a_file() -> None:
         mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)
 
 
+def make_executable() -> None:
+    """Memory that it can write. (The kernel is never asked for less: see test_coder.)"""
+    page = mmap.mmap(-1, 4096)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    system_call("mprotect", address, 4096, mmap.PROT_WRITE | mmap.PROT_EXEC)()
+
+
 def in_a_new_thread(attempt: Callable[[], object]) -> str:
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.append(met(attempt)))
@@ -88,7 +96,18 @@ admin = AdminSocket.bind(settings.admin_path(index))
 memory = os.memfd_create("program")
 os.write(memory, Path("/bin/true").read_bytes())
 files = start_maker(settings, handed.features, folders=folders, others=(ready, admin.fileno()))
-secrets = start_opener(settings, handed.features, others=(ready, admin.fileno(), files.fileno()))
+coder = start_coder(
+    settings,
+    handed.features,
+    trees=folders.trees,
+    folder=folders.machine_code,
+    others=(ready, admin.fileno(), files.fileno()),
+)
+secrets = start_opener(
+    settings,
+    handed.features,
+    others=(ready, admin.fileno(), files.fileno(), coder.fileno()),
+)
 sandbox = shut_in(needs, features=handed.features)
 egress, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 lines, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -99,6 +118,7 @@ worker = Worker(
     sandbox=sandbox,
     files=files,
     secrets=secrets,
+    coder=coder,
     egress=egress,
     lines=lines,
     trust="",
@@ -106,7 +126,7 @@ worker = Worker(
     folders=folders,
     tenant=tenant,
 )
-sandbox.guard()
+sandbox.guard(shown_code=True)
 
 own = settings.worker_tmp(index)
 zoo = settings.cordons_dir / "zoo"
@@ -131,6 +151,8 @@ attempts: dict[str, Callable[[], object]] = {
     "remove a blob": blob.unlink,
     "make a tree": (folders.trees / "x").mkdir,
     "make an image": (folders.images / "x").mkdir,
+    "make machine code": lambda: (folders.machine_code / "x.cwasm").write_text("x"),
+    "read the machine code of one that has": (zoo / "machine-code" / "x.cwasm").read_bytes,
     "change an app's tree": lambda: (settings.trees_dir / "tree" / "app.py").write_text("x"),
     "change the routes": lambda: folders.routes.open("r+b"),
     "list the tenants that have workers of their own": lambda: [*settings.cordons_dir.iterdir()],
@@ -171,6 +193,7 @@ attempts: dict[str, Callable[[], object]] = {
     "personality": system_call("personality", 0),
     "make a device": lambda: os.mknod(own / "device", 0o020600, os.makedev(1, 1)),
     "map new machine code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+    "make memory executable": make_executable,
     "make machine code for callbacks": lambda: [ctypes.CFUNCTYPE(NULL)(print) for _ in range(9999)],
     "map a file of its own as machine code": map_a_file,
     "be dumpable again": system_call("prctl", 4, 1, 0, 0, 0),
