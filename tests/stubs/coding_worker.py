@@ -1,5 +1,5 @@
-"""`coding_worker.py DATA_DIR`: a process shut in as a worker is, which is shown machine code. Says
-as JSON what it tried and what came of it."""
+"""`coding_worker.py DATA_DIR SECONDS`: a process shut in as a worker is, which is shown machine
+code. Says as JSON what it tried and what came of it."""
 
 import asyncio
 import ctypes
@@ -31,8 +31,8 @@ libc.mmap.argtypes = [
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
-def main(data_dir: str) -> None:
-    settings = NodeSettings(data_dir=Path(data_dir), build_timeout_s=20)
+def main(data_dir: str, seconds: str) -> None:
+    settings = NodeSettings(data_dir=Path(data_dir), build_timeout_s=float(seconds))
     features = probe()
     folders = WorkerFolders.of(settings, 0, None)
     needs = folders.prepare(settings)
@@ -55,6 +55,7 @@ def main(data_dir: str) -> None:
             "a component": folders.trees / "component.wasm",
             "threads": folders.trees / "threads.wasm",
             "nothing": folders.trees / "none.wasm",
+            "a bomb": folders.trees / "bomb.wasm",
         }.items()
     }
     seen["write its folder"] = tried(lambda: (folders.machine_code / "x.cwasm").write_bytes(b""))

@@ -111,6 +111,20 @@ def test_what_is_no_response_is_said_in_the_programs_own_words(written, message)
         parse_head(written[:end], written[end:], more=False)
 
 
+@given(st.binary(max_size=200).map(lambda tail: b"A: b\n" + tail), st.integers(1, 7))
+def test_a_head_that_comes_in_pieces_ends_where_it_does_as_a_whole(written, step):
+    def end_of(pieces):
+        seen, end = bytearray(), 0
+        for piece in pieces:
+            before = len(seen)
+            seen += piece
+            end = end or head_end(seen, before)
+        return end
+
+    pieces = [written[at : at + step] for at in range(0, len(written), step)]
+    assert end_of(pieces) == end_of([written])
+
+
 @given(st.binary(max_size=200))
 def test_whatever_is_written_is_a_response_or_an_error_of_ours(written):
     try:

@@ -67,17 +67,18 @@ def environment(request: GuestRequest, own: Mapping[str, str]) -> dict[str, str]
     return found
 
 
-def head_end(written: bytes | bytearray) -> int:
-    """Where the body begins; 0 while the head is not whole. Raises GuestProtocolError as soon as
-    it can be no head."""
+def head_end(written: bytes | bytearray, looked_at: int = 0) -> int:
+    """Where the body begins; 0 while the head is not whole. `looked_at`: how much of it the last
+    call saw, of a program that writes byte by byte. Raises GuestProtocolError as soon as it can be
+    no head."""
     if written[:1] == b"\n" or written[:2] == b"\r\n":
         raise GuestProtocolError("the program wrote an empty line before any header", hint=HINT)
-    found = _END.search(written, 0, MAX_HEAD_BYTES)
+    found = _END.search(written, max(0, looked_at - 2), MAX_HEAD_BYTES)
     if found is not None:
         return found.end()
-    line, newline, _ = bytes(written[:MAX_HEAD_BYTES]).partition(b"\n")
-    if newline:
-        _check_line(line)
+    newline = written.find(b"\n", looked_at)
+    if newline >= 0 and written.find(b"\n") == newline:
+        _check_line(bytes(written[:newline]))
     if len(written) >= MAX_HEAD_BYTES:
         raise GuestProtocolError(
             f"the program wrote {MAX_HEAD_BYTES >> 10} KiB without an end of its headers", hint=HINT

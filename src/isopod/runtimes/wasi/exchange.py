@@ -17,6 +17,7 @@ from isopod.runtimes.wasi import cgi
 _MAX_BODY_READ = 64 << 10
 # A program that writes faster than its client takes waits when so much was not taken.
 _MAX_UNTAKEN = 256 << 10
+_MAX_CHUNKS = 1024  # of a single byte each, perhaps
 
 
 class ProgramExchange:
@@ -126,8 +127,9 @@ class ProgramExchange:
         if self._abandoned:
             return True
         if self._head is not None:
+            before = len(self._head)
             self._head += data
-            end = cgi.head_end(self._head)
+            end = cgi.head_end(self._head, before)
             if not end:
                 return True
             self._response_head, data = bytes(self._head[:end]), bytes(self._head[end:])
@@ -136,7 +138,7 @@ class ProgramExchange:
             self._chunks.append(data)
             self._untaken += len(data)
         self._tell()
-        if self._untaken <= _MAX_UNTAKEN:
+        if self._untaken <= _MAX_UNTAKEN and len(self._chunks) <= _MAX_CHUNKS:
             return True
         self._blocked = True
         self._begin_client_wait()
