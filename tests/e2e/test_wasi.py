@@ -89,6 +89,14 @@ def test_a_new_version_is_another_program_and_the_old_one_comes_back(node, tmp_p
     assert text(node, "versions").startswith("Hello from C!")
 
 
+def test_a_command_before_a_version_goes_live_is_the_program_with_words(node, tmp_path):
+    app = program(tmp_path / "commanded", NAMED + '[deploy]\npost_deploy = ["migrate 0"]\n')
+    node.cli("deploy", str(app))
+    assert "migrate" in messages(node, "commanded")
+    (app / "isopod.toml").write_text(NAMED + '[deploy]\npost_deploy = ["migrate 7"]\n')
+    assert "status 7" in Failed(node, "deploy", str(app)).message
+
+
 def test_the_guest_book_keeps_what_was_written_in_it(node, tmp_path):
     app = made(ROOT / "examples" / "c-guestbook", tmp_path / "book")
     node.cli("volumes", "create", "book")

@@ -34,12 +34,14 @@ from isopod.engine.run_queue import Share
 from isopod.engine.stderr_file import StderrFile
 from isopod.engine.streams import (
     MAX_BUFFERS,
+    STAT_CALL,
     STDERR,
     STDIN,
     Streams,
     buffers,
     gather,
     scatter,
+    stat_of,
 )
 from isopod.errors import (
     EngineError,
@@ -578,6 +580,13 @@ class Instance:
         memory.write(done, size.to_bytes(4, "little"))
         if size and not self.streams.write(fd, gather(memory, pieces)):
             self._wait_for_reply(lambda _data: None)
+
+    def on_stream_stat(self, fd: int, out: int) -> int:
+        """The errno."""
+        if self.streams is None or fd > STDERR or self.files.is_open(fd):
+            return self._get_relay().call(STAT_CALL, (fd, out))
+        self._known_memory().write(out, stat_of(fd))
+        return 0
 
     def _read_stream(
         self, memory: GuestMemory, pieces: list[tuple[int, int]], size: int, done: int

@@ -12,7 +12,7 @@ could not cross the engine) and never trust a pointer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.ffi import raw
 from isopod.engine.files import OpenFiles
 from isopod.engine.relay import SIGNATURES, WASI, RelayMaker, function_type
-from isopod.engine.streams import STREAM_CALLS
+from isopod.engine.streams import STAT_CALL, STREAM_CALLS
 from isopod.errors import EngineError, GuestProtocolError
 
 
@@ -81,9 +81,9 @@ class Imports:
             *(
                 self._define_file_call(name)
                 for name in SIGNATURES
-                if not (streams and name in STREAM_CALLS)
+                if name != STAT_CALL and not (streams and name in STREAM_CALLS)
             ),
-            *(self._define_stream_call(name) for name in STREAM_CALLS if streams),
+            *(self._define_streams() if streams else ()),
             *(self._define_import(one) for one in more),
         ]
         self.relays = RelayMaker(engine)
@@ -170,8 +170,10 @@ class Imports:
     def _define_file_call(self, name: str) -> Any:
         return self._define_now(name, SIGNATURES[name], lambda i, a: i.files.call(name, a))
 
-    def _define_stream_call(self, name: str) -> Any:
-        return self._define(WASI, name, 4, lambda i, a: i.on_stream_call(name, a))
+    def _define_streams(self) -> Iterator[Any]:
+        for name in STREAM_CALLS:
+            yield self._define(WASI, name, 4, lambda i, a, name=name: i.on_stream_call(name, a))
+        yield self._define_now(STAT_CALL, "ii", lambda i, a: i.on_stream_stat(*a))
 
     def _define_import(self, one: HostImport) -> Any:
         if one.waits:

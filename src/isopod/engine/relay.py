@@ -30,6 +30,7 @@ SIGNATURES = {
     "fd_filestat_set_size": "iI",
     "fd_filestat_get": "ii",
     "fd_readdir": "iiiIi",
+    "fd_fdstat_get": "ii",
     "fd_close": "i",
     "fd_renumber": "ii",
     "path_open": "iiiiiIIii",

@@ -7,15 +7,27 @@ cannot take or give now suspends the guest's fiber, until `Instance.reply`.
 
 from __future__ import annotations
 
+import struct
 from typing import Protocol
 
 from isopod.engine.memory import GuestMemory
 
 STREAM_CALLS = ("fd_read", "fd_write")
+STAT_CALL = "fd_fdstat_get"
 STDIN, STDOUT, STDERR = 0, 1, 2
 # One call: POSIX lets it do less than it was asked to, and the C library asks again.
 MAX_PASS_BYTES = 256 << 10
 MAX_BUFFERS = 1024  # IOV_MAX
+
+
+_STAT = struct.Struct("<BxHxxxxQQ")  # type, flags, rights, rights of what is opened below it
+_UNKNOWN_TYPE, _MAY_READ, _MAY_WRITE = 0, 1 << 1, 1 << 6
+
+
+def stat_of(fd: int) -> bytes:
+    """What a stream is (`fdstat` of preview 1): no terminal, so that the C library writes when its
+    buffer is full and not at each line."""
+    return _STAT.pack(_UNKNOWN_TYPE, 0, _MAY_READ if fd == STDIN else _MAY_WRITE, 0)
 
 
 class Streams(Protocol):

@@ -23,6 +23,12 @@ static void copy(void) {
 
 int main(int argc, char **argv) {
   const char *path = getenv("PATH_INFO");
+
+  if (!path) { /* a command */
+    for (int n = 0; n < argc; n++) printf("%s\n", argv[n]);
+    fprintf(stderr, "%d\n", getchar());
+    return argc > 1 ? atoi(argv[1]) : 0;
+  }
   if (!strcmp(path, "/")) {
     text();
     puts("hello");
@@ -32,6 +38,11 @@ int main(int argc, char **argv) {
   } else if (!strcmp(path, "/argv")) {
     text();
     printf("%d %s\n", argc, argv[0]);
+  } else if (!strcmp(path, "/terminal")) {
+    int file = open("/tmp/file", O_RDWR | O_CREAT, 0644), flags = fcntl(file, F_GETFL);
+    text();
+    printf("%d %d %d %d\n", isatty(0), isatty(1), isatty(2), (flags & O_RDWR) == O_RDWR);
+    unlink("/tmp/file");
   } else if (!strcmp(path, "/echo")) {
     copy();
   } else if (!strcmp(path, "/status")) {

@@ -17,6 +17,7 @@ from isopod.engine.machine_code import CompiledHere
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import (
     BadRequest,
+    CommandFailed,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
@@ -25,6 +26,7 @@ from isopod.errors import (
 from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.own_modules import OwnModules
+from isopod.runtimes.wasi.command import ProgramCommand
 from isopod.runtimes.wasi.serve import Program, ProgramGuest
 
 CASES = Path(__file__).parents[2] / "guests" / "wcgi" / "cases.c"
@@ -159,6 +161,7 @@ def test_a_request_is_in_the_environment_and_the_response_on_standard_output(sta
     assert (status, headers[b"x-own"], body) == (404, b"a: b", b"<p>no")
     assert stage.call("/redirect")[:2] == (302, {b"location": b"/elsewhere"})
     assert stage.call("/exit-0")[2] == b""
+    assert stage.call("/terminal", guest=stage.new())[2] == b"0 0 0 1\n"
     with pytest.raises(BadRequest):
         stage.call("/%00")
 
@@ -302,6 +305,34 @@ def test_a_program_is_stopped_wherever_it_is_and_leaves_nothing_open(stage, path
     before = descriptors()
     stage.run(stop())
     assert_back_to(before)
+
+
+def test_a_command_is_the_program_with_words_and_its_status_is_how_it_ended(stage):
+    def command(*words: str) -> ProgramCommand:
+        return ProgramCommand(
+            stage.program,
+            words,
+            modules=stage.modules,
+            scheduler=stage.scheduler,
+            output=lambda stream, data: stage.output.append((stream, data)),
+        )
+
+    stage.run(command("migrate", "0").start())
+    said = b"".join(data for stream, data in stage.output if stream == "stdout")
+    assert (said, ("stderr", b"-1\n") in stage.output) == (b"migrate\n0\n", True)
+    with pytest.raises(CommandFailed, match="status 7"):
+        stage.run(command("migrate", "7").start())
+
+    async def close() -> None:
+        guest = command("migrate")
+        starting = asyncio.ensure_future(guest.start())
+        while not guest.memory_bytes:
+            await asyncio.sleep(0)
+            guest.close()
+        with pytest.raises(GuestFailed):
+            await starting
+
+    stage.run(close())
 
 
 def test_a_client_that_goes_away_while_it_sends_ends_the_program(stage):

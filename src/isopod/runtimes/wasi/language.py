@@ -26,6 +26,7 @@ from isopod.runtimes.health import HealthCheck, HealthResult
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.own_modules import OwnModules
 from isopod.runtimes.wasi import detect
+from isopod.runtimes.wasi.command import ProgramCommand
 from isopod.runtimes.wasi.serve import Program, ProgramGuest
 
 _FORMAT = 1  # raise it when builds of before shall be made anew
@@ -158,7 +159,24 @@ class Programs:
         return Path()
 
     def new_guest(self, order: GuestOrder) -> ProgramGuest:
-        program = Program(
+        return ProgramGuest(
+            self._program(order),
+            modules=self.modules,
+            scheduler=order.scheduler,
+            output=order.output,
+        )
+
+    def new_command(self, order: GuestOrder) -> ProgramCommand:
+        return ProgramCommand(
+            self._program(order),
+            order.command,
+            modules=self.modules,
+            scheduler=order.scheduler,
+            output=order.output,
+        )
+
+    def _program(self, order: GuestOrder) -> Program:
+        return Program(
             file=order.app_tree / order.entrypoint,
             app_tree=order.app_tree,
             tmp=order.tmp,
@@ -168,9 +186,6 @@ class Programs:
             share=order.share,
             clock_step_ns=self.clock_step_ns,
             volumes=order.volumes,
-        )
-        return ProgramGuest(
-            program, modules=self.modules, scheduler=order.scheduler, output=order.output
         )
 
 
