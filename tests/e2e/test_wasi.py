@@ -32,9 +32,13 @@ def program(path: Path, manifest: str = "", module: bytes | None = None) -> Path
 
 def made(source: Path, target: Path) -> Path:
     """A folder with a Makefile, as its author would make it."""
-    shutil.copytree(source, target, dirs_exist_ok=True)
-    subprocess.run(["make", f"CC={' '.join(COMPILER)}"], cwd=target, check=True)
+    shutil.copytree(source, target)
+    make(target)
     return target
+
+
+def make(folder: Path) -> None:
+    subprocess.run(["make", f"CC={' '.join(COMPILER)}"], cwd=folder, check=True)
 
 
 def test_a_module_alone_in_a_folder_is_an_app_and_streams_both_ways(node, tmp_path):
@@ -81,7 +85,8 @@ def test_a_new_version_is_another_program_and_the_old_one_comes_back(node, tmp_p
     assert text(node, "versions", "/x") == "Hello from C! You asked for /x\n"
     source = (app / "hello.c").read_text()
     (app / "hello.c").write_text(source.replace("Hello", "Goodbye"))
-    node.cli("deploy", str(made(app, app)))
+    make(app)
+    node.cli("deploy", str(app))
     assert text(node, "versions").startswith("Goodbye from C!")
     node.cli("rollback", "versions")
     assert text(node, "versions").startswith("Hello from C!")

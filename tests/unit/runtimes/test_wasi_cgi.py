@@ -90,7 +90,7 @@ def test_a_response_is_headers_an_empty_line_and_the_body(written, status, heade
         (b"", "without a response"),
         (b"<html>\n\n", "'<html>' where a header belongs"),
         (b"\nA: b\n\n", "empty line before any header"),
-        (b"A: b\nB", "'B' where a header belongs"),
+        (b"A: b\nB", "middle of its headers"),
         (b"A: b\n", "middle of its headers"),
         (b"A: b\0c\n\n", "control byte"),
         (b"A: b\n c\n\n", "where a header belongs"),
