@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.c_modules import compiled
 from tests.e2e.nodes import folder, get, text, until, up
 
 from isopod.blobs.store import BlobStore
@@ -27,6 +28,7 @@ from tools.node import Node
 from tools.processes import Process
 
 STUBS = Path(__file__).parent.parent / "stubs"
+CASES = Path(__file__).parent.parent / "guests" / "wcgi" / "cases.c"
 BUSY = """
 import os, shutil, sys, time
 
@@ -211,11 +213,11 @@ def test_every_thread_of_a_serving_worker_is_shut_in(strict):
         assert _every_thread(worker.pid, field) == {value}, field
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_worker_is_replaced_when_a_process_beside_it_has_ended(strict, which):
     worker, ready = _worker(strict), strict.said.count("is ready again")
     beside = [one for one in strict.children() if one.parent == worker.pid]
-    assert len(beside) == 2  # one makes files, one opens secrets
+    assert len(beside) == 3  # one makes files, one compiles modules, one opens secrets
     os.kill(beside[which].pid, signal.SIGKILL)
     until("a new worker", lambda: strict.said.count("is ready again") > ready)
     assert _worker(strict).pid != worker.pid
@@ -247,9 +249,19 @@ def test_a_worker_under_load_makes_no_call_that_is_not_listed(strict):
         strict.cli("sleep", "busy")
     strict.cli("deploy", str(strict.data_dir.parent / "busy"), "--name", "again")
     text(strict, "again")
+    _deploy_a_module(strict)
+    for path in ("/", "/tmp", "/pieces", "/large"):
+        assert text(strict, "module", path)
     assert not list(trees.glob(".*")), "a build left something"
     assert _worker(strict).pid == before.pid, strict.said
     assert "SIGSYS" not in strict.said
+
+
+def _deploy_a_module(node: Node) -> None:
+    """An app whose machine code is made while the worker serves."""
+    app = folder(node.data_dir.parent / "module", {})
+    (app / "cases.wasm").write_bytes(compiled(CASES))
+    node.cli("deploy", str(app))
 
 
 def test_the_status_names_the_layers_of_each_worker(strict):
