@@ -30,7 +30,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(names["answer"]).encode()]
 """
-_NEXT_DOOR = ("--tenant", "next-door")
+NEXT_DOOR = ("--tenant", "next-door")
 _SECRET = "the-neighbours-secret-7d1f"
 _NEIGHBOUR = f"""
 import os
@@ -92,7 +92,7 @@ class Battlefield:
     def assert_clean_end(self) -> None:
         """When all is over: no instance, no file and no line of one app with another."""
         self.node.cli("sleep", "attacker")
-        self.node.cli("sleep", "neighbour", *_NEXT_DOOR)
+        self.node.cli("sleep", "neighbour", *NEXT_DOOR)
         until("the instances' end", lambda: not self.node.instances())
         until("an empty /tmp", lambda: not self.left_in_tmp())
         now = self.worker()
@@ -104,11 +104,18 @@ class Battlefield:
         assert "starting it again" not in self.node.said
 
     def neighbours_log(self) -> str:
-        lines = self.node.cli("logs", "neighbour", "--json", *_NEXT_DOOR).splitlines()
+        lines = self.node.cli("logs", "neighbour", "--json", *NEXT_DOOR).splitlines()
         return "\n".join(json.loads(line)["message"] for line in lines)
 
     def left_in_tmp(self) -> list[Path]:
         return list((self.node.data_dir / "run" / "tmp").glob("worker-*/*"))
+
+
+def deploy_neighbour(node: Node, path: Path) -> None:
+    neighbour = folder(path / "neighbour", {"app.py": _NEIGHBOUR})
+    node.cli("tenants", "create", NEXT_DOOR[1])
+    options = ("--name", "neighbour", "--env", f"PASSWORD={_SECRET}", *NEXT_DOOR)
+    node.cli("deploy", str(neighbour), *options)
 
 
 @contextlib.contextmanager
@@ -117,11 +124,8 @@ def fought(path: Path) -> Iterator[Battlefield]:
         path / "attacker",
         {"app.py": _ATTACKER, "isopod.toml": _MANIFEST.format(snapshot="true")},
     )
-    neighbour = folder(path / "neighbour", {"app.py": _NEIGHBOUR})
     with up(path / "data", workers=1) as node:
-        node.cli("tenants", "create", _NEXT_DOOR[1])
-        options = ("--name", "neighbour", "--env", f"PASSWORD={_SECRET}", *_NEXT_DOOR)
-        node.cli("deploy", str(neighbour), *options)
+        deploy_neighbour(node, path)
         node.cli("deploy", str(attacker), "--name", "attacker", "--env", "MINE=1")
         assert text(node, "neighbour") == "fine"
         yield Battlefield(node)

@@ -6,8 +6,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DOCS = (ROOT / "docs" / "hostile.md").read_text()
-# | attack | outcome |, or | attack | outcome | `path::test` |
-ROW = re.compile(r"^\| (?P<tried>.+?) \| (?P<got>.+?) \|(?: `(?P<where>.+?)` \|)?$", re.MULTILINE)
+# | attack | outcome |, | attack | outcome | languages |, or | attack | outcome | `path::test` |
+ROW = re.compile(
+    r"^\| (?P<tried>[^|]+?) \| (?P<got>[^|]+?) \|"
+    r"(?: (?:`(?P<where>.+?)`|(?P<languages>[A-Z][A-Za-z, ]*)) \|)?$",
+    re.MULTILINE,
+)
 
 
 def rows() -> dict[str, str]:
@@ -17,8 +21,11 @@ def rows() -> dict[str, str]:
 def test_every_attack_of_this_run_has_its_row(request):
     marks = [item.get_closest_marker("attack") for item in request.session.items]
     known = rows()
-    attacks = {mark.args[0]: mark.args[1] for mark in marks if mark is not None}
-    assert not {tried: got for tried, got in attacks.items() if known.get(tried) != got}
+    attacks = {mark.args[0]: mark.args[1:] for mark in marks if mark is not None}
+    assert not {tried: got for tried, (got, *_) in attacks.items() if known.get(tried) != got}
+    languages = {row["tried"]: row["languages"] for row in ROW.finditer(DOCS)}
+    tried_in = {tried: ", ".join(more[0]) for tried, (_, *more) in attacks.items() if more}
+    assert {tried: languages[tried] for tried in tried_in} == tried_in
 
 
 def test_every_row_is_an_attack_of_the_suite_or_names_its_test():

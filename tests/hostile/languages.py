@@ -1,0 +1,100 @@
+"""One node with an attacker's app for each language, and a neighbour's, who is another tenant."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.nodes import messages, text, until, up
+from tests.hostile.battlefield import NEXT_DOOR, Battlefield, deploy_neighbour
+
+from tools.http_calls import Answer, Caller
+
+_ATTACKERS = Path(__file__).parent / "attackers"
+
+
+def across(tried: str, got: str, *languages: str) -> Callable[[Any], Any]:
+    """A test that an attack gets the same in each of these languages: a row of docs/hostile.md."""
+
+    def mark(test: Any) -> Any:
+        each = pytest.mark.parametrize("attacker", languages, indirect=True)
+        return pytest.mark.attack(tried, got, languages)(each(test))
+
+    return mark
+
+
+class Attackers:
+    """Deploys each when it is first asked for."""
+
+    def __init__(self, field: Battlefield, folder: Path) -> None:
+        self.field = field
+        self._folder = folder
+        self._deployed: dict[str, Attacker] = {}
+
+    def get(self, language: str) -> Attacker:
+        if language not in self._deployed:
+            source = _ATTACKERS / language.lower()
+            app = shutil.copytree(source, self._folder / language.lower())
+            if language == "C":
+                _compile(app)
+            name = f"attacker-{language.lower()}"
+            self.field.node.cli("deploy", str(app), "--name", name, "--env", "MINE=1")
+            made = self._deployed[language] = Attacker(self.field, name, app)
+            # Its deadline is short, and its machine code may still be on its way.
+            until("it serves", lambda: made.run("").status == 200)
+        return self._deployed[language]
+
+
+def _compile(app: Path) -> None:
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O1", "-s"]
+    subprocess.run([*command, "-o", "attacker.wasm", "attacker.c"], cwd=app, check=True)
+
+
+class Attacker:
+    """An attacker's app: `/X` has it attack in the way X, `/` answers "fine"."""
+
+    def __init__(self, field: Battlefield, name: str, folder: Path) -> None:
+        self.field, self.node, self.name, self.folder = field, field.node, name, folder
+
+    def run(self, path: str) -> Answer:
+        with Caller(self.node.gateway_port, self.name, timeout_s=30) as caller:
+            return caller.call(f"/{path}")
+
+    def ask(self, path: str) -> Any:
+        answer = self.run(path)
+        assert answer.status == 200, (answer.status, answer.text)
+        return answer.json()
+
+    def assert_serves(self) -> None:
+        """What it did was the end of an instance at most."""
+        assert text(self.node, self.name) == "fine"
+
+    def log(self) -> str:
+        return messages(self.node, self.name)
+
+    def sleep(self) -> None:
+        self.node.sleep(self.name)
+        until("its end", lambda: not self.instances())
+
+    def instances(self) -> list[dict[str, Any]]:
+        return [one for one in self.node.instances() if one["app"] == self.name]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Attackers]:
+    with up(path / "data", workers=1) as node:
+        deploy_neighbour(node, path)
+        assert text(node, "neighbour") == "fine"
+        field = Battlefield(node)
+        yield Attackers(field, path)
+        assert "starting it again" not in node.said
+        lines = node.cli("logs", "neighbour", "--json", *NEXT_DOOR).splitlines()
+        said = {json.loads(line)["message"] for line in lines}
+        assert not {line for line in said if "flood" in line or "forged" in line}
