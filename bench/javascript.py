@@ -21,9 +21,9 @@ from bench.warm import Series
 from isopod import runtimes
 from isopod.settings import NodeSettings
 
-COLD = 300
-STARTS = 20
-ROUNDS, REQUESTS = 5, 4000
+COLD = 200
+STARTS = 10
+ROUNDS, REQUESTS = 4, 2500
 CONNECTIONS = 16
 STEPS = (1000, 5000, 10_000)
 PEERS = (100, 1000, 10_000)  # workers in one workerd

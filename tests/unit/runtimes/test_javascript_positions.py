@@ -9,7 +9,7 @@ from tests.unit.runtimes.workers import Workshop, worker, workshop
 
 from isopod.errors import AppFailedToStart, GuestFailed
 from isopod.runtimes.javascript import bundling
-from isopod.runtimes.javascript.positions import POSITIONS, located, table
+from isopod.runtimes.javascript.positions import POSITIONS, Locating, table
 
 FILES = {
     "src/index.ts": """
@@ -88,19 +88,23 @@ def test_equal_apps_have_equal_sites_wherever_they_were_built(prepared_javascrip
 
 def test_positions_that_are_none_stay_as_they_are(tmp_path):
     text = b"at f (app.js:1:9) at g (app.js:2:1) other/app.js:1:1 app.js:99999999:1 app.js:1:1x"
-    assert located(text, tmp_path) == text
+    assert Locating(tmp_path)(text) == text
     made = table(b'{"mappings": "AAAA,IACC;AACA", "sources": ["a"]}', ["a.ts"])
     for size in range(len(made)):  # half a table
         (tmp_path / POSITIONS).write_bytes(made[:size])
-        located(text, tmp_path)
+        Locating(tmp_path)(text)
     (tmp_path / POSITIONS).write_bytes(made)
-    shown = located(text, tmp_path)
+    shown = Locating(tmp_path)(text)
     assert shown.startswith(b"at f (a.ts:2) at g (a.ts:3) other/app.js:1:1 app.js:9")
     (tmp_path / POSITIONS).write_bytes(struct.pack("<9I", 1, 9, 1, 0, 7, 7, 1, 9, 0))
-    located(text, tmp_path)  # names that are not there
+    Locating(tmp_path)(text)  # names that are not there
     many = b"app.js:1:1 " * 3000
     (tmp_path / POSITIONS).write_bytes(made)
-    assert located(many, tmp_path).count(b"a.ts:1") == 50
+    at_once = Locating(tmp_path)
+    assert at_once(many).count(b"a.ts:1") == 195
+    assert at_once(many) == many
+    lines = Locating(tmp_path)
+    assert sum(lines(b"app.js:1:1") == b"a.ts:1" for _ in range(3000)) == 34
 
 
 @pytest.mark.parametrize(

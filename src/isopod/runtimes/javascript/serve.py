@@ -34,7 +34,7 @@ from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
 from isopod.runtimes.javascript.kv import KeyValues
-from isopod.runtimes.javascript.positions import located
+from isopod.runtimes.javascript.positions import Locating
 from isopod.runtimes.javascript.rejections import Rejections
 from isopod.runtimes.javascript.socket import JavaScriptSocket
 
@@ -300,12 +300,13 @@ class JavaScriptGuest(InstanceGuest):
     def _take(self, frame: bytes) -> bytes:
         """Gives the answer to the last item, for those that have one."""
         asked: tuple[bytes, bytes] | None = None
+        located = Locating(self._start.site)
         for operation, number, data in items.unpack(frame):
             asked = None
             if operation == b"L":
                 if len(data) > _MAX_OUTPUT:
                     raise GuestProtocolError(f"the guest sent {len(data)} bytes of output at once")
-                said = located(data, self._start.site)
+                said = located(data)
                 self._output("stdout" if number == 1 else "stderr", said)
             elif operation in _ASK:
                 asked = (operation, data)
@@ -336,7 +337,7 @@ class JavaScriptGuest(InstanceGuest):
 
     def _booted(self, operation: bytes, data: bytes) -> None:
         if operation == b"R":
-            raise frames.boot_error(located(data, self._start.site))
+            raise frames.boot_error(Locating(self._start.site)(data))
         self._phase = _Phase.READY
         self._settle()
 
