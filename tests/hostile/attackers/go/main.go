@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
+	"log"
 	mathrand "math/rand"
 	"net"
 	"net/http"
@@ -13,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"isopod"
+	isopod "github.com/isopod-cloud/isopod/sdk/go"
 )
 
 var kept [][]byte
@@ -170,4 +171,6 @@ func attack(to http.ResponseWriter, request *http.Request) {
 	}
 }
 
-func main() { isopod.Serve(http.HandlerFunc(attack)) }
+func main() {
+	log.Fatal(isopod.Serve(http.HandlerFunc(attack)))
+}
