@@ -28,6 +28,7 @@ from bench import (
     memory,
     metering,
     postgres,
+    ruby,
     static,
     volumes,
     waiting,
@@ -56,6 +57,7 @@ BENCHES: dict[str, Callable[[Callable[[str], None]], Result]] = {
     "volumes": volumes.run,
     "waiting": waiting.run,
     "postgres": postgres.run,
+    "ruby": ruby.run,
     "deploy": deploy.run,
     "cli": cli.run,
 }

@@ -41,3 +41,12 @@ def prepared_javascript(prepared_cache: Path) -> Path:
         pytest.skip("JavaScript needs npm (apt install nodejs npm)")
     runtimes.prepare("javascript", prepared_cache, lambda *_: None)
     return prepared_cache
+
+
+@pytest.fixture(scope="session")
+def prepared_ruby(prepared_cache: Path) -> Path:
+    """The same with the Ruby runtime; a minute where it is new, and npm fetches it."""
+    if shutil.which("npm") is None:
+        pytest.skip("Ruby for WebAssembly comes from npm (apt install nodejs npm)")
+    runtimes.prepare("ruby", prepared_cache, lambda *_: None)
+    return prepared_cache

@@ -357,7 +357,7 @@ _INDEX_VARIABLES = frozenset(
         *("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_EXCLUDE_NEWER", "UV_FIND_LINKS"),
         *("UV_INSECURE_HOST", "UV_KEYRING_PROVIDER", "UV_NATIVE_TLS", "UV_NO_INDEX"),
         *("UV_OFFLINE", "UV_SYSTEM_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "BUNDLE_MIRROR__ALL"),
     }
 )
 
@@ -371,6 +371,12 @@ def npm_environment() -> dict[str, str]:
         or name.upper().startswith("NPM_CONFIG_")
         or name == "NODE_EXTRA_CA_CERTS"
     }
+
+
+def gem_mirror() -> str:
+    """Where an operator says that gems come from instead of their registry, in Bundler's own
+    variable; "" for nowhere else."""
+    return os.environ.get("BUNDLE_MIRROR__ALL", "")
 
 
 def package_index_environment() -> dict[str, str]:

@@ -42,6 +42,7 @@ _MAX_WINDOW = 32 << 20  # bounds what a blob can make its reader allocate
 _BATCH = 256  # pages
 _LEVEL = 6
 _CHUNK_BYTES = 1 << 20
+_ZEROS = memoryview(bytes(_CHUNK_BYTES))
 _TEMPORARY = ".tmp-"
 # Of opening an image: other processes may need its room just then; a file that is damaged again and
 # again says that the disk is.
@@ -271,13 +272,9 @@ def _pages(fd: int) -> Iterator[tuple[int, bytes]]:
     size = os.fstat(fd).st_size
     at = 0
     while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError:
-            return  # only a hole is left
-        end = os.lseek(fd, start, os.SEEK_HOLE)
+        start, end = _next_data(fd, at, size)
         start -= start % PAGE
-        for offset in range(start, min(end, size), PAGE):
+        for offset in range(start, end, PAGE):
             yield offset // PAGE, os.pread(fd, PAGE, offset)
         at = end
 
@@ -330,8 +327,26 @@ def _hash(fd: int) -> bytes:
     size = os.fstat(fd).st_size
     if size == 0:
         raise ValueError("empty")
-    # Read, not mapped: a disk that cannot deliver a page is an error here, and SIGBUS there.
+    # Read, not mapped: a disk that cannot deliver a page is an error here, and SIGBUS there. Holes
+    # are not read: they would fill the page cache with zeros.
     total = hashlib.sha256()
-    for offset in range(0, size, _CHUNK_BYTES):
-        total.update(os.pread(fd, _CHUNK_BYTES, offset))
+    at = 0
+    while at < size:
+        start, end = _next_data(fd, at, size)
+        for offset in range(at, start, _CHUNK_BYTES):
+            total.update(_ZEROS[: start - offset])
+        for offset in range(start, end, _CHUNK_BYTES):
+            total.update(os.pread(fd, min(_CHUNK_BYTES, end - offset), offset))
+        at = end
     return total.digest()
+
+
+def _next_data(fd: int, at: int, size: int) -> tuple[int, int]:
+    """Where the next data of a sparse file begins and ends; (size, size): a hole is left."""
+    try:
+        start = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return size, size
+    return start, min(size, os.lseek(fd, start, os.SEEK_HOLE))

@@ -65,7 +65,7 @@ def _build(job: BuildJob, report: Report, work: Path, *, parent: int, refused: l
                 *(Path(_made(folder)) for folder in (job.blobs_dir, job.trees_dir, job.images_dir)),
                 *(_made(cache / "sites"), work),
             ),
-            fetch=(_made(cache / "uv"), _made(cache / "npm")),
+            fetch=tuple(_made(cache / name) for name in ("uv", "npm", "gems")),
             run=(cache / "runtimes",),
         ),
         missing=refused,

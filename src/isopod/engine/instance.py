@@ -102,6 +102,13 @@ class InstanceSpec:
     share: Share = ("", "")  # whose part of the CPU it runs on (see `run_queue`)
     disk_bytes: int | None = None  # in each writable folder; None: no bound
     clock_step_ns: int = 1_000_000  # what its clocks are rounded down to
+    # Of `memory_bytes`: what the runtime takes at its start, clears and never uses. An image leaves
+    # it out, and nobody's limit counts it.
+    reserved_bytes: int = 0
+
+    @property
+    def limit_mib(self) -> int:
+        return (self.memory_bytes - self.reserved_bytes) >> 20
 
 
 class State(enum.Enum):
@@ -130,6 +137,7 @@ class Instance:
         self.last_call = ""  # the export
         self.returned = 0  # by it; 0 if it gives nothing
         self.image_bytes = 0  # of the image that it was restored from
+        self.drawn_bytes = 0  # of randomness
         # By the scheduler: thread time inside the guest's slices, file calls included.
         self.cpu_ns = 0
         self.polled_ns = 0  # the same by the wall clock
@@ -290,7 +298,7 @@ class Instance:
             "MemoryError" in said or self.memory_bytes + 4 * (1 << 20) > self.spec.memory_bytes
         ):
             error = MemoryLimitExceeded(
-                f"the guest reached its memory limit of {self.spec.memory_bytes >> 20} MiB",
+                f"the guest reached its memory limit of {self.spec.limit_mib} MiB",
                 details=error.details,
             )
         if said:
@@ -386,7 +394,7 @@ class Instance:
         if not memory.grow(image.size):
             raise MemoryLimitExceeded(
                 f"the snapshot needs {image.size >> 20} MiB, more than the memory limit of "
-                f"{self.spec.memory_bytes >> 20} MiB"
+                f"{self.spec.limit_mib} MiB"
             )
         map_over(image, memory.base(0, image.size))
         self.image_bytes = image.size
@@ -475,7 +483,7 @@ class Instance:
         if not done or pointer == 0:
             raise MemoryLimitExceeded(
                 f"the guest could not allocate {size} bytes within its memory limit of "
-                f"{self.spec.memory_bytes >> 20} MiB"
+                f"{self.spec.limit_mib} MiB"
             )
         return pointer
 
@@ -652,6 +660,7 @@ class Instance:
     def on_random_get(self, pointer: int, size: int) -> None:
         self._known_memory().base(pointer, size)
         self._random = (pointer, size)
+        self.drawn_bytes += size
 
     def on_resume(self) -> bool:
         """Whether the suspended host call can return now."""

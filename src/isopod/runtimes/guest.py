@@ -229,19 +229,21 @@ class InstanceGuest:
 
     @property
     def memory_bytes(self) -> int:
-        return self._instance.memory_bytes
+        return max(0, self._instance.memory_bytes - self._instance.spec.reserved_bytes)
 
     @property
     def peak_memory_bytes(self) -> int:
-        return self._instance.peak_memory_bytes
+        return max(0, self._instance.peak_memory_bytes - self._instance.spec.reserved_bytes)
 
     @property
     def private_bytes(self) -> int:
-        return self.private_of(self._instance.memory_bytes)
+        return self.private_of(self.memory_bytes)
 
     def private_of(self, memory_bytes: int) -> int:
-        shared = self._instance.image_bytes
-        return memory_bytes - shared + (self.restored_bytes if shared else 0)
+        reserved, shared = self._instance.spec.reserved_bytes, self._instance.image_bytes
+        if shared:
+            return memory_bytes + reserved - shared + self.restored_bytes
+        return memory_bytes + reserved  # it was cleared, and so written
 
     def _wait(self) -> asyncio.Future[Any]:
         """What the next `_settle` ends."""

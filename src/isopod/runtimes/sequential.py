@@ -263,7 +263,7 @@ class SequentialGuest(InstanceGuest):
         """What an app raised: its kind, a line end, a line of summary."""
         kind, _, summary = said.decode("utf-8", "replace").partition("\n")
         if kind == "memory":
-            limit = self._instance.spec.memory_bytes >> 20
+            limit = self._instance.spec.limit_mib
             return MemoryLimitExceeded(f"the app reached its memory limit of {limit} MiB")
         return GuestFailed(
             "the app raised an error", details={"summary": summary[: frames.MAX_SUMMARY]}

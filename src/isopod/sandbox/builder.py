@@ -37,7 +37,7 @@ _NETWORK_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """`change` in both halves; in the first only `fetch` (the caches of uv and npm), and `run`
+    """`change` in both halves; in the first only `fetch` (the caches of what is fetched), and `run`
     (programs of a prepared runtime, such as a bundler)."""
 
     read: tuple[Path, ...]

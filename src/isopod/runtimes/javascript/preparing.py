@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from isopod.engine.config import EngineSettings
@@ -21,6 +20,7 @@ from isopod.runtimes.javascript.artifacts import (
 )
 from isopod.runtimes.javascript.esbuild import bundle
 from isopod.runtimes.npm_packages import fetch
+from isopod.runtimes.whole_folder import whole_folder
 
 
 def info(cache_dir: Path) -> RuntimeInfo:
@@ -56,10 +56,7 @@ def _cache(cache_dir: Path) -> ModuleCache:
 
 
 def _make_folder(target: Path, progress: Progress) -> None:
-    """Whole or absent: it is made beside its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
+    with whole_folder(target) as temporary:
         work = temporary / "work"
         packages = (artifacts.QUICKJS, artifacts.esbuild_package(), *artifacts.POLYFILLS)
         for number, package in enumerate(packages):
@@ -86,12 +83,3 @@ def _make_folder(target: Path, progress: Progress) -> None:
                 details={"said": done.said},
             )
         shutil.rmtree(work)
-        temporary.chmod(0o755)
-        temporary.rename(target)
-    except FileExistsError:
-        pass  # another process was first, with the same content
-    except OSError:
-        if not target.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Ruby: Rack apps on the interpreter's own build for WebAssembly."""
