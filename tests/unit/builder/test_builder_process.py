@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bombs import many_functions
 
 from isopod.blobs.store import BlobStore
 from isopod.blobs.trees import TreeCache
@@ -47,12 +49,12 @@ class Node:
         self.blobs = BlobStore(base / "blobs")
         self.trees = TreeCache(base / "trees", self.blobs)
 
-    def package(self, files: dict[str, str]) -> Digest:
+    def package(self, files: Mapping[str, str | bytes]) -> Digest:
         folder = self.base / f"folder-{len(list(self.base.iterdir()))}"
         for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
         out = io.BytesIO()
         pack(folder, out)
         return self.blobs.put_bytes(out.getvalue())
@@ -86,7 +88,7 @@ class Node:
         assert self.blobs.sweep() == 0
         return [line["step"] for line in lines[:-1]], lines[-1]
 
-    def error(self, files: dict[str, str], **values: Any) -> dict[str, Any]:
+    def error(self, files: Mapping[str, str | bytes], **values: Any) -> dict[str, Any]:
         return self.build(self.job(self.package(files), **values))[1]["error"]  # type: ignore[no-any-return]
 
 
@@ -373,3 +375,8 @@ def test_where_namespaces_are_refused_a_build_is_made_unless_the_whole_sandbox_i
         return
     assert last["error"]["code"] == "sandbox_unavailable"
     assert "user namespace" in last["error"]["details"]["missing"]
+
+
+def test_a_module_that_is_too_much_work_for_the_compiler_ends_in_the_builder(cold: Node) -> None:
+    error = cold.error({"a.wasm": many_functions(900_000)}, timeout_s=3.0)
+    assert error["code"] == "build_timeout"

@@ -8,24 +8,12 @@ from typing import Any
 
 import pytest
 import wasmtime
-
-from isopod.engine.sections import encode
+from tests.bombs import many_functions
 
 STUB = Path(__file__).parents[2] / "stubs" / "coding_worker.py"
 GIVES = '(module (memory (export "memory") 1) (func (export "gives") (result i32) i32.const {}))'
 SECONDS = 2  # that a module may take to be compiled
 SHARED = '(module (memory (export "memory") 1 1 shared))'
-
-
-def bomb(count: int) -> bytes:
-    """A small module that takes long to be compiled: so many functions."""
-
-    def section(kind: int, body: bytes) -> bytes:
-        return bytes([kind]) + encode(len(body)) + body
-
-    functions = section(3, encode(count) + bytes(count))
-    code = section(10, encode(count) + b"\2\0\x0b" * count)
-    return b"\0asm\1\0\0\0" + section(1, b"\1\x60\0\0") + functions + code
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +27,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (trees / "text.wasm").write_text("int main(void) {}")
     (trees / "component.wasm").write_bytes(b"\0asm\x0d\0\x01\0")
     (trees / "threads.wasm").write_bytes(wasmtime.wat2wasm(SHARED))
-    (trees / "bomb.wasm").write_bytes(bomb(900_000))
+    (trees / "bomb.wasm").write_bytes(many_functions(900_000))
     done = subprocess.run(
         [sys.executable, str(STUB), str(data), str(SECONDS)],
         check=False,
