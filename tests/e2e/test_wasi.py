@@ -94,6 +94,16 @@ def test_a_new_version_is_another_program_and_the_old_one_comes_back(node, tmp_p
     assert text(node, "versions").startswith("Hello from C!")
 
 
+def test_a_tenants_own_worker_has_machine_code_of_its_own(node, tmp_path):
+    app = program(tmp_path / "apart", NAMED + '[isolation]\ncordon = "tenant"\n')
+    shared = len(list((node.data_dir / "machine-code").glob("*.cwasm")))
+    node.cli("deploy", str(app))
+    assert until("it answers", lambda: get(node, "apart").text == "hello\n")
+    (home,) = (node.data_dir / "cordons").iterdir()
+    assert len(list((home / "machine-code").glob("*.cwasm"))) == 1
+    assert len(list((node.data_dir / "machine-code").glob("*.cwasm"))) == shared
+
+
 def test_a_command_before_a_version_goes_live_is_the_program_with_words(node, tmp_path):
     app = program(tmp_path / "commanded", NAMED + '[deploy]\npost_deploy = ["migrate 0"]\n')
     node.cli("deploy", str(app))
