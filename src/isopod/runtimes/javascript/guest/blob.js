@@ -17,6 +17,9 @@ export class Blob {
   #bytes;
   #type;
   constructor(parts = [], { type = "" } = {}) {
+    if (typeof parts !== "object" || typeof parts?.[Symbol.iterator] !== "function") {
+      throw new TypeError("the parts of a Blob are a list");
+    }
     this.#bytes = join(
       Array.from(parts, (part) => {
         if (part instanceof Blob) return part.#bytes;

@@ -19,7 +19,8 @@ function valueOf(value) {
 export class Headers {
   #all = new Map();
   constructor(init) {
-    if (init === undefined || init === null) return;
+    if (init === undefined) return;
+    if (init === null) throw new TypeError("headers are an object or pairs");
     if (init instanceof Headers) {
       for (const [name, values] of init.#all) this.#all.set(name, values.slice());
     } else if (typeof init[Symbol.iterator] === "function") {

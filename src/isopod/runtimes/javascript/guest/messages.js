@@ -160,10 +160,12 @@ function methodOf(method) {
 const INCOMING = Symbol("incoming");
 
 export class Request extends Body {
+  #signal; // or what makes it: most apps never ask
   constructor(input, init = {}, given) {
     super();
     if (init === INCOMING) {
       Object.assign(this, given.fields);
+      this.#signal = given.signal;
       contents.set(this, new Content(given.source));
       return;
     }
@@ -191,20 +193,19 @@ export class Request extends Body {
     if (!["follow", "error", "manual"].includes(redirect)) {
       throw new TypeError(`redirect cannot be ${JSON.stringify(redirect)}`);
     }
-    Object.assign(this, {
-      method,
-      url,
-      headers,
-      redirect,
-      signal: init.signal ?? from?.signal ?? new AbortController().signal,
-      cf: init.cf ?? from?.cf,
-    });
+    Object.assign(this, { method, url, headers, redirect, cf: init.cf ?? from?.cf });
+    this.#signal = init.signal ?? (from ? () => from.signal : () => new AbortController().signal);
     contents.set(this, content);
   }
+  get signal() {
+    if (typeof this.#signal === "function") this.#signal = this.#signal();
+    return this.#signal;
+  }
   clone() {
-    const { method, url, headers, redirect, signal, cf } = this;
+    const { method, url, headers, redirect, cf } = this;
     const made = new Request("", INCOMING, {
-      fields: { method, url, headers: new Headers(headers), redirect, signal, cf },
+      fields: { method, url, headers: new Headers(headers), redirect, cf },
+      signal: () => this.signal,
       source: null,
     });
     contents.set(made, split(contents.get(this)));
@@ -215,10 +216,11 @@ export class Request extends Body {
   }
 }
 
-// A request as the host gives it: everything is checked.
+// A request as the host gives it: everything is checked. `signal` gives it.
 export function incoming(method, url, headers, signal, source) {
   return new Request("", INCOMING, {
-    fields: { method, url, headers, redirect: "manual", signal, cf: undefined },
+    fields: { method, url, headers, redirect: "manual", cf: undefined },
+    signal,
     source,
   });
 }

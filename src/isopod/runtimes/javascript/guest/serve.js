@@ -22,6 +22,7 @@ import { LARGEST, readItems, say, sayNumber, sayWith } from "./wire.js";
 const PIECE = LARGEST;
 const WINDOW = 256 * 1024; // bytes on their way that nobody has taken yet
 const NOTHING = new Uint8Array(0);
+const clientGone = () => new DOMException("the client is gone", "AbortError");
 
 const exchanges = new Map();
 let handler = null;
@@ -82,11 +83,16 @@ class Exchange {
     this.onTaken = null;
     resume?.();
   }
+  signal() {
+    this.controller ??= new AbortController();
+    if (this.gone) this.controller.abort(clientGone());
+    return this.controller.signal;
+  }
   leave() {
     this.gone = true;
     this.onBody?.reject(new TypeError("the client is gone"));
     this.onTaken?.();
-    this.controller?.abort(new DOMException("the client is gone", "AbortError"));
+    this.controller?.abort(clientGone());
     this.socket?.end(1006, "", false);
   }
 }
@@ -164,17 +170,19 @@ function fail(exchange, error) {
   say("X", exchange.number, encode(`${kind}\n${text.split("\n")[0].slice(0, 400)}`));
 }
 
-function context(exchange) {
-  return {
-    waitUntil(promise) {
-      const wait = Promise.resolve(promise).catch((error) => {
-        log(2, `in waitUntil: ${describe(error)}`);
-      });
-      exchange.waits.push(wait);
-    },
-    passThroughOnException() {},
-    props: {},
-  };
+class ExecutionContext {
+  #exchange;
+  constructor(exchange) {
+    this.#exchange = exchange;
+    this.props = {};
+  }
+  waitUntil(promise) {
+    const wait = Promise.resolve(promise).catch((error) => {
+      log(2, `in waitUntil: ${describe(error)}`);
+    });
+    this.#exchange.waits.push(wait);
+  }
+  passThroughOnException() {}
 }
 
 function parse(exchange, bytes) {
@@ -187,15 +195,14 @@ function parse(exchange, bytes) {
   const url = `${scheme.replace(/^ws/, "http")}://${authority}${path}${query === "" ? "" : `?${query}`}`;
   if (!all.has("cf-connecting-ip")) all.set("cf-connecting-ip", client);
   const source = hasBody === "1" ? { pull: () => exchange.pull() } : null;
-  exchange.controller = new AbortController();
-  return incoming(method, url, all, exchange.controller.signal, source);
+  return incoming(method, url, all, () => exchange.signal(), source);
 }
 
 async function serve(exchange, bytes) {
   try {
     const request = parse(exchange, bytes);
     const isHead = request.method === "HEAD";
-    const response = await responseOf(exchange, request, context(exchange));
+    const response = await responseOf(exchange, request, new ExecutionContext(exchange));
     if (response.webSocket !== null) throw new TypeError("the request is for no WebSocket");
     await deliver(exchange, response, isHead);
   } catch (error) {
@@ -221,7 +228,7 @@ async function serveSocket(exchange, bytes) {
     const request = parse(exchange, bytes);
     request.headers.set("upgrade", "websocket");
     const offered = (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((one) => one.trim());
-    const given = context(exchange);
+    const given = new ExecutionContext(exchange);
     const { attachment } = exchange;
     given.webSocket = { resumed: attachment !== null, attachment: attachedValue(attachment) };
     const response = await responseOf(exchange, request, given);
