@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +50,18 @@ def start(
     return launch(command(port, workers, entrypoint), app)
 
 
-def launch(words: list[str], folder: Path, errors: Path | None = None) -> subprocess.Popen[bytes]:
+def launch(
+    words: list[str],
+    folder: Path,
+    errors: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """A server of which only its answers matter, and perhaps what it complains of."""
     with (errors or Path(os.devnull)).open("wb") as complaints:
         return subprocess.Popen(
             words,
             cwd=folder,
+            env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=complaints,

@@ -1,7 +1,9 @@
 """Async endpoints: one that answers at once, and one that waits for somebody else."""
 
+import asyncio
 import functools
 import os
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -24,4 +26,20 @@ async def upstream(_request):
     return JSONResponse({"upstream": answer.status_code})
 
 
-app = Starlette(routes=[Route("/", index), Route("/upstream", upstream)])
+async def streams(_request):
+    """The same by asyncio alone: a connection each, and no client library."""
+    to = urlsplit(os.environ["UPSTREAM"])
+    reader, writer = await asyncio.open_connection(to.hostname, to.port)
+    writer.write(f"GET / HTTP/1.1\r\nHost: {to.netloc}\r\nConnection: close\r\n\r\n".encode())
+    status = int((await reader.readuntil(b"\r\n\r\n"))[9:12])
+    writer.close()
+    return JSONResponse({"upstream": status})
+
+
+app = Starlette(
+    routes=[
+        Route("/", index),
+        Route("/upstream", upstream),
+        Route("/streams", streams),
+    ]
+)
