@@ -159,3 +159,41 @@ def test_guests_that_end_leave_no_descriptor_and_no_folder_open(bench):
 def test_a_runtime_that_is_not_prepared_says_so(tmp_path):
     with pytest.raises(RuntimeNotPrepared):
         PythonRuntime(tmp_path)
+
+
+IMPORTS = """
+import importlib._bootstrap_external as external
+import importlib, os, sys
+
+sys.path[1:1] = ["/tmp"]
+import package.module, namespace.module
+assert (package.module.value, namespace.module.value) == (1, 2)
+
+looks, stat = [], external._path_stat
+external._path_stat = lambda path: looks.append(str(path)) or stat(path)
+for name in ("missing", "package.missing", "namespace.missing", "missing.module"):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        pass
+    else:
+        raise AssertionError(name)
+assert set(looks) <= {"/tmp"}, looks  # which may change, and is looked at each time
+
+with open("/tmp/late.py", "w") as file:
+    file.write("value = 3")
+import late
+assert late.value == 3
+"""
+
+
+def test_what_is_not_there_to_import_is_known_without_a_look_at_folders_that_never_change(bench):
+    for name, source in (
+        ("package/__init__.py", ""),
+        ("package/module.py", "value = 1"),
+        ("namespace/module.py", "value = 2"),
+    ):
+        file = bench.folder / "app" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    assert bench.boot(IMPORTS + FINE) is None

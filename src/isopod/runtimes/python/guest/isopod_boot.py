@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 
+import isopod_finder
 import isopod_frames as frames
 import isopod_outside
 import isopod_streams as streams
@@ -22,7 +23,8 @@ class EntrypointError(Exception):
         self.kind = kind
 
 
-def paths():
+def paths(volumes=()):
+    isopod_finder.install(volumes)
     sys.path[:0] = ["/app", "/app/src", "/site"]
     # Site initialisation is off in this runtime; .pth files of dependencies still count.
     try:
@@ -75,7 +77,7 @@ def main(entrypoint, watch=None, lifespan=True, volumes=()):
             import isopod_watch
 
             isopod_watch.start(watch)
-        paths()
+        paths(volumes)
         _app = load(entrypoint)
         _server = _server_of(_app)
         if watch is not None:

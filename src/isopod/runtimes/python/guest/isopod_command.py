@@ -26,7 +26,7 @@ class Usage(Exception):
 def main(words, volumes=()):
     streams.install()
     isopod_outside.install(volumes)
-    isopod_boot.paths()
+    isopod_boot.paths(volumes)
     status, memory = 0, False
     try:
         _run(words)
