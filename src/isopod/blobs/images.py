@@ -21,7 +21,7 @@ import os
 import secrets
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -34,15 +34,16 @@ from isopod.model.ids import Digest
 
 PAGE = 4096
 _ZERO = bytes(PAGE)
-_MAGIC = b"isopod-image-2\n"
-_HEAD = struct.Struct("<QQI32s")  # memory size, guest's clock in ns, pages, sha256 of the memory
+_MAGIC = b"isopod-image-3\n"
+_HEAD = struct.Struct("<QQI32s")  # memory size, guest's clock in ns, pages, its digest
 _WASM_PAGE = 65536
 _MAX_SIZE = 1 << 30  # more is no image of ours
 _MAX_WINDOW = 32 << 20  # bounds what a blob can make its reader allocate
 _BATCH = 256  # pages
 _LEVEL = 6
 _CHUNK_BYTES = 1 << 20
-_ZEROS = memoryview(bytes(_CHUNK_BYTES))
+_PIECE = 64 << 10  # that a digest takes or leaves out
+_ZEROS = bytes(_PIECE)
 _TEMPORARY = ".tmp-"
 # Of opening an image: other processes may need its room just then; a file that is damaged again and
 # again says that the disk is.
@@ -207,7 +208,7 @@ class ImageCache:
                         _fill(memory, stream, pages, base)
                 except (zstandard.ZstdError, ValueError) as error:
                     raise BlobCorrupt(f"blob {digest!r} is no memory image: {error}") from error
-                if hashlib.sha256(memory).digest() != sha256:
+                if _hash_memory(memory) != sha256:
                     raise BlobCorrupt(
                         f"blob {digest!r} does not fit the runtime's base image {str(base)!r}",
                         hint="remove the runtime's folder and run `isopod runtimes prepare`",
@@ -324,20 +325,37 @@ def _write_in_chunks(memory: mmap.mmap, fd: int) -> None:
 
 
 def _hash(fd: int) -> bytes:
+    """Of an image file: its size, and what is not zero in it. A hole is not read: it would fill the
+    page cache with zeros."""
     size = os.fstat(fd).st_size
     if size == 0:
         raise ValueError("empty")
-    # Read, not mapped: a disk that cannot deliver a page is an error here, and SIGBUS there. Holes
-    # are not read: they would fill the page cache with zeros.
-    total = hashlib.sha256()
-    at = 0
-    while at < size:
-        start, end = _next_data(fd, at, size)
-        for offset in range(at, start, _CHUNK_BYTES):
-            total.update(_ZEROS[: start - offset])
-        for offset in range(start, end, _CHUNK_BYTES):
-            total.update(os.pread(fd, min(_CHUNK_BYTES, end - offset), offset))
-        at = end
+
+    def pieces() -> Iterator[tuple[int, bytes]]:
+        at = 0
+        while at < size:
+            start, end = _next_data(fd, at, size)
+            # Whole pieces, whatever the file system calls a hole.
+            for offset in range(start - start % _PIECE, end, _PIECE):
+                # Read, not mapped: what a disk cannot deliver is an error here, and SIGBUS there.
+                yield offset, os.pread(fd, _PIECE, offset)
+            at = min(size, -(-end // _PIECE) * _PIECE)
+
+    return _hash_pieces(size, pieces())
+
+
+def _hash_memory(memory: mmap.mmap) -> bytes:
+    """The same of an image in memory."""
+    size = len(memory)
+    return _hash_pieces(size, ((at, memory[at : at + _PIECE]) for at in range(0, size, _PIECE)))
+
+
+def _hash_pieces(size: int, pieces: Iterable[tuple[int, bytes]]) -> bytes:
+    total = hashlib.sha256(size.to_bytes(8, "little"))
+    for offset, piece in pieces:
+        if piece != _ZEROS[: len(piece)]:
+            total.update(offset.to_bytes(8, "little"))
+            total.update(piece)
     return total.digest()
 
 

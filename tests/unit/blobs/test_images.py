@@ -20,7 +20,7 @@ from isopod.errors import BlobCorrupt, BlobMissing, DiskFull
 from isopod.model.ids import Digest
 
 WASM_PAGE = 65536
-MAGIC = b"isopod-image-2\n"
+MAGIC = b"isopod-image-3\n"
 HEAD = struct.Struct("<QQI32s")
 
 
@@ -95,6 +95,30 @@ def test_a_mib_of_zeros_takes_no_room_on_disk(shelf):
     digest, *_ = shelf.cache.put(path, shelf.base, 0)
     assert read(shelf.cache.open(digest, shelf.base)) == memory
     assert shelf.image(digest).stat().st_blocks * 512 <= 2 << 20
+
+
+def test_the_same_memory_with_holes_and_without_is_one_image(shelf):
+    memory = bytes(5 * WASM_PAGE) + page(7) + bytes(9 * WASM_PAGE - PAGE) + page(8)
+    memory += bytes(-len(memory) % WASM_PAGE)
+    whole, sparse = shelf.folder / "whole", shelf.folder / "sparse"
+    whole.write_bytes(memory)
+    with sparse.open("wb") as file:
+        file.truncate(len(memory))
+        for at in (5 * WASM_PAGE, 14 * WASM_PAGE):
+            file.seek(at)
+            file.write(memory[at : at + PAGE])
+    kept = {}
+    for path in (whole, sparse):
+        digest, *_ = shelf.cache.put(path, shelf.base, 0)
+        assert read(shelf.again().open(digest, shelf.base)) == memory
+        kept[path] = json.loads((shelf.root / digest / "entry.json").read_text())
+    assert kept[whole] == kept[sparse]
+    # The same pages at other places are another memory.
+    sparse.write_bytes(bytes(6 * WASM_PAGE) + memory[5 * WASM_PAGE : -WASM_PAGE])
+    digest, *_ = shelf.cache.put(sparse, shelf.base, 0)
+    shelf.cache.open(digest, shelf.base).close()
+    moved = json.loads((shelf.root / digest / "entry.json").read_text())
+    assert (moved["size"], moved["sha256"] != kept[whole]["sha256"]) == (len(memory), True)
 
 
 def test_equal_images_are_one_blob(shelf):
@@ -210,7 +234,7 @@ def hostile(size=2 * WASM_PAGE, pages=1, index=(1,), data=None, sha256=None, mag
     body = b"".join(struct.pack("<I", number) for number in index) + (
         page(9) if data is None else data
     )
-    sha256 = sha256 or hashlib.sha256(bytes(size if size < 1 << 26 else 0)).digest()
+    sha256 = sha256 or hashlib.sha256(struct.pack("<Q", size)).digest()  # of nothing but zeros
     return magic + HEAD.pack(size, 0, pages, sha256) + zstandard.compress(body)
 
 
