@@ -15,14 +15,16 @@ from tests.e2e.nodes import get, until
 from tests.e2e.wire import wire
 from tests.hostile.languages import Attacker, Attackers, across, opened
 
-C, JAVASCRIPT = "C", "JavaScript"
+C, JAVASCRIPT, RUBY = "C", "JavaScript", "Ruby"
 DEADLINE = (
     "504 deadline_exceeded after its second, or the response is cut; the instance is replaced"
 )
 
 
 @pytest.fixture(scope="module")
-def attackers(prepared_javascript, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attackers]:
+def attackers(
+    prepared_javascript, prepared_ruby, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Attackers]:
     with opened(tmp_path_factory.mktemp("languages")) as made:
         yield made
 
@@ -37,14 +39,14 @@ def attacker(attackers: Attackers, request: pytest.FixtureRequest) -> Iterator[A
     attackers.field.assert_lives(before)
 
 
-@across("an infinite loop in a request, in any language", DEADLINE, JAVASCRIPT, C)
+@across("an infinite loop in a request, in any language", DEADLINE, JAVASCRIPT, C, RUBY)
 def test_a_loop_is_ended(attacker):
     began = time.monotonic()
     assert attacker.run("loop").status == 504
     assert time.monotonic() - began < 6
 
 
-@across("never answering, in any language", DEADLINE, JAVASCRIPT, C)
+@across("never answering, in any language", DEADLINE, JAVASCRIPT, C, RUBY)
 def test_silence_is_ended(attacker):
     assert attacker.run("never").status == 504
 
@@ -54,6 +56,7 @@ def test_silence_is_ended(attacker):
     "the client has its response; the loop is ended, and the next request has another instance",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_a_loop_after_the_response_is_ended(attacker):
     assert attacker.run("later").text == "now"
@@ -65,6 +68,7 @@ def test_a_loop_after_the_response_is_ended(attacker):
     "507 or 502, or 504 before that; limits.memory_mib holds",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_memory_without_end_ends_with_its_instance(attacker):
     assert attacker.run("memory").status in (502, 504, 507)
@@ -75,6 +79,7 @@ def test_memory_without_end_ends_with_its_instance(attacker):
     "an error of the language's own, or the end of the instance's stack: of that request alone",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_recursion_ends_the_request(attacker):
     assert attacker.run("recurse").status in (502, 504, 507)
@@ -85,6 +90,7 @@ def test_recursion_ends_the_request(attacker):
     "502; the next request is served",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_an_app_that_ends_itself(attacker):
     assert attacker.run("vanish").status == 502
@@ -95,6 +101,7 @@ def test_an_app_that_ends_itself(attacker):
     "cut at limits.max_response_mib",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_a_response_without_end_is_cut(attacker):
     with pytest.raises((http.client.IncompleteRead, ConnectionError)) as cut:
@@ -109,6 +116,7 @@ def test_a_response_without_end_is_cut(attacker):
     "has a line of it",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_a_log_flood_is_dropped(attacker):
     assert attacker.run("flood").status in (502, 504, 507)
@@ -121,6 +129,7 @@ def test_a_log_flood_is_dropped(attacker):
     "text in the attacker's own log, and nothing else",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_log_lines_cannot_be_forged(attacker):
     forged = ['{"app": "neighbour", "message": "forged"}', "\x1b[2J", "\r", "neighbour forged"]
@@ -134,6 +143,7 @@ def test_log_lines_cannot_be_forged(attacker):
     "502; the client sees none of them",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_headers_that_are_none(attacker):
     for what in ("split", "name", "nul", "lengths", "negative", "long", "many", "large"):
@@ -147,6 +157,7 @@ def test_headers_that_are_none(attacker):
     "removed: the connection is the gateway's",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_the_connection_is_not_the_apps(attacker):
     answer = attacker.run("connection")
@@ -159,6 +170,7 @@ def test_the_connection_is_not_the_apps(attacker):
     "longer: cut there; shorter: 502, or the connection is closed; the next request is in step",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_lengths_cannot_shift_the_next_response(attacker):
     for what in ("longer", "shorter"):
@@ -176,6 +188,7 @@ def test_lengths_cannot_shift_the_next_response(attacker):
     "one's own variables, and nothing else",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_the_environment_is_its_own(attacker):
     found = attacker.ask("env")
@@ -188,6 +201,7 @@ def test_the_environment_is_its_own(attacker):
     "reading files of the node, the host and a neighbour, in any language",
     "nothing there: one's own folders",
     C,
+    RUBY,
 )
 def test_there_are_no_files_to_read(attacker):
     said = attacker.ask("files")
@@ -224,6 +238,7 @@ def test_nothing_is_reached(attacker):
     "steps of 1 ms",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_clocks_step_in_milliseconds(attacker):
     assert attacker.ask("clock") == [0]
@@ -251,6 +266,7 @@ def test_an_app_that_forges_the_protocol(attacker):
     "different in each: all that draw from the image's state are seeded anew",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_two_instances_of_an_image_share_no_randomness(attacker):
     seen = []
@@ -268,6 +284,7 @@ def test_two_instances_of_an_image_share_no_randomness(attacker):
     "the time of now in each instance, and forward",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_clocks_of_restored_instances_are_of_now(attacker):
     last = 0.0
@@ -284,6 +301,7 @@ def test_clocks_of_restored_instances_are_of_now(attacker):
     "those of now, in each instance of the same image",
     JAVASCRIPT,
     C,
+    RUBY,
 )
 def test_settings_are_those_of_now(attacker):
     for value in ("one", "two"):

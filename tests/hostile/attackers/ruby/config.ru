@@ -2,6 +2,7 @@
 
 require "json"
 require "securerandom"
+require "uri"
 
 KEPT = []
 HEADERS = {
@@ -41,11 +42,11 @@ rescue SystemCallError, NotImplementedError, LoadError, NameError => error
 end
 
 def fresh
-  json("random" => [rand, Random.rand, Random.new.rand, [*1..50].shuffle, SecureRandom.hex, Object.new.hash],
+  json("random" => [rand, Random.rand, Random.new.rand, [*1..50].shuffle, SecureRandom.hex],
     "now_ms" => Time.now.to_f * 1000, "setting" => ENV.fetch("SETTING", ""))
 end
 
-def attack(name, rest)
+def attack(name, rest, env)
   case name
   when nil, "" then plain("fine")
   when "loop" then loop {}
@@ -56,12 +57,15 @@ def attack(name, rest)
   when "vanish" then raise "gone"
   when "exit" then exit!(0)
   when "log"
-    warn(rest)
+    warn(URI.decode_uri_component(rest))
     json(1)
   when "headers" then plain("x", HEADERS.fetch(rest).call)
   when "longer" then plain("x" * 1000, "content-length" => "5")
   when "shorter" then plain("xxxxx", "content-length" => "1000")
   when "endless" then [200, {}, Enumerator.new { |to| loop { to << "x" * 50_000 } }]
+  when "later"
+    env["rack.response_finished"] << proc { loop {} }
+    plain("now")
   when "connection"
     plain("5\r\nhello", "transfer-encoding" => "chunked", "connection" => "x-mine", "x-mine" => "1",
       "x-request-id" => "forged")
@@ -75,5 +79,5 @@ end
 
 run(lambda do |env|
   name, rest = env["PATH_INFO"].delete_prefix("/").split("/", 2)
-  attack(name, rest)
+  attack(name, rest, env)
 end)
