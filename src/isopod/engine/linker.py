@@ -250,6 +250,11 @@ class Linkage:
         self.engine = engine
         self.module = module
         self.pre = self.imports.link(module)
+        self._names = frozenset(one.name for one in module.imports)
+
+    def uses(self, name: str) -> bool:
+        """Whether the module imports a function of that name."""
+        return name in self._names
 
     def close_aside(self, store: wasmtime.Store) -> None:
         """Close a store that nothing uses any more, in a thread of ours. Until then this is not

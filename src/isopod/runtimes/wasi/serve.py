@@ -23,6 +23,10 @@ from isopod.runtimes.wasi.exchange import ProgramExchange
 # What an instance has beside its linear memory: its stack's pages, its store, its files.
 _BESIDE_BYTES = 40 << 10
 _TMP_FD, _FIRST_VOLUME_FD = 4, 5
+_PROGRAMS_OWN = 2  # folders: its package, and /tmp
+# Who does not ask which folders there are has no use for any: the engine opens them before a
+# program begins, and closes them in a thread of its own, which is a tenth of a short request.
+_ASKS_FOR_FOLDERS = "fd_prestat_get"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class ProgramGuest:
         """Raises ModuleInvalid and its kin."""
         tenant, _ = self._program.share
         self._linkage = await self._modules.linkage(self._program.file, tenant)
+        if not self._linkage.uses(_ASKS_FOR_FOLDERS):
+            self._spec = replace(self._spec, preopens=())
 
     def exchange(self) -> ProgramExchange:
         made = self._exchange = ProgramExchange(
@@ -163,11 +169,10 @@ class ProgramGuest:
         files = instance.files
         if files.used_bytes(_TMP_FD):
             self._gone = True
-        if self._program.volumes:
+        if len(known := self._spec.preopens) > _PROGRAMS_OWN:
             # What the volumes hold by now: the next instance counts on from there.
-            known = self._spec.preopens
             volumes = tuple(
                 replace(one, used_bytes=files.used_bytes(_FIRST_VOLUME_FD + at))
-                for at, one in enumerate(known[2:])
+                for at, one in enumerate(known[_PROGRAMS_OWN:])
             )
-            self._spec = replace(self._spec, preopens=(*known[:2], *volumes))
+            self._spec = replace(self._spec, preopens=(*known[:_PROGRAMS_OWN], *volumes))
