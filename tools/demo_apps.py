@@ -120,6 +120,19 @@ def call_worker(app: Caller) -> str:
     return "ids, a stream in capitals"
 
 
+def call_rack(app: Caller) -> str:
+    page = app.call()
+    expect(page.status == 200 and page.text == "<h1>Hello Rack</h1>\n", "the page", page)
+    one, two = (app.call("/random") for _ in range(2))
+    expect(one.json()["n"] != two.json()["n"], "two random numbers", two)
+    body = b'{"a": [1]}'
+    sent = app.call("/api/x", "POST", body, Content_Type="application/json")
+    expect(sent.json() == {"path": "/x", "method": "POST", "sent": {"a": [1]}}, "the echo", sent)
+    if b"".join(app.pieces("/stream")) != b"line 0\nline 1\nline 2\n":
+        raise Wrong("the stream is another")
+    return "middleware, JSON, a stream"
+
+
 def call_guestbook(app: Caller) -> str:
     empty = app.call("/", "POST", b"")
     expect(empty.status == 422, "a line that is none", empty)
@@ -168,5 +181,6 @@ DEMO = (
         build=(*_ZIG, "-o", "guestbook.wasm", "guestbook.c"),
         volume="book",
     ),
+    Example("rack-hello", "Ruby", call_rack, prepare="ruby"),
     Example("static-site", "static", call_static),
 )

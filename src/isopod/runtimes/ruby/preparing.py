@@ -32,6 +32,7 @@ def info(cache_dir: Path) -> RuntimeInfo:
         size_bytes=compiled.stat().st_size if compiled else 0,
         prepared=compiled is not None and there,
         licence=artifacts.LICENCE,
+        module=artifacts.module_digest(),
     )
 
 
