@@ -15,6 +15,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NEED_A_MANIFEST = {
+    "c-guestbook",
     "django-postgres",
     "django-sqlite",
     "fastapi-crud",
