@@ -10,12 +10,14 @@ BIN := .venv/bin
 # Extra arguments, for example: make unit ARGS="-k manifest -x", make bench ARGS="warm cold"
 ARGS ?=
 # Modules share a node each, so a module stays in one process. For one at a time: AT_ONCE=
-AT_ONCE ?= --numprocesses 2 --dist loadfile
+AT_ONCE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Compiles one lock file; the rest of the command names the groups and the output.
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
 	--no-annotate --python-version 3.11 --universal pyproject.toml
 
 export PYTHON
+# Tests start Python a thousand times: it shall not compile our files each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check unit e2e fuzz bench setup setup-bench lock clean help
 

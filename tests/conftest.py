@@ -16,6 +16,39 @@ from tools import processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# What takes longest, in that order (half a minute or more): where several processes share the
+# modules, whoever begins with these does not end alone.
+_LONGEST = (
+    "e2e/test_node_faults.py",
+    "e2e/test_databases.py",
+    "e2e/test_cordon.py",
+    "e2e/test_damage.py",
+    "hostile/test_python_apps.py",
+    "e2e/test_bad_deploys.py",
+    "e2e/test_slow_clients.py",
+    "e2e/test_renewals.py",
+    "e2e/test_deploys.py",
+    "e2e/test_volumes.py",
+    "e2e/test_websockets.py",
+    "cli/test_cli_commands.py",
+    "e2e/test_egress_policy.py",
+    "e2e/test_asgi.py",
+    "hostile/test_files.py",
+    "e2e/test_sandbox.py",
+    "e2e/test_post_deploy.py",
+    "e2e/test_secrets.py",
+    "e2e/test_metering.py",
+    "e2e/test_tenants.py",
+    "e2e/test_limits.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not hasattr(config, "workerinput"):  # of pytest-xdist: one process of several
+        return
+    place = {Path(__file__).parent / name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

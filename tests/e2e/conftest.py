@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import APPS, up
+from tests.e2e.nodes import APPS, copied, deploy_all, hello, text, up
 from tests.e2e.wire import SlowEnd, wait_for_the_end
 
 from tools.http_calls import Caller
@@ -72,3 +72,20 @@ def caller(node: Node, kitchen: str) -> Iterator[Caller]:
 def data_dir(tmp_path: Path) -> Path:
     """For a node of the test's own."""
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory: pytest.TempPathFactory, nothing_left_behind: None) -> Path:
+    """The data of a stopped node with two apps, "app" (which is `hello`) and "kitchen"."""
+    base = tmp_path_factory.mktemp("stopped")
+    with up(base / "data") as node:
+        app, kitchen = hello(base / "app"), APPS / "kitchen"
+        deploy_all(node, (str(app), "--name", "app"), (str(kitchen), "--name", "kitchen"))
+        assert text(node, "app") == "hello"
+    return base / "data"
+
+
+@pytest.fixture
+def deployed(stopped: Path, data_dir: Path) -> Path:
+    """A copy of it, for a node of the test's own: to end, and to damage."""
+    return copied(stopped, data_dir)

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.e2e.nodes import APPS, log, messages, until, up
+from tests.e2e.nodes import APPS, deploy_all, log, messages, until, up
 
 from tools.http_calls import Caller
 
@@ -17,8 +17,10 @@ MIB = 1 << 20
 def node(tmp_path_factory):
     """With one worker, so that one instance can have all requests."""
     with up(tmp_path_factory.mktemp("asgi") / "data", workers=1) as node:
-        for name in ("starlette", "fastapi", "quart", "django"):
-            node.cli("deploy", str(APPS / f"asgi_{name}"), "--name", name, "--strict")
+        frameworks = ("starlette", "fastapi", "quart", "django")
+        deploy_all(
+            node, *((str(APPS / f"asgi_{name}"), "--name", name, "--strict") for name in frameworks)
+        )
         yield node
 
 

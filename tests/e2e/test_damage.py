@@ -29,15 +29,6 @@ def blobs(data_dir: Path) -> list[Path]:
     return [path for path in (data_dir / "blobs").rglob("*") if path.is_file()]
 
 
-@pytest.fixture
-def deployed(data_dir: Path, tmp_path: Path) -> Path:
-    """A stopped node's data with one app, "app", from the folder `app`."""
-    with up(data_dir) as node:
-        node.cli("deploy", str(hello(tmp_path / "app")), "--name", "app")
-        assert text(node, "app") == "hello"
-    return data_dir
-
-
 def test_damaged_blobs_are_not_served_and_are_named(deployed, tmp_path):
     shutil.rmtree(deployed / "trees")
     for blob in blobs(deployed):
@@ -60,7 +51,7 @@ def test_deploying_again_heals_what_was_damaged(deployed, tmp_path):
         damage(blob)
     with up(deployed) as node:
         assert get(node, "app").status == 500
-        done = node.run("deploy", str(tmp_path / "app"), "--name", "app")
+        done = node.run("deploy", str(hello(tmp_path / "app")), "--name", "app")
         print(f"SEEN deploy over damaged blobs: {done.stderr}")
         assert done.returncode == 0, done.stderr
         # An instance that failed to start answers for its successors for a second.

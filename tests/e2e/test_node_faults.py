@@ -9,11 +9,12 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import APPS, HELLO, Failed, folder, get, hello, refused, text, until, up
+from tests.e2e.nodes import HELLO, Failed, copied, folder, get, hello, refused, text, until, up
 from tests.e2e.wire import wire
 
 from tools import processes
@@ -50,14 +51,19 @@ def test_a_port_in_use_is_refused_by_number(data_dir):
     print(f"SEEN {said}")
 
 
-def test_a_second_node_on_a_data_dir_is_refused_and_the_first_serves_on(data_dir, tmp_path):
-    with up(data_dir) as node:
-        node.cli("deploy", str(hello(tmp_path / "app")), "--name", "app")
-        status, said = refused(data_dir)
-        assert status == 3 and "code: node_already_running" in said, said
-        assert str(data_dir) in said and str(node.process.pid) in said
-        print(f"SEEN {said}")
-        assert text(node, "app") == "hello"
+@pytest.fixture(scope="module")
+def sturdy(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node for the faults that it outlives."""
+    with up(copied(stopped, tmp_path_factory.mktemp("sturdy") / "data")) as node:
+        yield node
+
+
+def test_a_second_node_on_a_data_dir_is_refused_and_the_first_serves_on(sturdy):
+    status, said = refused(sturdy.data_dir)
+    assert status == 3 and "code: node_already_running" in said, said
+    assert str(sturdy.data_dir) in said and str(sturdy.process.pid) in said
+    print(f"SEEN {said}")
+    assert text(sturdy, "app") == "hello"
 
 
 def test_a_folder_of_something_else_is_refused_as_data_dir(data_dir):
@@ -67,16 +73,8 @@ def test_a_folder_of_something_else_is_refused_as_data_dir(data_dir):
     assert sorted(path.name for path in data_dir.iterdir()) == ["thesis.txt"]
 
 
-def test_commands_without_a_node_say_so(data_dir):
-    with up(data_dir) as node:
-        pass
-    for command in (("apps",), ("status",), ("logs", "x"), ("delete", "x", "--yes")):
-        assert Failed(node, *command).code == "node_not_running"
-
-
-def test_a_killed_worker_loses_its_own_requests_alone_and_is_started_again(data_dir):
-    with up(data_dir, workers=2) as node, ThreadPoolExecutor(40) as pool:
-        node.cli("deploy", str(APPS / "kitchen"), "--name", "kitchen")
+def test_a_killed_worker_loses_its_own_requests_alone_and_is_started_again(deployed):
+    with up(deployed, workers=2) as node, ThreadPoolExecutor(40) as pool:
         before = {worker.pid for worker in node.workers()}
 
         def slow() -> str:
@@ -124,31 +122,27 @@ def test_a_killed_worker_loses_its_own_requests_alone_and_is_started_again(data_
         assert "was killed by SIGKILL" in node.said
 
 
-def test_a_killed_control_process_stops_no_app_and_is_started_again(data_dir, tmp_path):
-    with up(data_dir) as node:
-        node.cli("deploy", str(hello(tmp_path / "app")), "--name", "app")
-        control = next(p for p in node.children() if "control_process" in p.command)
-        os.kill(control.pid, signal.SIGKILL)
-        for _ in range(50):
-            assert text(node, "app") == "hello"
-        until("it is ready", lambda: "control is ready again" in node.said)
-        assert node.json("apps")[0]["name"] == "app"
+def test_a_killed_control_process_stops_no_app_and_is_started_again(sturdy):
+    control = next(p for p in sturdy.children() if "control_process" in p.command)
+    os.kill(control.pid, signal.SIGKILL)
+    for _ in range(50):
+        assert text(sturdy, "app") == "hello"
+    until("it is ready", lambda: "control is ready again" in sturdy.said)
+    assert [app["name"] for app in sturdy.json("apps")] == ["app", "kitchen"]
 
 
-def test_a_killed_builder_fails_its_deploy_and_the_old_version_serves_on(data_dir, tmp_path):
-    with up(data_dir) as node:
-        node.cli("deploy", str(hello(tmp_path / "old", "old")), "--name", "app")
-        deploying = node.popen("deploy", str(hangs(tmp_path / "new", "new")), "--name", "app")
-        builder = until("a builder", lambda: builders(node))[0]
-        os.kill(builder.pid, signal.SIGKILL)
-        _, said = deploying.communicate()
-        print(f"SEEN kill -9 of the builder: {said}")
-        assert deploying.returncode == 3
-        assert "code: build_failed" in said and "killed by SIGKILL" in said
-        assert text(node, "app") == "old"
-        assert not builders(node)
-        node.cli("deploy", str(hello(tmp_path / "next", "next")), "--name", "app")
-        assert text(node, "app") == "next"
+def test_a_killed_builder_fails_its_deploy_and_the_old_version_serves_on(sturdy, tmp_path):
+    deploying = sturdy.popen("deploy", str(hangs(tmp_path / "new", "new")), "--name", "app")
+    builder = until("a builder", lambda: builders(sturdy))[0]
+    os.kill(builder.pid, signal.SIGKILL)
+    _, said = deploying.communicate()
+    print(f"SEEN kill -9 of the builder: {said}")
+    assert deploying.returncode == 3
+    assert "code: build_failed" in said and "killed by SIGKILL" in said
+    assert text(sturdy, "app") == "hello"
+    assert not builders(sturdy)
+    sturdy.cli("deploy", str(hello(tmp_path / "next", "next")), "--name", "app")
+    assert text(sturdy, "app") == "next"
 
 
 def kill_supervisor(node: Node) -> None:
@@ -166,9 +160,8 @@ def kill_supervisor(node: Node) -> None:
     until("no orphan", lambda: not orphans(), within_s=5)
 
 
-def test_a_supervisor_killed_during_a_deploy_leaves_no_process_and_nothing_half(data_dir, tmp_path):
-    with up(data_dir, workers=2) as node:
-        node.cli("deploy", str(hello(tmp_path / "old", "old")), "--name", "app")
+def test_a_supervisor_killed_during_a_deploy_leaves_no_process_and_nothing_half(deployed, tmp_path):
+    with up(deployed, workers=2) as node:
 
         def half(name: str) -> subprocess.Popen[str]:
             return node.popen("deploy", str(hangs(tmp_path / name, name)), "--name", name)
@@ -185,23 +178,22 @@ def test_a_supervisor_killed_during_a_deploy_leaves_no_process_and_nothing_half(
             assert deploying.returncode == 3 and "code: node_unreachable" in said, said
             assert "Traceback" not in said
         print(f"SEEN kill -9 of the supervisor: {said}")
-    with up(data_dir) as node:
-        assert text(node, "app") == "old"
+    with up(deployed) as node:
+        assert text(node, "app") == "hello"
         assert text(node, "done") == "acknowledged"
         assert Failed(node, "app", "half").code == "app_not_found"
         assert get(node, "half").status == 404
-        assert not list((data_dir / "uploads").iterdir())
-        assert not [p for p in (data_dir / "trees").iterdir() if p.name.startswith((".", "tmp"))]
+        assert not list((deployed / "uploads").iterdir())
+        assert not [p for p in (deployed / "trees").iterdir() if p.name.startswith((".", "tmp"))]
         node.cli("deploy", str(hello(tmp_path / "next", "next")), "--name", "half")
         assert text(node, "half") == "next"
 
 
 @pytest.mark.parametrize("step", ["upload", "start", "is live"])
 def test_wherever_a_deploy_is_when_the_node_is_killed_what_was_acknowledged_serves(
-    data_dir, tmp_path, step
+    deployed, tmp_path, step
 ):
-    with up(data_dir) as node:
-        node.cli("deploy", str(hello(tmp_path / "old", "old")), "--name", "app")
+    with up(deployed) as node:
         deploying = node.popen("deploy", str(hello(tmp_path / "new", "new")), "--name", "app")
         assert deploying.stderr is not None
         for line in deploying.stderr:
@@ -209,11 +201,11 @@ def test_wherever_a_deploy_is_when_the_node_is_killed_what_was_acknowledged_serv
                 break
         kill_supervisor(node)
         deploying.communicate()
-    with up(data_dir) as node:
+    with up(deployed) as node:
         serves = text(node, "app")
-        assert serves in (("new",) if deploying.returncode == 0 else ("old", "new"))
+        assert serves in (("new",) if deploying.returncode == 0 else ("hello", "new"))
         if step == "upload":
-            assert serves == "old"
+            assert serves == "hello"
         version = node.json("app", "app")["app"]["version"]
         assert version == (2 if serves == "new" else 1)
         node.cli("deploy", str(hello(tmp_path / "next", "next")), "--name", "app")
@@ -221,9 +213,8 @@ def test_wherever_a_deploy_is_when_the_node_is_killed_what_was_acknowledged_serv
 
 
 @pytest.mark.parametrize("path", ["/sleep?2", "/stream"])
-def test_sigterm_lets_a_request_in_flight_finish(data_dir, path):
-    with up(data_dir) as node:
-        node.cli("deploy", str(APPS / "kitchen"), "--name", "kitchen")
+def test_sigterm_lets_a_request_in_flight_finish(deployed, path):
+    with up(deployed) as node:
         answers: list[bytes] = []
 
         def ask() -> None:
@@ -243,39 +234,37 @@ def test_sigterm_lets_a_request_in_flight_finish(data_dir, path):
         assert time.monotonic() - began < 8
         with pytest.raises(ConnectionRefusedError):
             get(node, "kitchen")
-        assert not (data_dir / "node.json").exists()
+        assert not (deployed / "node.json").exists()
 
 
-def test_an_idle_connection_does_not_hold_up_a_stop(data_dir, tmp_path):
-    with up(data_dir) as node:
-        node.cli("deploy", str(hello(tmp_path / "app")), "--name", "app")
-        with Caller(node.gateway_port, "app") as caller:
-            caller.call()
-            began = time.monotonic()
-            node.process.terminate()
-            assert node.process.wait(20) == 0
-            assert time.monotonic() - began < 5
+def test_an_idle_connection_does_not_hold_up_a_stop(deployed):
+    with up(deployed) as node, Caller(node.gateway_port, "app") as caller:
+        caller.call()
+        began = time.monotonic()
+        node.process.terminate()
+        assert node.process.wait(20) == 0
+        assert time.monotonic() - began < 5
 
 
-def test_a_second_ctrl_c_ends_the_node_at_once(data_dir):
-    with up(data_dir) as node:
-        node.cli("deploy", str(APPS / "kitchen"), "--name", "kitchen")
-        with wire(node, "kitchen") as line:
-            line.send("GET /sleep?8 HTTP/1.1\r\nHost: HOST\r\n\r\n")
-            until("it is in flight", lambda: busy(node))
-            began = time.monotonic()
-            node.process.send_signal(signal.SIGINT)
-            until("it drains", lambda: "Stopping" in node.said)
-            node.process.send_signal(signal.SIGINT)
-            assert node.process.wait(20) == 130
-            assert time.monotonic() - began < 4
+def test_a_second_ctrl_c_ends_the_node_at_once(deployed):
+    with up(deployed) as node, wire(node, "kitchen") as line:
+        line.send("GET /sleep?8 HTTP/1.1\r\nHost: HOST\r\n\r\n")
+        until("it is in flight", lambda: busy(node))
+        began = time.monotonic()
+        node.process.send_signal(signal.SIGINT)
+        until("it drains", lambda: "Stopping" in node.said)
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(20) == 130
+        assert time.monotonic() - began < 4
 
 
-def test_a_node_keeps_its_apps_over_a_restart(data_dir, tmp_path):
+def test_a_node_keeps_its_apps_over_a_restart_and_without_it_commands_say_so(data_dir, tmp_path):
     made: Path = hello(tmp_path / "app")
     with up(data_dir) as node:
         node.cli("deploy", str(made), "--name", "app")
         token = node.token
+    for command in (("apps",), ("status",), ("logs", "x"), ("delete", "x", "--yes")):
+        assert Failed(node, *command).code == "node_not_running"
     with up(data_dir) as node:
         assert text(node, "app") == "hello"
         assert node.token == token

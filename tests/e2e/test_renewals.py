@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import folder, messages, text, until, up
+from tests.e2e.nodes import copied, folder, messages, text, until, up
 
 from isopod.control.former import FormerSnapshots
 from isopod.model.ids import Digest
@@ -43,15 +43,30 @@ def restores(node: Node, app: str) -> bool:
     return len(said) == 1
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> Path:
-    return folder(tmp_path / "app", {"app.py": APP})
+@dataclass(frozen=True)
+class Before:
+    """A stopped node whose "app", from `folder`, has an image, and what that says."""
+
+    data_dir: Path
+    folder: Path
+    image: str
+    said: str
 
 
-def test_after_an_upgrade_plain_boots_serve_until_the_snapshots_are_back(data_dir, app):
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Before:
+    base = tmp_path_factory.mktemp("before")
+    app = folder(base / "app", {"app.py": APP})
+    with up(base / "data") as node:
+        node.cli("deploy", str(app), "--name", "app")
+        assert restores(node, "app")
+        return Before(base / "data", app, image_of(node, "app"), text(node, "app"))
+
+
+def test_after_an_upgrade_plain_boots_serve_until_the_snapshots_are_back(data_dir, before):
+    copied(before.data_dir, data_dir)
     with up(data_dir) as node:
-        for name in ("app", "twin"):
-            node.cli("deploy", str(app), "--name", name)
+        node.cli("deploy", str(before.folder), "--name", "twin")
         assert restores(node, "app")
     state = open_state(data_dir / "state.db")
     for tenant, version in state.node.live():  # as an isopod with another runtime took them
@@ -70,11 +85,8 @@ def test_after_an_upgrade_plain_boots_serve_until_the_snapshots_are_back(data_di
         assert rebuilt(node) == (0, 0, 0)
 
 
-def test_going_back_to_an_engine_takes_its_images_back_and_builds_nothing(data_dir, app):
-    with up(data_dir) as node:
-        node.cli("deploy", str(app), "--name", "app")
-        image = image_of(node, "app")
-        said = text(node, "app")
+def test_going_back_to_an_engine_takes_its_images_back_and_builds_nothing(data_dir, before):
+    copied(before.data_dir, data_dir)
     state, former = open_state(data_dir / "state.db"), FormerSnapshots(data_dir / "former")
     for tenant, version in state.node.live():  # another engine ran meanwhile, and made its own
         former.keep(tenant, version)
@@ -85,17 +97,15 @@ def test_going_back_to_an_engine_takes_its_images_back_and_builds_nothing(data_d
         until("it is back", lambda: rebuilt(node) == (1, 1, 0))
         assert "1 taken back from when this engine ran before" in node.said
         assert "to be rebuilt" not in node.said
-        assert image_of(node, "app") == image
+        assert image_of(node, "app") == before.image
         node.cli("sleep", "app")
-        assert text(node, "app") == said  # restored: it was not imported again
+        assert text(node, "app") == before.said  # restored: it was not imported again
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "deleted"])
-def test_an_image_that_is_damaged_under_a_running_node_is_taken_anew(data_dir, app, damage):
-    with up(data_dir) as node:
-        node.cli("deploy", str(app), "--name", "app")
-        image = image_of(node, "app")
-    with up(data_dir) as node:
+def test_an_image_that_is_damaged_under_a_running_node_is_taken_anew(data_dir, before, damage):
+    image = before.image
+    with up(copied(before.data_dir, data_dir)) as node:
         shutil.rmtree(data_dir / "images" / image)  # so the blob is needed
         blob = data_dir / "blobs" / image[:2] / image
         whole = blob.read_bytes()

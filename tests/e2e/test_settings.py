@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.nodes import APPS, get, hello, text, until, up
+from tests.e2e.nodes import APPS, deploy_all, get, text, until, up
 from tests.e2e.wire import wire
 
 
@@ -30,8 +30,7 @@ def test_a_configured_proxy_is_believed_and_the_domain_is_the_operators(data_dir
 
 def test_within_the_memory_budget_the_least_recently_used_instance_ends_first(data_dir):
     with up(data_dir, "--memory-budget-mib", "64") as node:
-        for name in ("one", "two"):
-            node.cli("deploy", str(APPS / "kitchen"), "--name", name)
+        deploy_all(node, *((str(APPS / "kitchen"), "--name", name) for name in ("one", "two")))
 
         def apps() -> list[str]:
             return [one["app"] for one in node.instances()]
@@ -43,17 +42,15 @@ def test_within_the_memory_budget_the_least_recently_used_instance_ends_first(da
         assert text(node, "one") == "hello\n"
 
 
-def test_a_node_without_memory_says_when_to_try_again(data_dir, tmp_path):
-    with up(data_dir, "--memory-budget-mib", "1") as node:
-        node.cli("deploy", str(hello(tmp_path / "app")), "--name", "app")
+def test_a_node_without_memory_says_when_to_try_again(deployed):
+    with up(deployed, "--memory-budget-mib", "1") as node:
         answer = get(node, "app")
         assert answer.status == 503 and answer["X-Isopod-Error"] == "node_busy"
         assert int(answer["Retry-After"]) >= 1
 
 
-def test_logs_are_followed_as_they_are_written(data_dir):
-    with up(data_dir) as node:
-        node.cli("deploy", str(APPS / "kitchen"), "--name", "kitchen")
+def test_logs_are_followed_as_they_are_written(deployed):
+    with up(deployed) as node:
         following = node.popen("logs", "kitchen", "-f")
         try:
             assert following.stdout is not None
