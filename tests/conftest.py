@@ -16,9 +16,19 @@ from tools import processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# What takes longest, in that order (half a minute or more): where several processes share the
-# modules, whoever begins with these does not end alone.
-_LONGEST = (
+# Where several processes share the modules, each takes the next of these first: what takes longest
+# is not begun last. On a new machine, the first also prepares the runtime, for a minute, and those
+# below it need none.
+_FIRST = (
+    "unit/runtimes/test_snapshot_linter.py",
+    "unit/gateway/test_gateway_fleet.py",
+    "unit/gateway/test_gateway_wire.py",
+    "unit/metering/test_metering_spool.py",
+    "unit/metering/test_metering_rows.py",
+    "unit/metering/test_metering_meter.py",
+    "unit/server/test_children.py",
+    "unit/package/test_unpack.py",
+    "unit/builder/test_builder_process.py",
     "e2e/test_node_faults.py",
     "e2e/test_databases.py",
     "e2e/test_cordon.py",
@@ -46,7 +56,7 @@ _LONGEST = (
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not hasattr(config, "workerinput"):  # of pytest-xdist: one process of several
         return
-    place = {Path(__file__).parent / name: number for number, name in enumerate(_LONGEST)}
+    place = {Path(__file__).parent / name: number for number, name in enumerate(_FIRST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 

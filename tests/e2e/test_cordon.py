@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.e2e.nodes import APPS, Failed, dial, folder, get, hello, text, until, up
+from tests.e2e.nodes import APPS, Failed, deploy_all, dial, folder, get, hello, text, until, up
 from websockets.exceptions import ConnectionClosed
 
 from tools.http_calls import Caller
@@ -78,8 +78,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Node]:
         node.cli("tenants", "create", "acme", "--cordon", "tenant")
         node.cli("tenants", "create", "globex")
         probe = folder(base / "probe", {"app.py": PROBE})
-        for tenant in ("acme", "globex"):
-            node.cli("deploy", str(probe), "--name", f"{tenant}-probe", "--tenant", tenant)
+        names = ((f"{tenant}-probe", tenant) for tenant in ("acme", "globex"))
+        deploy_all(node, *((str(probe), "--name", one, "--tenant", who) for one, who in names))
         yield node
 
 
