@@ -75,7 +75,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stopped(tmp_path_factory: pytest.TempPathFactory, nothing_left_behind: None) -> Path:
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data of a stopped node with two apps, "app" (which is `hello`) and "kitchen"."""
     base = tmp_path_factory.mktemp("stopped")
     with up(base / "data") as node:
