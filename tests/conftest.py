@@ -29,6 +29,7 @@ _FIRST = (
     "unit/server/test_children.py",
     "unit/package/test_unpack.py",
     "unit/builder/test_builder_process.py",
+    "hostile/test_every_language.py",
     "e2e/test_node_faults.py",
     "e2e/test_databases.py",
     "e2e/test_cordon.py",
