@@ -250,14 +250,9 @@ def test_django_with_its_admin_runs_on_postgresql(
     where = tmp_path_factory.mktemp("django")
     with pytest.raises(RuntimeError, match=r"(?s)health_failed.*asked for 'localhost'.*\[health\]"):
         world.deploy("library", LIBRARY, where)
-    with ThreadPoolExecutor(2) as pool:
-        deploys = [
-            pool.submit(world.deploy, "library", LIBRARY, where, health="/admin/login/"),
-            pool.submit(world.deploy, "commands", LIBRARY, where, app=COMMANDS),
-        ]
-    for deploy in deploys:
-        deploy.result()
+    world.deploy("library", LIBRARY, where, health="/admin/login/")
     assert world.node.json("app", "library")["snapshot"]["verdict"] == "sound"
+    world.deploy("commands", LIBRARY, where, app=COMMANDS)
     assert get(world.node, "commands", "/run").text == "done"
     with Caller(world.node.gateway_port, "library") as caller:
         browser = Browser(caller)
