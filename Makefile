@@ -34,10 +34,12 @@ check: setup ## formatting, lint, types and import layers
 
 unit: setup ## tests of one package at a time, with real files, databases and guests
 	@command -v npm >/dev/null || tools/debian.sh nodejs npm
+	@tools/debian.sh rustc libstd-rust-dev-wasm32 lld wasi-libc
 	$(BIN)/pytest $(AT_ONCE) tests/unit $(ARGS)
 
 e2e: setup ## tests of the whole: `isopod up`, the command line and HTTP
 	@tools/debian.sh postgresql mariadb-server redis-server pgbouncer
+	@tools/debian.sh rustc libstd-rust-dev-wasm32 lld wasi-libc
 	@command -v npm >/dev/null || tools/debian.sh nodejs npm
 	$(BIN)/pytest $(AT_ONCE) tests --ignore=tests/unit $(ARGS)
 

@@ -145,6 +145,11 @@ class Files:
         """Whether the guest opened it, as a file or a folder."""
         return fd in self._open
 
+    @property
+    def open_count(self) -> int:
+        """Files and folders that the guest holds open."""
+        return len(self._open)
+
     def used_bytes(self, fd: int) -> int:
         """What it may hold by now, of a folder that was granted: at most so much."""
         account = self._accounts.get(fd)

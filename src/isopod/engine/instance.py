@@ -204,8 +204,9 @@ class Instance:
                 config.preopen_dir(str(preopen.host), preopen.guest, preopen.writable)
             except wasmtime.WasmtimeError as error:
                 raise EngineError(f"cannot open {str(preopen.host)!r} for a guest") from error
-        # The guest's monotonic clock counts from the making of its WASI context.
-        self._clock_origin_ns = time.monotonic_ns()
+        # The guest's monotonic clock counts from the making of its WASI context, and not from 0:
+        # to Go that is a clock which is broken.
+        self._clock_origin_ns = time.monotonic_ns() - max(spec.clock_step_ns, 1)
         store.set_wasi(config)
         store.set_limits(
             memory_size=spec.memory_bytes,

@@ -40,7 +40,7 @@ def extend(own: list[Section], additions: Mapping[int, tuple[int, bytes]]) -> by
     """The module with more at the end of some sections: kind -> count and encoded items."""
     missing = set(additions) - {one.kind for one in own}
     if missing:
-        raise ValueError(f"it has no section {min(missing)}")
+        raise ValueError("it has nothing that it exports, or no functions")
     out = bytearray(_HEAD)
     for section in own:
         body = section.body

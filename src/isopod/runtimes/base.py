@@ -99,6 +99,15 @@ class RunsCommands(Protocol):
         that has ended with status 0, and raises CommandFailed when with another."""
 
 
+@runtime_checkable
+class LoadsModules(Protocol):
+    """Guests whose apps bring modules of their own, which take a compiler's time to load."""
+
+    async def load(self, site_tree: Path, tenant: str) -> object:
+        """Before `new_guest`, which cannot wait; as long as somebody holds what it gives. Raises
+        ModuleInvalid."""
+
+
 @dataclass(frozen=True, slots=True)
 class InWorker:
     """What a worker lends to a runtime. All runtimes of a worker share one engine. `machine_code`:

@@ -20,7 +20,7 @@ from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
 from isopod.model.volume import MountedVolume
-from isopod.runtimes.base import GuestOrder, Guests, LentVolume, RunsCommands
+from isopod.runtimes.base import GuestOrder, Guests, LentVolume, LoadsModules, RunsCommands
 from isopod.runtimes.guest import Guest, OutputSink
 from isopod.runtimes.temporary import TemporaryFolder
 from isopod.volumes.lease import VolumeFolder
@@ -112,6 +112,7 @@ class GuestMaker:
         site_tree = await self._tree(route.site_tree)
         secrets = await self._secrets(route)
         volumes = tuple([await self._volume(route, one) for one in route.volumes])
+        loaded = await _load(runtime, site_tree, route)  # held until there is a guest
         held = await self._image(route, runtime, output)
         for line in self._unsaid.pop(route.digest, ()):
             output("isopod", line)
@@ -128,6 +129,7 @@ class GuestMaker:
             if held is not None:
                 held.release()
             raise
+        del loaded
 
         def remove() -> None:
             nonlocal held
@@ -177,6 +179,7 @@ class GuestMaker:
                 await self._tree(route.site_tree)
                 said = self._unsaid.setdefault(route.digest, [])
                 runtime = self._runtime_of(route)
+                await _load(runtime, await self._tree(route.site_tree), route)
                 await self._image(route, runtime, lambda _stream, data: said.append(data))
             if not self._unsaid.get(route.digest):
                 self._unsaid.pop(route.digest, None)
@@ -265,6 +268,12 @@ class GuestMaker:
         while len(self._open) > _MAX_OPEN_IMAGES:
             self._open.popitem(last=False)[1].drop()
         return held
+
+
+async def _load(runtime: Guests, site_tree: Path, route: Route) -> object:
+    if not isinstance(runtime, LoadsModules):
+        return None
+    return await runtime.load(site_tree, route.tenant)
 
 
 def _remove_soon(tmp: TemporaryFolder) -> None:

@@ -85,7 +85,7 @@ def test_a_module_without_globals_is_kept_too(engine):
     [
         (b"\0asm\x0d\0\1\0", "no core module"),
         (b"", "no core module"),
-        (b"\0asm\1\0\0\0", "no section"),
+        (b"\0asm\1\0\0\0", "no functions"),
         (b"\0asm\1\0\0\0\6\xff\xff\xff", "cannot be kept"),
         (b"\0asm\1\0\0\0\6" + b"\xff" * 12, "no end"),
         ('(module (global (mut funcref) (ref.null func)) (func (export "f")))', "reference"),

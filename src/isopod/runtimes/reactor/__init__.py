@@ -1,0 +1,1 @@
+"""Reactors: WebAssembly modules, from whatever language, that answer requests by our ABI."""
