@@ -50,14 +50,14 @@ def run(say: Callable[[str], None]) -> Result:
         for number, (name, app) in enumerate(peers.APPS.items()):
             say(f"deploying {name}")
             node.cli("deploy", str(app.folder), "--name", f"app{number}")
-            found[name].first = _open_everywhere(node, f"app{number}", app.path)
+            found[name].first = open_everywhere(node, f"app{number}", app.path)
             peers.process_ms(app)  # its byte-code and files
         for one_round in range(1, ROUNDS + 1):
             say(f"round {one_round} of {ROUNDS}")
             for number, (name, app) in enumerate(peers.APPS.items()):
                 one = found[name]
                 for _ in range(ASKED[name]):
-                    answer = _cold(node, f"app{number}", app.path)
+                    answer = from_zero(node, f"app{number}", app.path)
                     one.cold.append(answer[0])
                     one.phases.append(answer[1])
                 one.process.append(peers.process_ms(app))
@@ -105,7 +105,8 @@ def _have(
         return None
 
 
-def _cold(node: Node, app: str, path: str) -> tuple[float, dict[str, float]]:
+def from_zero(node: Node, app: str, path: str) -> tuple[float, dict[str, float]]:
+    """Put the app to sleep and ask it; ms, and those of its phases."""
     admin(node.data_dir / "run", {"op": "sleep", "app": app})
     time.sleep(_PAUSE_S)
     answer = right(node.gateway_port, f"{app}.localhost", path)
@@ -115,19 +116,19 @@ def _cold(node: Node, app: str, path: str) -> tuple[float, dict[str, float]]:
     return answer.ms, timing
 
 
-def _open_everywhere(node: Node, app: str, path: str) -> list[float]:
+def open_everywhere(node: Node, app: str, path: str) -> list[float]:
     """Asks until each worker has started the app, and then some; what each first start took."""
     first: dict[int, float] = {}
     workers = len(node.workers())
     for _ in range(200):
-        ms, _ = _cold(node, app, path)
+        ms, _ = from_zero(node, app, path)
         for instance in node.instances():
             if instance["app"] == app:
                 first.setdefault(instance["worker"], ms)
         if len(first) == workers:
             break
     for _ in range(5):
-        _cold(node, app, path)
+        from_zero(node, app, path)
     return list(first.values())
 
 

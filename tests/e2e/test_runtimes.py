@@ -20,7 +20,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def test_a_toy_runtime_is_listed_detected_built_and_serves(node, tmp_path):
     assert {one["name"] for one in node.json("runtimes")} == {
-        *("javascript", "python", "static", "toy", "wasi")
+        *("go", "javascript", "python", "reactor", "ruby", "static", "toy", "wasi")
     }
     for one in node.json("runtimes"):
         assert len(one["digest"]) == 64 and len(one["module"]) in (0, 64), one
@@ -70,5 +70,5 @@ def test_a_folder_for_no_language_hears_from_each(node, tmp_path):
     )
     assert (
         failed.code == "runtime_not_found"
-        and "javascript, python, static, toy, wasi" in failed.message
+        and "go, javascript, python, reactor, ruby, static, toy, wasi" in failed.message
     )

@@ -21,7 +21,7 @@ from isopod.builder.report import Report
 from isopod.errors import BuildFailed, IsopodError, SandboxUnavailable
 from isopod.model.build import BuildJob
 from isopod.sandbox.builder import BuilderSandbox, Folders, new_namespaces
-from isopod.settings import npm_environment, package_index_environment
+from isopod.settings import go_environment, npm_environment, package_index_environment
 
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # requests go before builds
@@ -80,7 +80,7 @@ def _build(job: BuildJob, report: Report, work: Path, *, parent: int, refused: l
 
     try:
         sandbox.enter(
-            {**package_index_environment(), **npm_environment()},
+            {**package_index_environment(), **npm_environment(), **go_environment()},
             memory_bytes=job.memory_mib << 20,
             cpu_s=(job.timeout_s + _PATIENCE_S) * len(os.sched_getaffinity(0)),
         )

@@ -1,0 +1,1 @@
+"""Go: programs whose net/http handler is compiled to a reactor."""

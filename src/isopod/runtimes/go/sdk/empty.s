@@ -1,0 +1,1 @@
+// Declarations without a body are allowed in a package that has assembly.

@@ -1,0 +1,3 @@
+module example/kitchen
+
+go 1.24
