@@ -11,13 +11,14 @@ from isopod.runtimes.javascript.building import check_health
 
 @pytest.fixture(scope="module")
 def check(prepared_javascript, tmp_path_factory):
+    tmp_root = tmp_path_factory.mktemp("tmp")
     with workshop(prepared_javascript, tmp_path_factory.mktemp("health")) as shop:
 
         def checked(body, before="console.log('hello')", deadline_ms=5000):
             spec = AppSpec(AppName("x"), "javascript", "worker.js", health=Health("/up?a=b"),
                            limits=Limits(memory_mib=64, deadline_ms=deadline_ms))  # fmt: skip
             site = shop.site(worker(body, before))
-            return check_health(shop.runtime, site_tree=site, spec=spec)
+            return check_health(shop.runtime, site_tree=site, spec=spec, tmp_root=tmp_root)
 
         yield checked
 

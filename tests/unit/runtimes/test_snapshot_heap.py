@@ -16,5 +16,6 @@ def test_new_objects_fill_no_holes_of_the_boot(lab):
     _, image = lab.take(app, spec())
     places = lab.restore(app, image, {}).ask(PLACES)
     pages = {place >> 12 for place in places}
-    # 80 KiB of objects: 20 pages if they lie side by side, 98 in the holes.
-    assert len(pages) <= 35
+    # 80 KiB of objects: 20 pages if they lie side by side, 98 in the holes. Some ten lie in what
+    # was freed after the holes were filled, by the restore too.
+    assert len(pages) <= 45
