@@ -185,6 +185,11 @@ class NodeSettings:
         return self.data_dir / "volumes"
 
     @property
+    def apart_volumes_dir(self) -> Path:
+        """The same, of what no shared worker may open."""
+        return self.data_dir / "volumes-apart"
+
+    @property
     def unused_path(self) -> Path:
         """Since when blobs are unused."""
         return self.data_dir / "unused.json"

@@ -11,6 +11,8 @@ from contextlib import closing
 
 import pytest
 
+from isopod.control.volume_places import keep_places, misplaced
+from isopod.model.tenant import TenantName
 from isopod.volumes.lease import Lease, VolumeFolder, is_wanted, try_lease
 
 DATA = json.dumps([{"name": "data", "mount": "/data"}])
@@ -368,5 +370,60 @@ def test_a_journal_that_names_another_file_removes_none(opened, run):
             assert got.status_code == 200, got.text
             assert set(unpacked(got.content)) == {"db", "db-journal"}
             assert isinstance(try_lease(folder(api), worker=1), Lease)
+
+    run(body())
+
+
+def test_a_volume_is_where_its_tenants_own_worker_alone_may_open_it(opened, run):
+    async def body():
+        async with opened() as api:
+            acme = await api.tenant("acme")
+            await make(acme, "used")
+            await make(acme, "unused")
+            await acme.http.post("/v1/volumes/used/archive", content=tar(secret=b"acme's"))
+            mounts = json.dumps([{"name": "used", "mount": "/data"}])
+            await acme.deployed(name="shop", env={"VOLUMES": mounts})
+            shared, apart = api.node.settings.volumes_dir, api.node.settings.apart_volumes_dir
+            moving = asyncio.create_task(keep_places(api.node))
+
+            async def cordon(which: str, *, here, there) -> None:
+                body = {"cordon": which}
+                assert (await api.http.patch("/v1/tenants/acme", json=body)).status_code == 200
+                async with asyncio.timeout(10):
+                    while not (here / "acme" / "used").exists():
+                        await asyncio.sleep(0.01)
+                assert not (there / "acme" / "used").exists()
+                got = await acme.http.get("/v1/volumes/used/archive")
+                assert unpacked(got.content) == {"secret": b"acme's"}
+
+            held = try_lease(VolumeFolder.of(shared, "acme", "used"), worker=1)
+            changing = asyncio.create_task(cordon("tenant", here=apart, there=shared))
+            async with asyncio.timeout(10):
+                while "acme used" not in api.node.copying:
+                    await asyncio.sleep(0.01)
+            assert not (apart / "acme" / "used").exists()
+            held.release()
+            await changing
+            async with asyncio.timeout(10):
+                while not (apart / "acme" / "unused").exists():
+                    await asyncio.sleep(0.01)
+            await make(acme, "new")
+            assert (apart / "acme" / "new").exists()
+            await cordon("shared", here=shared, there=apart)
+            # No app needs these, and no worker gets to see them for that.
+            assert (apart / "acme" / "unused").exists()
+            assert not misplaced(TenantName("acme"), api.node)
+            assert (await acme.http.delete("/v1/volumes/unused")).status_code == 200
+            assert not (apart / "acme" / "unused").exists()
+            moving.cancel()
+            # A control that was killed before: the next one finds what has to be moved.
+            body = {"cordon": "tenant"}
+            assert (await api.http.patch("/v1/tenants/acme", json=body)).status_code == 200
+        async with opened() as api:
+            moving = asyncio.create_task(keep_places(api.node))
+            async with asyncio.timeout(10):
+                while not (apart / "acme" / "used").exists():
+                    await asyncio.sleep(0.01)
+            moving.cancel()
 
     run(body())

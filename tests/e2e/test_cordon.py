@@ -242,6 +242,42 @@ def test_a_cordon_is_taken_away_and_put_up_again_and_nothing_is_lost(node):
         assert f"seen {path}" in said
 
 
+def test_a_volume_goes_with_its_app_behind_the_cordon_and_back(node):
+    node.cli("tenants", "create", "keeper")
+    node.cli("volumes", "create", "notes", "--size", "20", "--tenant", "keeper")
+    node.cli("deploy", str(APPS / "notes"), "--name", "notes", "--tenant", "keeper")
+    places = {
+        "shared": node.data_dir / "volumes" / "keeper" / "notes",
+        "tenant": node.data_dir / "volumes-apart" / "keeper" / "notes",
+    }
+    added, failed, ended = [], [], threading.Event()
+
+    def add() -> None:
+        while not ended.is_set():
+            answer = get(node, "notes", f"/add?text=n{len(added)}")
+            (added if answer.status == 200 else failed).append(answer.text)
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    try:
+        for cordon in ("tenant", "shared", "tenant"):
+            (control,) = [one for one in node.children() if "control_process" in one.command]
+            node.cli("tenants", "set", "keeper", "--cordon", cordon)
+            # Whether it is moved by this control or by the next one.
+            os.kill(control.pid, signal.SIGKILL)
+            until(f"the volume is {cordon}'s", places[cordon].exists)
+            count = len(added)
+            until("rows are added there", lambda count=count: len(added) >= count + 5)
+            assert not places["tenant" if cordon == "shared" else "shared"].exists()
+    finally:
+        ended.set()
+        adding.join()
+    assert failed == []
+    assert int(text(node, "notes", "/count")) == len(added)
+    node.cli("tenants", "delete", "keeper", "--force", "--yes")
+    assert not places["tenant"].parent.exists()
+
+
 def test_one_app_asks_for_it_and_the_last_one_ends_it(node, tmp_path):
     manifest = '[isolation]\ncordon = "tenant"\n'
     before = len(node.workers())

@@ -106,6 +106,8 @@ def report(
         settings.cordons_dir / "zoo" / "machine-code" / "x.cwasm",
         settings.cordons_dir / "zoo" / "routes" / "routes.db",
         settings.cordons_dir / "zoo" / "logs" / "secret.jsonl",
+        settings.volumes_dir / "zoo" / "data" / "data" / "secret",
+        settings.apart_volumes_dir / "zoo" / "data" / "data" / "secret",
     ):
         secret.parent.mkdir(parents=True, exist_ok=True)
         secret.write_text("a secret")

@@ -130,6 +130,7 @@ sandbox.guard(shown_code=True)
 
 own = settings.worker_tmp(index)
 zoo = settings.cordons_dir / "zoo"
+apart = settings.apart_volumes_dir / "zoo" / "data" / "data" / "secret"
 neighbour = settings.worker_tmp(index + 1)
 NULL = None
 attempts: dict[str, Callable[[], object]] = {
@@ -159,6 +160,10 @@ attempts: dict[str, Callable[[], object]] = {
     "read the routes of one that has": (zoo / "routes" / "routes.db").read_bytes,
     "read an app of one that has": (zoo / "trees" / "tree" / "app.py").read_bytes,
     "read a log of one that has": (zoo / "logs" / "secret.jsonl").read_bytes,
+    "read a volume of one that has": apart.read_bytes,
+    "write to a volume of one that has": lambda: apart.write_text("x"),
+    "take a volume of one that has": lambda: apart.parent.rename(folders.volumes / "taken"),
+    "list the volumes of those that have": lambda: [*settings.apart_volumes_dir.iterdir()],
     "make a file in the cache": lambda: (settings.cache_dir / "modules" / "x").write_text("x"),
     "read /etc/shadow": Path("/etc/shadow").read_bytes,
     "read /etc/passwd": Path("/etc/passwd").read_bytes,
@@ -206,6 +211,9 @@ if tenant is not None:  # nor what the others share
         "read an app of others": (settings.trees_dir / "tree" / "app.py").read_bytes,
         "list the images of others": lambda: [*settings.images_dir.iterdir()],
         "read a log of others": (settings.logs_dir / "secret.jsonl").read_bytes,
+        "read a volume of others": (
+            settings.volumes_dir / "zoo" / "data" / "data" / "secret"
+        ).read_bytes,
         "read what another tenant used": (settings.quota_dir / "zoo").read_bytes,
         "list the tenants that have a quota": lambda: [*settings.quota_dir.iterdir()],
     }
@@ -217,6 +225,7 @@ allowed: dict[str, Callable[[], object]] = {
     "count what its tenant uses": lambda: (settings.quota_dir / (tenant or "acme")).write_text("x"),
     "write in its own /tmp": lambda: (own / "x").write_text("x"),
     "write a log": lambda: (folders.logs / "x.jsonl").write_text("x"),
+    "make a file in its volumes": lambda: (folders.volumes / "x").write_text("x"),
     "write its spool": lambda: folders.spool.write_text("x"),
     "start a thread": lambda: in_a_new_thread(lambda: NULL),
     "wait in a pair of sockets": socket.socketpair,

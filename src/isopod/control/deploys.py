@@ -21,6 +21,7 @@ from typing import Any
 
 from isopod.control.amounts import check_apps, check_egress, check_storage, check_tenant
 from isopod.control.audit import audited, entry
+from isopod.control.build_output import built_apart, forget_shared_copies
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.log_files import log_paths
@@ -124,6 +125,7 @@ async def _deploy(
             job = await asyncio.to_thread(_job, who, request, node, runtimes, sealed)
             async with (
                 node.builds.turn(who.tenant),
+                built_apart(job, who.tenant, request.likely_name, node=node) as job,
                 aclosing(node.builder.build(job)) as lines,
             ):
                 async for line in lines:
@@ -153,6 +155,8 @@ async def _deploy(
             anew=anew,
         )
         done = await to_the_end(work, held=held)
+        if built.spec.isolation.cordon == "tenant":  # who built it did not know
+            await asyncio.to_thread(forget_shared_copies, node)
         text = f"Version {done.version.number} is live" + (", as built before" * (not anew))
         yield Step("publish", "done", text, time.monotonic() - began)
         yield done

@@ -30,6 +30,7 @@ from isopod.sealing import SealingKey
 from isopod.settings import NodeSettings
 from isopod.state.database import State, open_state
 from isopod.state.volumes import Volumes
+from isopod.volumes.places import Places
 
 _UPLOADS = 4  # of one tenant at once; each may hold 200 MiB of disk
 _FOLLOWERS = 16  # of one tenant; each polls a file, and holds a connection
@@ -46,6 +47,7 @@ class Node:
     state: State
     blobs: BlobStore
     routes: PublishedRoutes
+    places: Places  # of volumes
     workers: Workers
     builder: Builder
     sealing: SealingKey
@@ -118,6 +120,7 @@ def open_node(settings: NodeSettings) -> Node:
         settings.logs_dir,
         settings.run_dir,
         settings.volumes_dir,
+        settings.apart_volumes_dir,
     ):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(settings.uploads_dir, ignore_errors=True)
@@ -142,6 +145,7 @@ def open_node(settings: NodeSettings) -> Node:
         state=state,
         blobs=BlobStore(settings.blobs_dir),
         routes=routes,
+        places=Places(settings.volumes_dir, settings.apart_volumes_dir),
         workers=Workers(settings.run_dir, shared=settings.workers),
         builder=Builder(settings),
         sealing=SealingKey.at(settings.sealing_key_path),

@@ -20,6 +20,7 @@ from isopod.model.route import Route
 from isopod.model.tenant import Tenant, TenantName
 from isopod.routes import RouteWriter
 from isopod.settings import NodeSettings
+from isopod.volumes.places import Places
 
 
 class PublishedRoutes:
@@ -33,6 +34,10 @@ class PublishedRoutes:
         self._own: dict[TenantName, RouteWriter] = {}
         self._tenants: dict[TenantName, Tenant] = {}
         self._behind: dict[str, TenantName] = {}  # apps behind a cordon, by their labels
+        self._staged: dict[str, Route] = {}
+        self._places = Places(settings.volumes_dir, settings.apart_volumes_dir)
+        # Tenants of whom a volume may have to be moved; who moves them takes the names out.
+        self.to_move: set[TenantName] = set()
 
     def close(self) -> None:
         for writer in (self._shared, *self._own.values()):
@@ -46,6 +51,7 @@ class PublishedRoutes:
         self._behind.clear()
         for route in routes:
             tenant = self._own_of(route)
+            self._announce(route, apart=tenant is not None)
             shared.append(route if tenant is None else for_shared_workers(route))
             if tenant is not None:
                 own[tenant].append(route)
@@ -56,11 +62,14 @@ class PublishedRoutes:
         for name, mine in own.items():
             self._writer(name).replace_all(mine, self._row(name))
         self._shared.replace_all(shared, self._tenants.values())
+        self.to_move.update(self._tenants)
 
     def put(self, *routes: Route) -> None:
         """All of them or none, of the shared ones."""
         places = [(route, self._own_of(route)) for route in routes]
         new = [(route, to) for route, to in places if to != self._behind.get(route.name)]
+        for route, tenant in places:
+            self._announce(route, apart=tenant is not None)
         for route, tenant in new:
             self._put_own(route, tenant)
         self._shared.put(*(for_shared_workers(r) if own else r for r, own in places))
@@ -76,14 +85,26 @@ class PublishedRoutes:
         """The tenant whose own worker serves the live app; None: a shared one."""
         return self._behind.get(label)
 
+    def keeps_apart(self, label: str) -> bool:
+        """Whether an app's volumes are to be where only its tenant's own worker can open them: for
+        a version that is not live yet, while there is one."""
+        for staged in self._staged.values():
+            if staged.name == label:
+                return self._own_of(staged) is not None
+        return label in self._behind
+
     def stage(self, route: Route, name: str) -> TenantName | None:
         """Under a name that no visitor can ask for. Gives the tenant whose own worker finds it
         there; the broker of connections finds it in the shared file. QuotaExceeded."""
         tenant = self._own_of(route)
+        if tenant is not None:
+            self.room_for(tenant)
+        self._staged[name] = route
+        for apart in {tenant is not None, route.name in self._behind}:  # the live version waits too
+            self._announce(route, apart=apart)
         if tenant is None:
             self._shared.put(route, name=name)
         else:
-            self.room_for(tenant)
             self._shared.put(for_shared_workers(route), name=name)
             self._put_own(route, tenant, name=name)
         return tenant
@@ -91,6 +112,8 @@ class PublishedRoutes:
     def unstage(self, name: str, tenant: TenantName | None, *, follows: bool) -> None:
         """`follows`: the version goes live next, so its worker is not ended for that moment."""
         self._shared.remove(name)
+        if (staged := self._staged.pop(name, None)) is not None:
+            self._announce(staged, apart=staged.name in self._behind)
         if tenant is None:
             return
         if follows and tenant in self._own:
@@ -112,6 +135,7 @@ class PublishedRoutes:
         self._shared.put_tenant(tenant)
         if (before.cordon if before else "shared") != tenant.cordon:
             self.put(*routes())
+            self.to_move.add(tenant.name)  # of no app, too
 
     def remove_tenant(self, name: TenantName) -> None:
         self._shared.remove_tenant(name)
@@ -133,6 +157,12 @@ class PublishedRoutes:
 
     def _own_of(self, route: Route) -> TenantName | None:
         return own_worker(route, self._tenants.get(route.tenant))
+
+    def _announce(self, route: Route, *, apart: bool) -> None:
+        """Before its workers see the route: they wait for volumes that are on their way."""
+        for one in route.volumes:
+            self._places.announce(route.tenant, one.name, apart=apart)
+            self.to_move.add(route.tenant)
 
     def _row(self, name: TenantName) -> list[Tenant]:
         return [self._tenants[name]] if name in self._tenants else []

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from isopod.control.build_output import built_apart
 from isopod.control.builds import Built
 from isopod.control.former import FormerSnapshots
 from isopod.control.log_writing import say
@@ -226,7 +227,10 @@ class Renewing:
             secrets=node.open_secrets(tenant, name, sealed),
             secrets_of=name,
         )
-        async with aclosing(node.builder.build(job)) as lines:
+        async with (
+            built_apart(job, tenant, name, node=node) as job,
+            aclosing(node.builder.build(job)) as lines,
+        ):
             async for line in lines:
                 if isinstance(line, Built) and line.snapshot is not None:
                     return line.snapshot

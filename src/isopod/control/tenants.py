@@ -24,7 +24,6 @@ from isopod.model.principal import Principal
 from isopod.model.route import Route
 from isopod.model.tenant import DEFAULT_TENANT, Cordon, Quota, Tenant, TenantName
 from isopod.state.apps import App
-from isopod.volumes.removal import remove_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: 
     for app in apps:
         await end_app(app, name, node=node)
     # Its name is never given again: what an instance that is about to end still writes is nobody's.
-    await asyncio.to_thread(remove_folder, node.settings.volumes_dir / name)
+    await asyncio.to_thread(node.places.remove_tenant, name)
 
 
 def _existing(name: TenantName, node: Node) -> Tenant:

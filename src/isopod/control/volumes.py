@@ -89,7 +89,7 @@ async def create_volume(
     """NameTaken, QuotaExceeded, DiskFull."""
 
     def create() -> VolumeSummary:
-        now, folder = node.clock(), _folder(who, name, node)
+        now = node.clock()
         volume = Volume(name, size_mib, now)
         with node.state.transaction() as t:
             quota, mine = check_tenant(who, t.node.tenants), t.of(who.tenant)
@@ -99,10 +99,10 @@ async def create_volume(
             _check_storage(quota, size_mib, mine, node)
             mine.volumes.add(volume)
             mine.audit.add(entry(who, "volume.create", name, now, details={"size_mib": size_mib}))
-            with disk_full_is_clear(str(folder.path)):
-                if folder.path.exists():  # a volume of that name that was deleted in part
-                    remove_folder(folder.path)
-                folder.make()
+            tenant = t.node.tenants.get(who.tenant)
+            with disk_full_is_clear(str(node.settings.volumes_dir)):
+                apart = tenant is not None and tenant.cordon == "tenant"
+                node.places.make(who.tenant, name, apart=apart)
         return _summary(who, volume, node)
 
     async with audited(who, "volume.create", name, node=node):
@@ -158,7 +158,7 @@ async def delete_volume(who: Principal, name: VolumeName, *, node: Node) -> None
             _check_unmounted(_existing(mine, name))
             mine.volumes.delete(name)
             mine.audit.add(entry(who, "volume.delete", name, now))
-        remove_folder(_folder(who, name, node).path)
+        node.places.remove(who.tenant, name)
 
     async with audited(who, "volume.delete", name, node=node):
         who.need("deploy")
@@ -301,7 +301,7 @@ async def _note(who: Principal, action: str, name: str, done: dict[str, Any], no
 def _one_copy(who: Principal, name: str, node: Node) -> Iterator[None]:
     key = f"{who.tenant} {name}"
     if key in node.copying:
-        raise VolumeBusy(f"volume {name!r} is being copied or deleted already")
+        raise VolumeBusy(f"volume {name!r} is being copied, moved or deleted already")
     node.copying.add(key)
     try:
         yield
@@ -316,7 +316,7 @@ def _new_folder(node: Node) -> Path:
 
 
 def _folder(who: Principal, name: str, node: Node) -> VolumeFolder:
-    return VolumeFolder.of(node.settings.volumes_dir, who.tenant, name)
+    return node.places.folder(who.tenant, name)
 
 
 def _existing(mine: TenantHandles, name: VolumeName) -> Volume:

@@ -17,6 +17,7 @@ from isopod.errors import (
     IsopodError,
     MemoryLimitExceeded,
     NodeDraining,
+    VolumeNotFound,
 )
 from isopod.gateway.admission import Admission
 from isopod.gateway.body import RequestBody
@@ -133,17 +134,32 @@ class Gateway:
         if scope["method"] == "CONNECT":
             # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
             raise BadRequest("CONNECT is for proxies, and this is none")
+        if self._elsewhere(self.route_at(incoming.host)) is not None and await self._forward(
+            scope, receive, incoming, answer
+        ):
+            return
+        try:
+            await self._serve_here(scope, receive, incoming, answer)
+        except VolumeNotFound:
+            # While it waited for an instance, they went where another worker serves the app.
+            if not await self._forward(scope, receive, incoming, answer):
+                raise
+
+    async def _forward(
+        self, scope: Scope, receive: Receive, incoming: Incoming, answer: _Answer
+    ) -> bool:
+        return await self._forwarder.forward(
+            lambda: self._elsewhere(self.route_at(incoming.host)),
+            scope,
+            receive,
+            answer.send,
+            request_id=incoming.request_id,
+        )
+
+    async def _serve_here(
+        self, scope: Scope, receive: Receive, incoming: Incoming, answer: _Answer
+    ) -> None:
         route = self.route_at(incoming.host)
-        if self._elsewhere(route) is not None:
-            if await self._forwarder.forward(
-                lambda: self._elsewhere(self.route_at(incoming.host)),
-                scope,
-                receive,
-                answer.send,
-                request_id=incoming.request_id,
-            ):
-                return
-            route = self.route_at(incoming.host)
         direct = self._direct.of(route)
         self._admission.enter(route)
         try:

@@ -27,6 +27,7 @@ from isopod.control.quotas import watch_quotas
 from isopod.control.renewing import Renewing
 from isopod.control.sweeping import sweep_regularly
 from isopod.control.usage import watch_storage
+from isopod.control.volume_places import keep_places
 from isopod.errors import IsopodError
 from isopod.sandbox.control import give_up_privileges
 from isopod.server.children import READY_FD, tell_ready
@@ -83,6 +84,7 @@ async def serve(settings: NodeSettings, *, control_fd: int, ready_fd: int) -> No
             asyncio.create_task(sweep_regularly(node)),
             asyncio.create_task(keep_logs(node)),
             asyncio.create_task(_run_jobs(node)),
+            asyncio.create_task(keep_places(node)),
         ]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)

@@ -51,6 +51,7 @@ def prepare_data_dir(settings: NodeSettings) -> None:
                 settings.run_dir / "tmp",
                 settings.uploads_dir,
                 settings.volumes_dir,
+                settings.apart_volumes_dir,
             ):
                 folder.mkdir(mode=0o700, exist_ok=True)
             settings.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from isopod.errors import IsopodError, SandboxUnavailable
 from isopod.sandbox.copier import shut_in
 from isopod.volumes.copying import CopyJob, most_file_bytes, run
-from isopod.volumes.walk import FOLDER
+from isopod.volumes.lease import VolumeFolder
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     try:
         job = CopyJob.from_json(asked["job"])
         # Workers write there: were it a link by now, another's volume would be what is opened.
-        folder = Path(f"/proc/self/fd/{os.open(job.folder, FOLDER)}")
+        folder = Path(f"/proc/self/fd/{VolumeFolder(job.folder).open()}")
         missing = shut_in(
             (folder, job.archive.parent, job.work), most_file_bytes=most_file_bytes(job)
         )

@@ -1,9 +1,9 @@
 """What a worker works with on disk: the folders that all shared workers use, or those of the one
 tenant whose own worker it is.
 
-A tenant's own worker sees the routes, trees, images, machine code and logs of that tenant alone,
-and the others see none of its: they are in `cordons/TENANT/`, which no rule of a shared worker
-names.
+A tenant's own worker sees the routes, trees, images, machine code, logs and volumes of that tenant
+alone, and the others see none of its: they are in `cordons/TENANT/` and `volumes-apart/TENANT/`,
+which no rule of a shared worker names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class WorkerFolders:
     logs: Path
     spool: Path  # spool.db
     tmp: Path
-    volumes: Path
+    volumes: Path  # that it may open
+    volumes_root: Path  # a folder for each tenant in it; that one, or the one above it
     quota: Path  # a folder of which it may open `quota_files` alone, if it names any
     quota_files: tuple[Path, ...] = ()
 
@@ -46,6 +47,7 @@ class WorkerFolders:
             spool=settings.spool_path(index),
             tmp=settings.worker_tmp(index),
             volumes=settings.volumes_dir,
+            volumes_root=settings.volumes_dir,
             quota=settings.quota_dir,
         )
 
@@ -84,7 +86,8 @@ def _own(settings: NodeSettings, index: int, tenant: TenantName) -> WorkerFolder
         # Not by number, which another tenant's may get: usage waits there to be collected.
         spool=settings.spools_dir / f"tenant-{tenant}" / "spool.db",
         tmp=settings.worker_tmp(index),
-        volumes=settings.volumes_dir / tenant,
+        volumes=settings.apart_volumes_dir / tenant,
+        volumes_root=settings.apart_volumes_dir,
         quota=settings.quota_dir,
         quota_files=(settings.quota_dir / tenant,),
     )

@@ -132,7 +132,7 @@ class Worker:
         self._preparing: set[asyncio.Task[None]] = set()
         self.reached = Reached()
         self.tmp_root = folders.tmp
-        self.volumes = HeldVolumes(settings.volumes_dir, worker=index)
+        self.volumes = HeldVolumes(folders.volumes_root, worker=index)
         self.admin_listener = admin
         self.sandbox = sandbox
         self.egress, self.lines = egress, lines
@@ -165,7 +165,7 @@ class Worker:
                 images=self.images,
                 tmp_root=self.tmp_root,
                 secrets=self.secrets.secrets,
-                volumes_dir=settings.volumes_dir,
+                volumes_dir=self.folders.volumes_root,
             )
             files = StaticSites(self.trees, beside=beside.FOLDER)
             self.direct = DirectApps(self.runtimes.direct, files=files)

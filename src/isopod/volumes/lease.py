@@ -10,6 +10,7 @@ Locks end with the process, however that ends, so no lease is ever stale.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.errors import VolumeBusy
+from isopod.errors import PathNotFound, VolumeBusy
+from isopod.volumes.walk import FOLDER, open_folder
 
 _LOOK_S = 0.01
 _MAX_LEASE_BYTES = 4096
@@ -50,6 +52,22 @@ class VolumeFolder:
         """The same, whole: it takes the place of `data` whatever happens."""
         return self.path / "ready"
 
+    @property
+    def coming(self) -> Path:
+        """Is there while the volume is on its way to this place (see `places`)."""
+        return self.path.with_name(f".coming-{self.path.name}")
+
+    def open(self) -> int:
+        """A descriptor of the folder. Workers write below the root: no link there is followed.
+        FileNotFoundError."""
+        root = os.open(self.path.parent.parent, FOLDER)
+        try:
+            return open_folder(root, list(self.path.parts[-2:]))
+        except PathNotFound:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+        finally:
+            os.close(root)
+
     def make(self) -> None:
         """What was left by one of that name is not shown to this one's app: FileExistsError."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,9 +93,14 @@ class Lease:
 
 def try_lease(folder: VolumeFolder, *, worker: int) -> Lease | int:
     """The lease, or the number of the worker that has it, or had it last while somebody copies the
-    volume or waits to; COPIER when there is none. Never waits. FileNotFoundError when the volume is
-    gone."""
-    fd = os.open(folder.path / "lease", os.O_RDWR | os.O_CLOEXEC)
+    volume or waits to; COPIER when there is none, or the volume is on its way here. Never waits.
+    FileNotFoundError when the volume is gone."""
+    try:
+        fd = os.open(folder.path / "lease", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if folder.coming.exists():
+            return COPIER
+        raise
     try:
         if worker != COPIER and is_wanted(folder):
             return _said(fd)[0]
@@ -149,5 +172,5 @@ def _said(fd: int) -> tuple[int, int]:
     try:
         body = json.loads(os.pread(fd, _MAX_LEASE_BYTES, 0))
         return int(body["worker"]), int(body["epoch"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return COPIER, 0

@@ -13,9 +13,12 @@ from isopod.model.cordon import own_worker
 from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
 from isopod.model.tenant import Tenant, TenantName
+from isopod.model.volume import MountedVolume
 from isopod.routes import RouteTable
 from isopod.server.data_dir import prepare_data_dir
 from isopod.settings import NodeSettings
+from isopod.volumes.lease import VolumeFolder
+from isopod.volumes.places import Places
 
 ACME, ZOO = TenantName("acme"), TenantName("zoo")
 SHARED = {name: Tenant(name) for name in (ACME, ZOO)}
@@ -175,3 +178,30 @@ def test_so_many_tenants_have_a_worker_and_no_more(node):
     with pytest.raises(QuotaExceeded) as caught:
         node.routes.room_for(ZOO)
     assert "acme" not in f"{caught.value.message} {caught.value.hint} {caught.value.details}"
+
+
+def with_volume(one: Route) -> Route:
+    return replace(one, volumes=(MountedVolume("data", "/data", 1),))
+
+
+def test_volumes_are_awaited_where_their_app_goes_and_the_mover_is_told(tmp_path):
+    settings = NodeSettings.load(data_dir=tmp_path / "data")
+    prepare_data_dir(settings)
+    places = Places(settings.volumes_dir, settings.apart_volumes_dir)
+    places.make(ACME, "data", apart=False)
+    there = VolumeFolder.of(settings.apart_volumes_dir, ACME, "data")
+    routes = PublishedRoutes(settings)
+    routes.replace_all([with_volume(route("shop"))], SHARED.values())
+    routes.to_move.clear()
+    assert (routes.keeps_apart("shop"), there.coming.exists()) == (False, False)
+    routes.put_tenant(OWN[ACME], lambda: [with_volume(route("shop"))])
+    assert (routes.keeps_apart("shop"), there.coming.exists()) == (True, True)
+    assert routes.to_move == {ACME}
+    # A version that is tried decides for as long as it is.
+    routes.put_tenant(SHARED[ACME], lambda: [with_volume(route("shop"))])
+    assert not routes.keeps_apart("shop")
+    own = routes.stage(with_volume(route("shop", version=2, wary=True)), "shop~next")
+    assert (own, routes.keeps_apart("shop")) == (ACME, True)
+    routes.unstage("shop~next", own, follows=False)
+    assert not routes.keeps_apart("shop")
+    routes.close()
