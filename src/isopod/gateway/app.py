@@ -153,6 +153,7 @@ class Gateway:
             scope,
             receive,
             answer.send,
+            tenant=self.route_at(incoming.host).tenant,
             request_id=incoming.request_id,
         )
 

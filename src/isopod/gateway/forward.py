@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -31,6 +31,7 @@ from isopod.gateway.messages import (
     frames_of,
     sent,
 )
+from isopod.gateway.room import may_take
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -46,7 +47,8 @@ TAKEN_S = 20.0
 THERE_S = 10.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5
 _WRITE_BUFFER = 64 << 10
-# At once, to one worker: it may take as many requests of all others together.
+# At once, to one worker: it may take as many requests of all others together. Of one tenant no more
+# than leaves room for the others.
 _MAX_TO_ONE = 2048
 
 
@@ -57,7 +59,7 @@ class ResponseCut(Exception):
 class Forwarder:
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
-        self._open: Counter[Peer] = Counter()
+        self._open: defaultdict[Peer, Counter[str]] = defaultdict(Counter)
 
     async def forward(
         self,
@@ -66,6 +68,7 @@ class Forwarder:
         receive: Receive,
         send: Send,
         *,
+        tenant: str,
         request_id: str,
     ) -> bool:
         """Whether another worker answered; returns when its response is complete. `where` says
@@ -77,7 +80,7 @@ class Forwarder:
         if FORWARDED in scope:  # never on and on
             raise WorkerUnavailable("this app is answered by another worker by now")
         first = frame_of_scope(scope, request_id=request_id).pack()
-        with self._one_more(to):
+        with self._one_more(to, tenant):
             end, wait_s = time.monotonic() + THERE_S, _FIRST_WAIT_S
             while to is not None:
                 if await self._passed_on(to, scope["type"], first, receive, send):
@@ -92,16 +95,24 @@ class Forwarder:
         return False
 
     @contextlib.contextmanager
-    def _one_more(self, to: Peer) -> Iterator[None]:
-        if self._open[to] >= _MAX_TO_ONE:
-            raise Overloaded(f"{_MAX_TO_ONE:,} requests wait for another worker already")
-        self._open[to] += 1
+    def _one_more(self, to: Peer, tenant: str) -> Iterator[None]:
+        of_tenants = self._open[to]
+        mine, in_all = of_tenants[tenant], of_tenants.total()
+        # To a tenant's own worker nobody else goes.
+        if in_all >= _MAX_TO_ONE or not (to == tenant or may_take(mine, in_all, _MAX_TO_ONE)):
+            raise Overloaded(
+                f"{mine:,} requests of tenant {tenant!r}, {in_all:,} in all, wait for another "
+                "worker already"
+            )
+        of_tenants[tenant] += 1
         try:
             yield
         finally:
-            self._open[to] -= 1
-            if not self._open[to]:
-                del self._open[to]
+            of_tenants[tenant] -= 1
+            if not of_tenants[tenant]:
+                del of_tenants[tenant]
+            if not of_tenants:
+                self._open.pop(to, None)
 
     async def _passed_on(
         self, to: Peer, protocol: str, first: bytes, receive: Receive, send: Send

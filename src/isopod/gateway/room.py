@@ -15,6 +15,13 @@ from dataclasses import dataclass
 LONG_IDLE_S = 5.0
 
 
+def may_take(of_tenant: int, in_all: int, most: int) -> bool:
+    """One more of `most` places: a tenant may have eight times the room that is left, alone eight
+    ninths of all, and so much is always free for the next (dynamic thresholds: Choudhury and Hahne
+    1998)."""
+    return in_all < most and of_tenant < 8 * (most - in_all)
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """An instance. `idle_s` seconds have passed since its last request; None: it serves one.

@@ -34,6 +34,7 @@ from isopod.gateway.forward import FORWARDED, Forwarder, ResponseCut
 from isopod.gateway.headers import Incoming
 from isopod.gateway.lines import Peer
 from isopod.gateway.pages import error_page
+from isopod.gateway.room import may_take
 from isopod.gateway.rounds import go_round
 from isopod.gateway.slot import Slot
 from isopod.gateway.websocket import LAST_S, RESTARTS, WebSocket, close_code
@@ -51,12 +52,6 @@ _FOR_EVER = float("inf")
 _EVERY_S = 0.25
 _ASLEEP_EVERY_S = 2.0  # whether their apps are still there: they may be thousands
 RECORD_EVERY_S = 60.0
-
-
-def may_open(of_tenant: int, in_all: int, most: int) -> bool:
-    """A tenant may have eight times the room that is left: alone eight ninths of all, and so much
-    is always free for the next (dynamic thresholds: Choudhury and Hahne 1998)."""
-    return in_all < most and of_tenant < 8 * (most - in_all)
 
 
 def may_hibernate(rests_s: list[float | None], in_flight: int, keep_s: float) -> bool:
@@ -245,6 +240,7 @@ class WebSockets:
             scope,
             receive,
             send,
+            tenant=self._gateway.route_at(incoming.host).tenant,
             request_id=incoming.request_id,
         ):
             route = self._gateway.route_at(incoming.host)
@@ -256,7 +252,7 @@ class WebSockets:
         if self._direct.of(route) is not None:
             raise WebSocketUnsupported(f"app {route.name!r} is a static site")
         tenant = route.tenant
-        if not may_open(self._of_tenant[tenant], self._of_tenant.total(), self._most):
+        if not may_take(self._of_tenant[tenant], self._of_tenant.total(), self._most):
             raise Overloaded(f"tenant {tenant!r} has {self._of_tenant[tenant]:,} WebSockets open")
         one = WebSocket(
             self._gateway.guest_request(scope, incoming),

@@ -101,9 +101,14 @@ class Client:
         return b"".join(one["body"] for one in self.sent[1:])
 
 
-async def ask(made: Node, client: Client, **scope) -> None:
+async def ask(made: Node, client: Client, *, tenant: str = "acme", **scope) -> None:
     assert await made.forwarder.forward(
-        lambda: 1, {**SCOPE, **scope}, client.receive, client.send, request_id="abc"
+        lambda: 1,
+        {**SCOPE, **scope},
+        client.receive,
+        client.send,
+        tenant=tenant,
+        request_id="abc",
     )
 
 
@@ -326,7 +331,12 @@ def test_a_request_comes_back_when_its_app_has_moved_here():
             places = iter((1, 1, None))
             client = Client(body_of(b"mine"))
             assert not await made.forwarder.forward(
-                lambda: next(places), SCOPE, client.receive, client.send, request_id="abc"
+                lambda: next(places),
+                SCOPE,
+                client.receive,
+                client.send,
+                tenant="acme",
+                request_id="abc",
             )
             assert (client.asked, client.sent) == (0, [])
             assert not made.forwarder._open
@@ -334,8 +344,8 @@ def test_a_request_comes_back_when_its_app_has_moved_here():
     uvloop.run(main())
 
 
-def test_no_more_than_a_bound_wait_for_one_worker(monkeypatch):
-    monkeypatch.setattr(forward, "_MAX_TO_ONE", 3)
+def test_no_more_than_a_bound_wait_for_one_worker_and_no_tenant_has_all_of_it(monkeypatch):
+    monkeypatch.setattr(forward, "_MAX_TO_ONE", 9)
     never = asyncio.Event()
 
     async def app(scope, receive, send):
@@ -343,11 +353,16 @@ def test_no_more_than_a_bound_wait_for_one_worker(monkeypatch):
 
     async def main():
         async with node(app) as made:
-            waiting = [asyncio.create_task(ask(made, Client())) for _ in range(3)]
-            while sum(made.forwarder._open.values()) < 3:
+            waiting = [asyncio.create_task(ask(made, Client())) for _ in range(8)]
+            while made.forwarder._open[1].total() < 8:
+                await asyncio.sleep(0)
+            with pytest.raises(Overloaded, match="8 requests of tenant 'acme'"):
+                await ask(made, Client())
+            waiting.append(asyncio.create_task(ask(made, Client(), tenant="zoo")))
+            while made.forwarder._open[1].total() < 9:
                 await asyncio.sleep(0)
             with pytest.raises(Overloaded):
-                await ask(made, Client())
+                await ask(made, Client(), tenant="zoo")
             for one in waiting:
                 one.cancel()
             await asyncio.wait(waiting)

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isopod.gateway.room import LONG_IDLE_S, Held, Need, to_end
+from isopod.gateway.room import LONG_IDLE_S, Held, Need, may_take, to_end
 
 TENANTS = st.sampled_from(["a", "b", "c", "d"])
 HELD = st.lists(
@@ -86,3 +86,12 @@ def test_with_one_tenant_the_least_recently_used_end_first(held, room):
     assert ended == sorted(ended, reverse=True)
     kept = [idle_s for one, idle_s in idle.items() if one not in chosen]
     assert all(idle_s <= ended[-1] for idle_s in kept if ended)
+
+
+def test_one_tenant_never_has_all_places():
+    taken = 0
+    while may_take(taken, taken, 900):
+        taken += 1
+    assert taken == 800
+    assert may_take(0, taken, 900)
+    assert not may_take(0, 900, 900)

@@ -13,20 +13,11 @@ from isopod.gateway.admission import Admission
 from isopod.gateway.app_pool import AppPool
 from isopod.gateway.turns import Turns
 from isopod.gateway.websocket import WebSocket, close_code
-from isopod.gateway.websockets import may_hibernate, may_open
+from isopod.gateway.websockets import may_hibernate
 from isopod.model.tenant import Tenant, TenantName
 from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python.exchanges import Exchanges
 from isopod.runtimes.python.socket_exchange import PythonSocket
-
-
-def test_one_tenant_never_has_all_places():
-    open_now = 0
-    while may_open(open_now, open_now, 900):
-        open_now += 1
-    assert open_now == 800
-    assert may_open(0, open_now, 900)
-    assert not may_open(0, 900, 900)
 
 
 def test_an_instance_goes_only_when_all_that_it_has_rests():
