@@ -30,6 +30,7 @@ from isopod.host.egress import (
     parse_wanted,
 )
 from isopod.host.outside import OutsideError
+from isopod.host.pace import Pace
 from isopod.model.network import EgressPolicy, Target
 
 
@@ -59,6 +60,8 @@ class BrokerLimits:
     relays: int = 64  # of datagrams, of one app; each takes two of our files
     # A tenant has as many apps as it likes, and our files are everybody's.
     of_a_tenant: int = 256  # connections being made, and relays
+    # Each takes some 20 us of ours, which are everybody's too.
+    datagrams_per_s: float = 5000.0  # of one tenant, both ways
 
 
 # Gives the addresses of a name, in the order of preference. Blocks; raises OSError.
@@ -95,7 +98,8 @@ class Broker:
         self._relays: Counter[str] = Counter()
         self._connects_of: Counter[str] = Counter()  # by tenant
         self._relays_of: Counter[str] = Counter()
-        self._paces: OrderedDict[str, _Pace] = OrderedDict()
+        self._paces: OrderedDict[str, Pace] = OrderedDict()  # of look-ups, by app
+        self._relay_paces: OrderedDict[str, Pace] = OrderedDict()  # by tenant
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="look-up")
 
     def close(self) -> None:
@@ -176,7 +180,8 @@ class Broker:
     async def _addresses(self, app: str, tenant: str, name: str) -> list[Address]:
         """All of `name`, freshly looked up, and pinned to it."""
         limits = self._limits
-        if self._lookups[tenant] >= limits.lookups_at_once or not self._pace(app).take():
+        pace = _pace(self._paces, app, limits.lookups_per_s, 5 * limits.lookups_per_s)
+        if self._lookups[tenant] >= limits.lookups_at_once or not pace.take():
             raise OutsideError("EAI_AGAIN", "isopod: this app looks up too many names at once")
         self._lookups[tenant] += 1
         loop = asyncio.get_running_loop()
@@ -200,14 +205,6 @@ class Broker:
         if len(self._pinned) > _MAX_PINNED:
             self._pinned.popitem(last=False)
         return found
-
-    def _pace(self, app: str) -> _Pace:
-        pace = self._paces.get(app)
-        if pace is None:
-            pace = self._paces[app] = _Pace(self._limits.lookups_per_s)
-            if len(self._paces) > _MAX_PINNED:
-                self._paces.popitem(last=False)
-        return pace
 
     async def _connect(self, chosen: list[Address], port: int) -> socket.socket:
         last = OutsideError("EHOSTUNREACH")
@@ -247,7 +244,9 @@ class Broker:
             _less(self._relays, app)
             _less(self._relays_of, tenant)
 
-        Relay(made, inside, ended=ended)
+        per_s = self._limits.datagrams_per_s
+        pace = _pace(self._relay_paces, tenant, per_s, per_s / 10)
+        Relay(made, inside, pace=pace, ended=ended)
         return handed
 
     async def _connect_to(self, address: Address, port: int) -> socket.socket:
@@ -264,22 +263,14 @@ class Broker:
         return made
 
 
-class _Pace:
-    """A bucket that fills with a second's look-ups, and starts with five seconds' worth."""
-
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._left = self._most = 5 * per_s
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._at) * self._per_s)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+def _pace(paces: OrderedDict[str, Pace], key: str, per_s: float, most: float) -> Pace:
+    """The one of that key, also when nobody used it for some time: who asks again gains nothing."""
+    pace = paces.get(key)
+    if pace is None:
+        pace = paces[key] = Pace(per_s, most)
+        if len(paces) > _MAX_PINNED:
+            paces.popitem(last=False)
+    return pace
 
 
 def _permitted(hosts: Sequence[str], port: int, grant: AppGrant) -> Wanted:

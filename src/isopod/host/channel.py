@@ -103,13 +103,21 @@ class BrokerServer(Packets):
     def __init__(self, channel: socket.socket, outside: Outside) -> None:
         super().__init__(channel)
         self._outside = outside
+        self.closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._send({"hello": os.getpid()})
 
     def close(self) -> None:
+        """Safe to call twice."""
+        if self.closed:
+            return
+        self.closed = True
         for task in self._tasks:
             task.cancel()
         super().close()
+
+    def _ended(self) -> None:
+        self.close()  # its worker is gone for good
 
     def _take(self, body: dict[str, Any], _handed: list[int]) -> None:
         number = int(body["id"])

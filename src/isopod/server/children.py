@@ -22,9 +22,8 @@ from isopod.errors import IsopodError
 from isopod.server.watchdog import LOOK_S, Watch, waited_for_cpu_s
 
 READY_FD = "ISOPOD_READY_FD"
-# A worker's end of its channel to the broker of connections, and the broker's ends of all, each
-# as "FD:TENANT" ("": a shared worker's).
-EGRESS_FD, EGRESS_FDS = "ISOPOD_EGRESS_FD", "ISOPOD_EGRESS_FDS"
+# A worker's end of its channel to the broker of connections, and what the broker gets its ends by.
+EGRESS_FD, CHANNELS_FD = "ISOPOD_EGRESS_FD", "ISOPOD_CHANNELS_FD"
 # A worker's end of its pair with the supervisor, for lines to other workers.
 LINES_FD = "ISOPOD_LINES_FD"
 # What a worker accepts connections on; a tenant's own accepts none, and is told whose it is.

@@ -24,7 +24,8 @@ from isopod.host.outside import OutsideError
 from isopod.model.network import EgressPolicy
 from isopod.routes import RouteTable
 from isopod.sandbox import egress
-from isopod.server.children import EGRESS_FDS, READY_FD, tell_ready
+from isopod.server.children import CHANNELS_FD, READY_FD, tell_ready
+from isopod.server.egress_channels import TakenChannels
 from isopod.server.handover import Handover
 from isopod.settings import child_value
 
@@ -89,13 +90,18 @@ class OfOneTenant:
             raise OutsideError("EACCES", "isopod: this app is not live any more")
 
 
-async def run(servers: Callable[[], list[BrokerServer]], broker: Broker, ready: int) -> None:
-    """`servers` makes them, on the loop."""
+async def run(
+    pair: socket.socket,
+    serve: Callable[[socket.socket, str], BrokerServer],
+    broker: Broker,
+    ready: int,
+) -> None:
+    """`pair`: the supervisor gives the workers' channels by it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = servers()
+    channels = TakenChannels(pair, serve)
     tell_ready(ready)
     known = egress.resolver_files()
     while not stop.is_set():
@@ -107,8 +113,7 @@ async def run(servers: Callable[[], list[BrokerServer]], broker: Broker, ready: 
             await asyncio.wait_for(stop.wait(), _LOOK_S)
         except TimeoutError:
             continue
-    for server in serving:
-        server.close()
+    channels.close()
     broker.close()
 
 
@@ -119,7 +124,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     handed = Handover.take()
     settings = handed.settings
-    channels = [one.partition(":") for one in child_value(EGRESS_FDS).split(",") if one]
+    pair = socket.socket(fileno=int(child_value(CHANNELS_FD)))
     ready = int(child_value(READY_FD))
     sandbox = egress.shut_in(settings.routes_path.parent, features=handed.features)
     sandbox.forbid()
@@ -129,16 +134,10 @@ def main() -> None:
         private=[PrivateGrant.parse(one) for one in settings.egress_private],
     )
 
-    def servers() -> list[BrokerServer]:
-        return [
-            BrokerServer(
-                socket.socket(fileno=int(fd)),
-                OfOneTenant(broker, grants, tenant) if tenant else broker,
-            )
-            for fd, _, tenant in channels
-        ]
+    def serve(channel: socket.socket, tenant: str) -> BrokerServer:
+        return BrokerServer(channel, OfOneTenant(broker, grants, tenant) if tenant else broker)
 
-    asyncio.run(run(servers, broker, ready))
+    asyncio.run(run(pair, serve, broker, ready))
     os._exit(0)  # a look-up under way in a thread does not end
 
 

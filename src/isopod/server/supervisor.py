@@ -26,8 +26,8 @@ from isopod.model.tenant import TenantName
 from isopod.runtimes import known
 from isopod.sandbox.features import Features, probe
 from isopod.server.children import (
+    CHANNELS_FD,
     EGRESS_FD,
-    EGRESS_FDS,
     GATEWAY_FD,
     LINES_FD,
     TENANT,
@@ -36,6 +36,7 @@ from isopod.server.children import (
 )
 from isopod.server.cordons import Cordons
 from isopod.server.data_dir import data_dir_lock, ensure_token, prepare_data_dir, sweep
+from isopod.server.egress_channels import GivenChannels
 from isopod.server.handover import Handover
 from isopod.server.node_file import remove_node_file, write_node_file
 from isopod.server.preparing import prepare_runtimes
@@ -159,7 +160,9 @@ class Supervisor:
         # For each worker its end, and the broker's (see host.channel). Held here: a process that
         # follows another one takes its place.
         self._channels: dict[int, tuple[socket.socket, socket.socket]] = {}
-        self._channel_of: dict[int, TenantName] = {}  # of those that are one tenant's own
+        self._given: GivenChannels | None = None  # to the broker, whose end is held too
+        self._broker_end: socket.socket | None = None
+        self._numbers: dict[int, int] = {}  # of the workers' channels there
         self._lines: dict[int, socket.socket] = {}  # each worker's end
         self._switchboard = Switchboard()
         self._workers: dict[int, Child] = {}
@@ -189,12 +192,6 @@ class Supervisor:
             index, gateway=gateway, tenant=tenant, **values
         )
         try:
-            if self._egress is not None:
-                # Another one, which has this worker's channel too. Who waits for the old one asks
-                # the new one.
-                await self._egress.stop(_CONTROL_STOP_S)
-                self._egress = self._broker()
-                await self._egress.start()
             await worker.start()
         except BaseException:
             self._workers.pop(index, None)
@@ -231,8 +228,9 @@ class Supervisor:
     ) -> Child:
         if index not in self._channels:
             self._channels[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            if tenant is not None:
-                self._channel_of[index] = tenant
+            if self._given is not None:
+                end = self._channels[index][1]
+                self._numbers[index] = self._given.add(end, tenant=tenant or "")
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._lines[index] = theirs
             self._switchboard.add(index, ours, tenant=tenant)
@@ -258,20 +256,22 @@ class Supervisor:
         return Child(spec, report=self._report.say)
 
     def _close_channels(self, index: int) -> None:
+        if self._given is not None and (number := self._numbers.pop(index, None)) is not None:
+            self._given.remove(number)
         for end in self._channels.pop(index, ()):
             end.close()
-        self._channel_of.pop(index, None)
         self._switchboard.remove(index)
         if (line := self._lines.pop(index, None)) is not None:
             line.close()
 
     def _broker(self) -> Child:
         """The process that connects for the workers."""
-        ends = {index: end.fileno() for index, (_, end) in self._channels.items()}
-        said = (f"{fd}:{self._channel_of.get(index, '')}" for index, fd in ends.items())
-        env = bare_environment(**{EGRESS_FDS: ",".join(said)})
+        ours, self._broker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._given = GivenChannels(ours)
+        fd = self._broker_end.fileno()
+        env = bare_environment(**{CHANNELS_FD: str(fd)})
         return Child(
-            ChildSpec("egress", _EGRESS, env, fds=tuple(ends.values()), handed=self._handed),
+            ChildSpec("egress", _EGRESS, env, fds=(fd,), handed=self._handed),
             report=self._report.say,
         )
 
@@ -305,9 +305,9 @@ class Supervisor:
         if self._runtimes:
             await prepare_runtimes(*self._runtimes, settings=self._settings, report=self._report)
         await self._control.start()
+        self._egress = self._broker()
         for index in range(self._settings.workers):
             self._workers[index] = self._worker(index, gateway=self._gateway)
-        self._egress = self._broker()
         await self._egress.start()
         await asyncio.gather(*(worker.start() for worker in self._workers.values()))
         await self._cordons.follow()
@@ -350,6 +350,9 @@ class Supervisor:
         await self._control.stop(_CONTROL_STOP_S)
         for index in list(self._channels):
             self._close_channels(index)
+        if self._given is not None and self._broker_end is not None:
+            self._given.close()
+            self._broker_end.close()
 
     async def _end_worker(self, index: int, worker: Child) -> None:
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)

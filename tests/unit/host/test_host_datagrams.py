@@ -194,3 +194,41 @@ def test_many_apps_give_a_tenant_no_more_of_the_brokers_files():
             broker.close()
 
     asyncio.run(main())
+
+
+def test_a_tenants_datagrams_have_a_pace_and_others_do_not_wait_for_it():
+    async def main():
+        async with echoing() as port:
+            listed = allow(f"127.0.0.1:{port}")
+            broker = made_broker(
+                {"a": ("acme", listed), "b": ("acme", listed), "other": ("zoo", listed)},
+                here(port),
+                limits=BrokerLimits(datagrams_per_s=100),
+            )
+            loop = asyncio.get_running_loop()
+            a, b, other = [
+                await broker.connect(app, ["127.0.0.1"], "", port, datagrams=True)
+                for app in ("a", "b", "other")
+            ]
+
+            async def ask(one: socket.socket, count: int) -> float:
+                for number in range(count):
+                    await loop.sock_sendall(one, b"%d" % number)
+                for number in range(count):
+                    assert await loop.sock_recv(one, 100) == b"%d" % number
+                return loop.time()
+
+            began = loop.time()
+            async with asyncio.timeout(20):
+                slow = [asyncio.create_task(ask(one, 10)) for one in (a, b)]
+                await ask(other, 4)
+                assert not any(one.done() for one in slow)
+                # 40 pass, of which 10 at once.
+                assert max([await one for one in slow]) - began >= 0.29
+            for one in (a, b, other):
+                one.close()
+            while broker._relays:  # they see it when their pause is over
+                await asyncio.sleep(0.01)
+            broker.close()
+
+    asyncio.run(main())
