@@ -242,6 +242,10 @@ class NodeSettings:
         return self.usage_dir / "storage.db"
 
     @property
+    def volume_storage_path(self) -> Path:
+        return self.usage_dir / "volumes.db"
+
+    @property
     def signing_key_path(self) -> Path:
         """Of usage statements. Not below usage/, where workers have folders."""
         return self.data_dir / "statement.key"

@@ -47,6 +47,7 @@ class Prices:
     request: Decimal = Decimal("0.0000002")  # 0.20 per million
     egress_gib: Decimal = Decimal("0.05")  # response heads and bodies
     snapshot_gib_month: Decimal = Decimal("0.02")  # of 30 days; compressed, as it is stored
+    volume_gib_month: Decimal = Decimal("0.08")  # of what it may hold, and nobody else may use
     wall_clock_gib_s: Decimal = Decimal("0.0000166667")
     wall_clock_memory_mib: int = 256  # what [limits] memory_mib gives an app that says nothing
 
@@ -63,7 +64,8 @@ class Prices:
         values: dict[str, Any] = dict(body)
         for one in fields(Prices):
             if one.type == "Decimal":
-                values[one.name] = Decimal(values[one.name])
+                # A sheet of an isopod that did not bill it yet is what its time is billed by.
+                values[one.name] = Decimal(values.get(one.name, 0))
         return Prices(**values)
 
 

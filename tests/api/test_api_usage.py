@@ -16,6 +16,7 @@ from isopod.model.ids import Digest
 from isopod.model.snapshot import plain
 from isopod.model.tenant import TenantName
 from isopod.model.usage import UsageRecord
+from isopod.settings_file import Prices
 
 MONTH = "2026-10"
 FIRST = datetime(2026, 10, 1, tzinfo=UTC).timestamp()
@@ -282,3 +283,33 @@ def test_stored_snapshots_are_billed_by_the_hour_to_who_stores_them(opened, run)
             assert Decimal(found["total"]["cost"]["snapshots"]) > 0
 
     run(body())
+
+
+def test_volumes_are_billed_to_the_app_that_mounts_them_by_what_they_may_hold(opened, run):
+    async def body():
+        async with opened() as api:
+            node = api.node
+            for name, size in (("data", 10), ("more", 20), ("unused", 5)):
+                made = await api.http.post("/v1/volumes", json={"name": name, "size_mib": size})
+                assert made.status_code == 200, made.text
+            mounts = [{"name": name, "mount": f"/{name}"} for name in ("data", "more")]
+            await api.deployed(name="hello", env={"VOLUMES": json.dumps(mounts)})
+            now = node.clock() // 3600 * 3600 + 60
+            for later in (0, 300, 600):
+                object.__setattr__(node, "clock", lambda later=later: now + later)
+                look_at_storage(node)
+            found = await api.get("/v1/usage")
+            shown = [(line["app"], line["usage"]["volume_byte_s"]) for line in found["lines"]]
+            assert shown == [("", str(600 * 5 << 20)), ("hello", str(600 * 30 << 20))]
+            assert Decimal(found["total"]["cost"]["volumes"]) > 0
+            month = datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+            said = await api.get(f"/v1/usage/statement?month={month}")
+            assert said["statement"]["total"]["usage"]["volume_byte_s"] == str(600 * 35 << 20)
+
+    run(body())
+
+
+def test_time_before_volumes_had_a_price_stays_free_of_it():
+    sheet = Prices().to_json()
+    del sheet["volume_gib_month"]
+    assert Prices.from_json(sheet).volume_gib_month == 0

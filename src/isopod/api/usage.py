@@ -31,6 +31,7 @@ class UsageAmounts(BaseModel):
     bytes_out: str
     peak_memory_bytes: str
     snapshot_byte_s: str = Field(description="stored snapshots times time")
+    volume_byte_s: str = Field(description="what volumes may hold times time")
 
 
 class CostAmounts(BaseModel):
@@ -41,6 +42,7 @@ class CostAmounts(BaseModel):
     requests: str
     egress: str
     snapshots: str
+    volumes: str
     wall_clock: str = Field(description="what the same traffic costs billed by wall-clock time")
     total: str
     saved: str = Field(description="wall_clock - total")
@@ -48,7 +50,9 @@ class CostAmounts(BaseModel):
 
 class BillLine(BaseModel):
     tenant: str
-    app: str = Field(description='"" for all of the tenant\'s')
+    app: str = Field(
+        description='"" for all of the tenant\'s; by app, for volumes that none mounts'
+    )
     start: str | None = Field(description="of the day or hour, UTC")
     usage: UsageAmounts
     cost: CostAmounts

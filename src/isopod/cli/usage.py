@@ -167,7 +167,7 @@ def _print_table(found: dict[str, Any], *, several: bool) -> None:
     places = _places([one["cost"][name] for one in lines for name in ("total", "wall_clock")])
     first = {"app": "APP", "day": "DAY", "hour": "HOUR"}[found["by"]]
     columns = (*(("TENANT",) if several else ()), first, "REQUESTS", "STARTS", "CPU", "WAITED")
-    columns += ("MEMORY", "EGRESS", "SNAPSHOTS", "COST", "WALL-CLOCK", "SAVED")
+    columns += ("MEMORY", "EGRESS", "SNAPSHOTS", "VOLUMES", "COST", "WALL-CLOCK", "SAVED")
 
     def cells(line: dict[str, Any], name: str) -> list[str]:
         used, cost = line["usage"], line["cost"]
@@ -180,6 +180,7 @@ def _print_table(found: dict[str, Any], *, several: bool) -> None:
             f"{int(used['memory_byte_ms']) / _GIB / 1000:,.3f} GiB s",
             _size(int(used["bytes_out"])),
             f"{int(used['snapshot_byte_s']) / _GIB / 3600:,.3f} GiB h",
+            f"{int(used['volume_byte_s']) / _GIB / 3600:,.3f} GiB h",
             f"{Decimal(cost['total']):,.{places}f}",
             f"{Decimal(cost['wall_clock']):,.{places}f}",
             _share(cost),
@@ -187,7 +188,7 @@ def _print_table(found: dict[str, Any], *, several: bool) -> None:
 
     def name(line: dict[str, Any]) -> str:
         if found["by"] == "app":
-            return str(line["app"])
+            return str(line["app"]) or "(no app)"  # of volumes
         return str(line["start"])[: 10 if found["by"] == "day" else 16].replace("T", " ")
 
     def tenant(line: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from isopod.control.node import Node
 from isopod.errors import AppNotFound, IsopodError, TenantNotFound, UsageError
 from isopod.metering.bill import GRAIN_S, Bill, By, Used, make_bill
 from isopod.metering.period import parse_month, parse_period
-from isopod.metering.prices import Sheets, held
+from isopod.metering.prices import Sheets, Stored, held
 from isopod.metering.reading import Faults, LedgerReader, minutes_kept_from
 from isopod.metering.rollups import DAY, HOUR, HOURS_KEPT, Sums, finest, hours_kept_from
 from isopod.metering.signing import SigningKey
@@ -104,24 +104,30 @@ async def signing_key(who: Principal, *, node: Node) -> SigningKey:
 
 
 async def watch_storage(node: Node) -> None:
-    """Note every few minutes which snapshots are stored; until it is cancelled."""
+    """Note every few minutes which snapshots and volumes there are; until it is cancelled."""
     while True:
         try:
             await asyncio.to_thread(look_at_storage, node)
         except IsopodError as bad:  # a full disk, say: the next look may do better
-            log.error("the storage of snapshots could not be noted: %s", bad)
+            log.error("what is stored could not be noted: %s", bad)
         await asyncio.sleep(EVERY_S)
 
 
 def look_at_storage(node: Node) -> None:
     """The snapshots of live versions, compressed as they are stored. One that several apps share
-    counts for each of them, as its memory does."""
+    counts for each of them, as its memory does. Of volumes what they may hold, as for the quota: it
+    is kept free for them."""
     sizes = (
         (tenant, version.app, version.snapshot.blob_bytes)
         for tenant, version in node.state.node.live()
         if version.snapshot is not None
     )
-    _storage(node).look(node.clock(), sizes)
+    snapshots, volumes = _storage(node)
+    now = node.clock()
+    snapshots.look(now, sizes)
+    volumes.look(
+        now, ((tenant, app, size << 20) for tenant, app, size in node.state.node.volume_sizes())
+    )
 
 
 def _tenants(who: Principal, asked: str, node: Node) -> list[TenantName]:
@@ -153,16 +159,18 @@ def _used(
             for one in ledger.totals(tenant, app=label, since=start, until=end, by=by):
                 name = _short(one.app, tenant) if by == "app" else ""
                 found.append(Used(tenant, name, one.start or start, one.sums))
-    for stored in _storage(node).stored(
-        tenant,
-        since=start,
-        until=end,
-        now=node.clock(),
-        by=by,
-        labels=[label for label in labels if label],
-    ):
-        name = _short(stored.app, tenant)
-        found.append(Used(tenant, name, stored.start or start, Sums(), stored.byte_s))
+    for kind, ledger_of in zip(("snapshot", "volume"), _storage(node), strict=True):
+        for kept in ledger_of.stored(
+            tenant,
+            since=start,
+            until=end,
+            now=node.clock(),
+            by=by,
+            labels=[label for label in labels if label],
+        ):
+            stored = Stored(**{f"{kind}_byte_s": kept.byte_s})
+            name = _short(kept.app, tenant)
+            found.append(Used(tenant, name, kept.start or start, Sums(), stored))
     return found
 
 
@@ -202,9 +210,11 @@ def _ledger(node: Node) -> LedgerReader:
     return LedgerReader(node.settings.ledger_path, keep_s=_keep_s(node), clock=node.clock)
 
 
-def _storage(node: Node) -> StorageLedger:
-    node.settings.usage_dir.mkdir(mode=0o700, exist_ok=True)
-    return StorageLedger(node.settings.storage_path)
+def _storage(node: Node) -> tuple[StorageLedger, StorageLedger]:
+    """Of snapshots, and of volumes."""
+    settings = node.settings
+    settings.usage_dir.mkdir(mode=0o700, exist_ok=True)
+    return StorageLedger(settings.storage_path), StorageLedger(settings.volume_storage_path)
 
 
 def _keep_s(node: Node) -> float:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from isopod.errors import UsageError
-from isopod.metering.prices import Cost, Sheets, cost, held, text
+from isopod.metering.prices import NOTHING_STORED, Cost, Sheets, Stored, cost, held, text
 from isopod.metering.rollups import Sums
 from isopod.settings_file import Prices
 
@@ -21,14 +21,13 @@ GRAIN_S: dict[By, int] = {"day": 86_400, "hour": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What one app used in the interval that begins at `start`, in which one price sheet held; a
-    snapshot's size times the time it was stored."""
+    """What one app used in the interval that begins at `start`, in which one price sheet held."""
 
     tenant: str
-    app: str  # its name within the tenant
+    app: str  # its name within the tenant; "" for volumes that no app mounts
     start: int  # seconds since the epoch
     sums: Sums
-    snapshot_byte_s: int = 0
+    stored: Stored = NOTHING_STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Line:
     app: str
     start: int | None
     sums: Sums
-    snapshot_byte_s: int
+    stored: Stored
     cost: Cost
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +46,7 @@ class Line:
             "tenant": self.tenant,
             "app": self.app,
             "start": None if self.start is None else moment(self.start),
-            "usage": usage_json(self.sums, self.snapshot_byte_s),
+            "usage": usage_json(self.sums, self.stored),
             "cost": cost_json(self.cost),
         }
 
@@ -62,7 +61,7 @@ class Bill:
     sheets: Sheets  # at least one
     lines: tuple[Line, ...]
     sums: Sums
-    snapshot_byte_s: int
+    stored: Stored
     cost: Cost
 
     @property
@@ -81,7 +80,7 @@ class Bill:
             ],
             "lines": [line.to_json() for line in self.lines],
             "total": {
-                "usage": usage_json(self.sums, self.snapshot_byte_s),
+                "usage": usage_json(self.sums, self.stored),
                 "cost": cost_json(self.cost),
             },
         }
@@ -96,32 +95,32 @@ def make_bill(used: Iterable[Used], *, since: int, until: int, by: By, sheets: S
             "the currency of the prices changed in this period",
             hint=f"ask until {moment(sheets[-1][0])} and from then on",
         )
-    grouped: dict[tuple[str, str, int], dict[int, tuple[Sums, int]]] = {}
+    grouped: dict[tuple[str, str, int], dict[int, tuple[Sums, Stored]]] = {}
     for one in used:
         start = one.start - one.start % GRAIN_S[by] if by in GRAIN_S else 0
         key = (one.tenant, one.app if by == "app" else "", start)
         sheet = max((at for at, (day, _) in enumerate(sheets) if day <= one.start), default=0)
         by_sheet = grouped.setdefault(key, {})
-        sums, stored = by_sheet.get(sheet) or (Sums(), 0)
+        sums, stored = by_sheet.get(sheet) or (Sums(), Stored())
         sums.add(one.sums)
-        by_sheet[sheet] = (sums, stored + one.snapshot_byte_s)
+        by_sheet[sheet] = (sums, stored + one.stored)
     lines = []
     for (tenant, app, start), by_sheet in sorted(grouped.items(), key=lambda kv: kv[0]):
-        total, all_stored, money = Sums(), 0, Cost()
+        total, all_stored, money = Sums(), Stored(), Cost()
         for sheet, (sums, stored) in sorted(by_sheet.items()):
             total.add(sums)
             all_stored += stored
             money += cost(sums, stored, sheets[sheet][1])
         lines.append(Line(tenant, app, start if by in GRAIN_S else None, total, all_stored, money))
-    total, all_stored, money = Sums(), 0, Cost()
+    total, all_stored, money = Sums(), Stored(), Cost()
     for line in lines:
         total.add(line.sums)
-        all_stored += line.snapshot_byte_s
+        all_stored += line.stored
         money += line.cost
     return Bill(since, until, by, sheets, tuple(lines), total, all_stored, money)
 
 
-def usage_json(sums: Sums, snapshot_byte_s: int) -> dict[str, str | int]:
+def usage_json(sums: Sums, stored: Stored) -> dict[str, str | int]:
     """Counts as numbers, amounts as text: nanoseconds and byte-milliseconds of a month are more
     than the 2**53 that JSON readers keep exact."""
     counts = ("requests", "cold_starts", "starts", "errors")
@@ -130,7 +129,7 @@ def usage_json(sums: Sums, snapshot_byte_s: int) -> dict[str, str | int]:
         for one in fields(Sums)
         for value in (getattr(sums, one.name),)
     }
-    return {**said, "snapshot_byte_s": str(snapshot_byte_s)}
+    return {**said, **{one.name: str(getattr(stored, one.name)) for one in fields(Stored)}}
 
 
 def cost_json(money: Cost) -> dict[str, str]:

@@ -27,6 +27,22 @@ ZERO = Decimal(0).quantize(_QUANTUM)
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Sizes times the time that they were stored."""
+
+    snapshot_byte_s: int = 0
+    volume_byte_s: int = 0
+
+    def __add__(self, other: Stored) -> Stored:
+        return Stored(
+            self.snapshot_byte_s + other.snapshot_byte_s, self.volume_byte_s + other.volume_byte_s
+        )
+
+
+NOTHING_STORED = Stored()
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What one line costs, item by item, and beside it what the same requests would cost where
     wall-clock time is billed. Amounts of the price sheet's currency."""
@@ -36,11 +52,13 @@ class Cost:
     requests: Decimal = ZERO
     egress: Decimal = ZERO
     snapshots: Decimal = ZERO
+    volumes: Decimal = ZERO
     wall_clock: Decimal = ZERO
 
     @property
     def total(self) -> Decimal:
-        return _sum(self.cpu, self.memory, self.requests, self.egress, self.snapshots)
+        storage = _sum(self.snapshots, self.volumes)
+        return _sum(self.cpu, self.memory, self.requests, self.egress, storage)
 
     @property
     def saved(self) -> Decimal:
@@ -58,11 +76,12 @@ def held(sheets: Sheets, since: int, until: int) -> Sheets:
     return (*((since, prices) for _, prices in before), *later)
 
 
-def cost(sums: Sums, snapshot_byte_s: int, prices: Prices) -> Cost:
+def cost(sums: Sums, stored: Stored, prices: Prices) -> Cost:
     """Host CPU is not billed: it is the node's own work.
 
     The comparison has the same prices for requests and egress, takes the request's time as we
-    measured it, and leaves out what such clouds do not bill apart: starts, idle memory, snapshots.
+    measured it, and leaves out what such clouds do not bill apart: starts, idle memory, snapshots,
+    volumes.
     """
     unit_s = sums.wall_100ms * WALL_CLOCK_UNIT_MS
     requests = _money(sums.requests, prices.request)
@@ -75,7 +94,8 @@ def cost(sums: Sums, snapshot_byte_s: int, prices: Prices) -> Cost:
         memory=_money(sums.memory_byte_ms, prices.gib_s, per=_GIB * 1000),
         requests=requests,
         egress=egress,
-        snapshots=_money(snapshot_byte_s, prices.snapshot_gib_month, per=_GIB * MONTH_S),
+        snapshots=_money(stored.snapshot_byte_s, prices.snapshot_gib_month, per=_GIB * MONTH_S),
+        volumes=_money(stored.volume_byte_s, prices.volume_gib_month, per=_GIB * MONTH_S),
         wall_clock=_sum(wall_clock, requests, egress),
     )
 

@@ -50,7 +50,7 @@ def make_statement(
     holds whoever signed to them."""
     body = bill.to_json()
     days = [
-        {"app": one.app, "day": moment(one.start), **usage_json(one.sums, one.snapshot_byte_s)}
+        {"app": one.app, "day": moment(one.start), **usage_json(one.sums, one.stored)}
         for one in sorted(used, key=lambda one: (one.app, one.start))
     ]
     statement = {

@@ -1,4 +1,5 @@
-"""How long how many bytes of snapshots were stored: what the bill of storage is made of.
+"""How long how many bytes were stored, of snapshots or of volumes: what the bill of storage is made
+of. Each has a ledger of its own.
 
 The sizes are looked at every few minutes. Between two looks an app is billed the size that the
 first of them saw; an interval longer than `LONGEST_S`, in which the node was off, is not billed.

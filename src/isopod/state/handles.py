@@ -23,7 +23,7 @@ from isopod.state.storage import Storage
 from isopod.state.tenants import Tenants
 from isopod.state.tokens import AnyToken, Tokens
 from isopod.state.versions import Versions, live_of_node
-from isopod.state.volumes import Volumes
+from isopod.state.volumes import Volumes, volume_sizes_of_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,10 @@ class NodeHandles:
     def live(self) -> list[tuple[TenantName, AppVersion]]:
         """The live version of every app, by label."""
         return live_of_node(self._reading, self._path)
+
+    def volume_sizes(self) -> list[tuple[TenantName, str, int]]:
+        """(tenant, label, MiB) of what each app mounts; the label is "" for what none does."""
+        return volume_sizes_of_node(self._reading)
 
     def secrets(self) -> dict[tuple[TenantName, AppName], dict[str, str]]:
         """The sealed secrets of every app that has some, by tenant and name."""

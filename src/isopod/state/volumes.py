@@ -91,6 +91,18 @@ class Volumes:
         return (volumes.c.tenant == self._tenant) & volumes.c.name.in_(names)
 
 
+def volume_sizes_of_node(reading: Connect) -> list[tuple[TenantName, str, int]]:
+    """See `NodeHandles.volume_sizes`."""
+    app = func.coalesce(volumes.c.app, "")
+    found = select(volumes.c.tenant, app, func.sum(volumes.c.size_mib)).group_by(
+        volumes.c.tenant, app
+    )
+    with reading() as db:
+        return [
+            (TenantName(tenant), str(name), int(mib)) for tenant, name, mib in db.execute(found)
+        ]
+
+
 def _volume(row: Row[tuple[object, ...]]) -> Volume:
     values = dict(row._mapping)
     return Volume(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from isopod.errors import UsageError
 from isopod.metering.bill import Used, make_bill
-from isopod.metering.prices import Cost, cost
+from isopod.metering.prices import Cost, Stored, cost
 from isopod.metering.rollups import Sums
 from isopod.settings_file import Prices
 
@@ -24,10 +24,12 @@ SHEETS = st.builds(
     request=PRICE,
     egress_gib=PRICE,
     snapshot_gib_month=PRICE,
+    volume_gib_month=PRICE,
     wall_clock_gib_s=PRICE,
     wall_clock_memory_mib=st.integers(1, 1 << 20),
 )
-USED = st.lists(st.builds(Used, NAMES, NAMES, st.integers(0, 10**6), SUMS, AMOUNT), max_size=12)
+STORED = st.builds(Stored, AMOUNT, AMOUNT)
+USED = st.lists(st.builds(Used, NAMES, NAMES, st.integers(0, 10**6), SUMS, STORED), max_size=12)
 MIB, GIB = 2**20, 2**30
 
 
@@ -37,7 +39,7 @@ def bill(used, by="app", prices=PRICES):
 
 def test_a_request_that_waits_two_seconds_is_billed_for_its_three_milliseconds():
     sums = Sums(requests=1, cpu_ns=3_000_000, wall_ns=2_003_000_000, wall_100ms=21)
-    found = cost(sums, 0, PRICES)
+    found = cost(sums, Stored(), PRICES)
     assert found.cpu == Decimal("0.00000006")
     # 2.1 s at a quarter of a GiB, and the same price for the request.
     exact = Decimal("2.1") / 4 * PRICES.wall_clock_gib_s + PRICES.request
@@ -52,6 +54,7 @@ def test_each_amount_has_its_price():
         request=Decimal(1),
         egress_gib=Decimal(1),
         snapshot_gib_month=Decimal(1),
+        volume_gib_month=Decimal(2),
         wall_clock_gib_s=Decimal(1),
         wall_clock_memory_mib=1024,
     )
@@ -64,15 +67,16 @@ def test_each_amount_has_its_price():
         host_ns=10**9,  # not billed
         bytes_in=10**9,  # nor this
     )
-    found = cost(sums, 6 * GIB * 30 * 86_400, prices)
+    month = GIB * 30 * 86_400
+    found = cost(sums, Stored(6 * month, 7 * month), prices)
     assert (found.cpu, found.memory, found.requests, found.egress) == (3, 4, 2, 5)
-    assert found.snapshots == 6 and found.total == 20
+    assert (found.snapshots, found.volumes, found.total) == (6, 14, 34)
     assert found.wall_clock == 1 + 2 + 5
 
 
 def test_amounts_are_rounded_once_half_to_even():
     prices = Prices(cpu_ms=Decimal("0.000000000001"))  # one unit of the last place
-    shown = [cost(Sums(cpu_ns=ns), 0, prices).cpu for ns in (500_000, 1_500_000, 500_001)]
+    shown = [cost(Sums(cpu_ns=ns), Stored(), prices).cpu for ns in (500_000, 1_500_000, 500_001)]
     assert shown == [0, Decimal("2e-12"), Decimal("1e-12")]
 
 
@@ -84,7 +88,7 @@ def test_the_total_is_the_sum_of_the_lines(used, by, prices):
             parts = [getattr(line.cost, name) for line in found.lines]
             assert sum(parts) == getattr(found.cost, name)
     assert sum(line.sums.cpu_ns for line in found.lines) == sum(u.sums.cpu_ns for u in used)
-    assert found.snapshot_byte_s == sum(one.snapshot_byte_s for one in used)
+    assert found.stored == sum((one.stored for one in used), Stored())
 
 
 @given(st.randoms(), USED, st.sampled_from(["app", "day", "hour"]))
@@ -94,11 +98,11 @@ def test_the_order_of_what_was_used_changes_nothing(random, used, by):
     assert bill(shuffled, by).to_json() == bill(used, by).to_json()
 
 
-@given(SUMS, AMOUNT, SHEETS, st.sampled_from(Sums.__slots__), st.integers(1, 2**40))
+@given(SUMS, STORED, SHEETS, st.sampled_from(Sums.__slots__), st.integers(1, 2**40))
 def test_more_usage_never_costs_less(sums, stored, prices, name, more):
     before = cost(sums, stored, prices)
     setattr(sums, name, getattr(sums, name) + more)
-    after = cost(sums, stored + more, prices)
+    after = cost(sums, stored + Stored(more, more), prices)
     assert all(getattr(after, n) >= getattr(before, n) for n in Cost.__slots__)
 
 
@@ -145,7 +149,7 @@ def test_the_worked_example_of_the_docs_holds():
         bytes_out=200 * 10**6,
         wall_100ms=21 * 10**6,
     )
-    found = cost(sums, 0, PRICES)
+    found = cost(sums, Stored(), PRICES)
     page = (Path(__file__).parents[3] / "docs" / "billing.md").read_text()
     for amount, places in [(found.memory, 4), (found.egress, 4), (found.total, 2)]:
         assert f" {amount:.{places}f} " in page or f"**{amount:.{places}f}**" in page

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from isopod.errors import DataDirUnusable, StatementInvalid, UsageError
 from isopod.metering.bill import Used, make_bill
+from isopod.metering.prices import Stored
 from isopod.metering.reading import Faults
 from isopod.metering.rollups import Sums
 from isopod.metering.signing import SigningKey, key_id, parse_key
@@ -17,7 +18,10 @@ from isopod.settings_file import Prices
 
 def statement(key: SigningKey, **usage: int) -> dict:
     sums = Sums(requests=3, cpu_ns=2**62, **usage)
-    used = [Used("acme", "shop", 0, sums), Used("acme", "blog", 86_400, Sums(requests=1), 7)]
+    used = [
+        Used("acme", "shop", 0, sums),
+        Used("acme", "blog", 86_400, Sums(requests=1), Stored(7)),
+    ]
     bill = make_bill(used, since=0, until=2_678_400, by="app", sheets=((0, Prices()),))
     return make_statement(bill, used, tenant="acme", faults=Faults(1, 2, 3), made_at=10**7, key=key)
 
