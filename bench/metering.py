@@ -151,6 +151,7 @@ async def _measure(data_dir: Path) -> dict[str, list[float]]:
             quotas=quotas,
             meter=meter.record,
             volumes=HeldVolumes(settings.volumes_dir, worker=0),
+            held_bytes=lambda _: 0,
         )
         end, supervisor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         lines = Lines(end, told=lambda _body: None)

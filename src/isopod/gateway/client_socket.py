@@ -32,6 +32,7 @@ class ClientSocket:
         wires: Wires,
         max_message_bytes: int,
         max_idle_s: float,
+        tenant: str,
     ) -> None:
         self._receive, self._send = receive, send
         self._wires = wires
@@ -39,6 +40,7 @@ class ClientSocket:
         self._connection = wires.find((str(scope["client"][0]), int(scope["client"][1])))
         self.deserted = False  # it has gone, its app did not end in time, and was ended
         self._max_message_bytes, self._max_idle_s = max_message_bytes, max_idle_s
+        self._tenant = tenant
         self._wire: Wire | None = None
         self._connected = False
 
@@ -74,6 +76,7 @@ class ClientSocket:
                 lambda: self._answer(message),
                 max_message_bytes=self._max_message_bytes,
                 max_idle_s=self._max_idle_s,
+                tenant=self._tenant,
             )
         elif kind == "websocket.send" and self._wire is not None:
             text = message.get("text")

@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,14 @@ class Fleet:
         quotas: Quotas,
         meter: Record,
         volumes: HeldVolumes,
+        held_bytes: Callable[[str], int],
     ) -> None:
         """`log_bytes`: what the log of one app may take. `max_instances`: what the process's open
-        files allow."""
+        files allow. `held_bytes`: what a tenant has in memory beside its instances."""
         self._make = make
         self._meter = meter
         self._volumes = volumes
+        self._held_bytes = held_bytes
         # Apps with open WebSockets: one without an instance still wakes here, with its volumes.
         self.sockets: Counter[str] = Counter()
         self._looked_at = self._recorded_at = time.monotonic()
@@ -316,7 +318,7 @@ class Fleet:
 
     def _count_live(self, tenant: str) -> tuple[int, int]:
         slots = [slot for pool in self._of(tenant) for slot in pool.slots]
-        memory = sum(slot.private_bytes for slot in slots)
+        memory = sum(slot.private_bytes for slot in slots) + self._held_bytes(tenant)
         self._quotas.set_live(tenant, instances=len(slots), memory_bytes=memory)
         return len(slots), memory
 

@@ -188,6 +188,11 @@ class Quotas:
             need_bytes,
         )
 
+    def memory_bytes(self, tenant: str) -> int:
+        """What it may have; 0: no bound."""
+        account = self._accounts.get(tenant)
+        return 0 if account is None else account.tenant.quota.memory_mib * _MIB
+
     def grown(self, tenant: str) -> bool:
         """Whether its instances have outgrown its memory, over all workers."""
         account = self._accounts.get(tenant)

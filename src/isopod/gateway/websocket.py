@@ -27,6 +27,7 @@ from isopod.gateway.app_pool import AppPool
 from isopod.gateway.body import Receive, Send
 from isopod.gateway.fleet import Fleet
 from isopod.gateway.slot import Slot
+from isopod.gateway.steps import Steps
 from isopod.gateway.usage import RequestUse
 from isopod.metering.meter import Record
 from isopod.model.route import Route
@@ -76,7 +77,9 @@ class WebSocket:
         fleet: Fleet,
         admission: Admission,
         meter: Record,
+        client_host_ns: Callable[[], int],
     ) -> None:
+        """`client_host_ns`: what the client's frames took so far."""
         self.route = route
         self.find = find
         self._elsewhere = elsewhere
@@ -101,6 +104,9 @@ class WebSocket:
         self._use: RequestUse | None = None
         self._bytes_in = self._bytes_out = 0
         self._total_out = 0
+        self._client_host_ns = client_host_ns
+        self._steps = Steps(self._run())
+        self._recorded_host_ns = 0
 
     @property
     def rests_s(self) -> float | None:
@@ -115,7 +121,10 @@ class WebSocket:
         return self._accepted
 
     async def run(self) -> None:
-        """Until it is closed. Raises IsopodError: the caller tells the client."""
+        """Until it is closed; once. Raises IsopodError: the caller tells the client."""
+        await self._steps.run()
+
+    async def _run(self) -> None:
         if (await self._receive())["type"] != "websocket.connect":
             return
         while await self._awake():
@@ -343,12 +352,14 @@ class WebSocket:
         bytes_in, bytes_out = self._bytes_in, self._bytes_out
         self._bytes_in = self._bytes_out = 0
         self._total_out += bytes_out + use.egress_bytes
+        before, now = self._recorded_host_ns, self._steps.spent_ns + self._client_host_ns()
+        self._recorded_host_ns = now
         self._meter(
             use.record(
                 request_id=self._request.request_id,
                 outcome=outcome,
                 status=_SWITCHING,
-                host_ns=0,
+                host_ns=now - before,
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
             )

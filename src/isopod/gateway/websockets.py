@@ -201,7 +201,7 @@ class WebSockets:
                 client = self._client(scope, receive, send, route)
                 self._clients[client] = asyncio.current_task()
                 receive, door = client.receive, _Door(client.send)
-            await self._begin(scope, receive, door.send, incoming)
+            await self._begin(scope, receive, door.send, incoming, client)
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
@@ -232,9 +232,17 @@ class WebSockets:
             wires=self._wires,
             max_message_bytes=MAX_MESSAGE_BYTES,
             max_idle_s=_FOR_EVER if route.spec.hibernate else MAX_IDLE_S,
+            tenant=route.tenant,
         )
 
-    async def _begin(self, scope: Scope, receive: Receive, send: Send, incoming: Incoming) -> None:
+    async def _begin(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        incoming: Incoming,
+        client: ClientSocket | None,
+    ) -> None:
         if not await self._forwarder.forward(
             lambda: self._elsewhere(self._gateway.route_at(incoming.host)),
             scope,
@@ -244,10 +252,16 @@ class WebSockets:
             request_id=incoming.request_id,
         ):
             route = self._gateway.route_at(incoming.host)
-            await self._here(scope, receive, send, incoming, route)
+            await self._here(scope, receive, send, incoming, route, client)
 
     async def _here(
-        self, scope: Scope, receive: Receive, send: Send, incoming: Incoming, route: Route
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        incoming: Incoming,
+        route: Route,
+        client: ClientSocket | None,
     ) -> None:
         if self._direct.of(route) is not None:
             raise WebSocketUnsupported(f"app {route.name!r} is a static site")
@@ -264,6 +278,8 @@ class WebSockets:
             fleet=self._fleet,
             admission=self._admission,
             meter=self._meter,
+            # That of another worker's client is parsed there, and no part of this app's bill.
+            client_host_ns=lambda: client.wire.host_ns if client and client.wire else 0,
         )
         self._of_tenant[tenant] += 1
         self._open.add(one)

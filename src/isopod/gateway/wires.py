@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,29 +47,47 @@ def chore(quiet: Quiet, *, max_idle_s: float) -> str:
     return ""
 
 
-def too_many(held: Sequence[int], *, most: int) -> list[int]:
-    """The places of those in `held` (bytes) that have to go, so that all together are half of
-    `most`: none while they are not more than that, then the largest."""
-    left = sum(held)
+def too_many(held: Sequence[tuple[str, int]], *, most: int) -> list[int]:
+    """The places of those in `held` (tenant, bytes) that have to go, so that all together are half
+    of `most`: none while they are not more than that, then of the tenant that has most its
+    largest, and so on."""
+    of_tenant: Counter[str] = Counter()
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, (tenant, size) in sorted(enumerate(held), key=lambda one: one[1][1]):
+        of_tenant[tenant] += size
+        places[tenant].append(place)
+    left = of_tenant.total()
     if left <= most:
         return []
     chosen = []
-    for place in sorted(range(len(held)), key=held.__getitem__, reverse=True):
-        if left <= most // 2:
-            break
+    while left > most // 2:
+        ((tenant, _),) = of_tenant.most_common(1)
+        place = places[tenant].pop()
         chosen.append(place)
-        left -= held[place]
+        of_tenant[tenant] -= held[place][1]
+        left -= held[place][1]
     return chosen
 
 
-class Wires:
-    """Of the gateway's `port`. `clients`: their addresses, as the kernel says them."""
+@dataclass(frozen=True, slots=True)
+class _Open:
+    max_idle_s: float
+    client: tuple[str, int]
+    copy: int  # of its connection
+    tenant: str
 
-    def __init__(self, *, port: int) -> None:
+
+class Wires:
+    """Of the gateway's `port`. `clients`: their addresses, as the kernel says them. `memory_bytes`
+    gives the quota of a tenant, 0 for none: its messages alone are no more than that."""
+
+    def __init__(self, *, port: int, memory_bytes: Callable[[str], int]) -> None:
         self.clients: set[tuple[str, int]] = set()
         self._copies: set[int] = set()
         self._port = port
-        self._wires: dict[Wire, tuple[float, tuple[str, int], int]] = {}
+        self._memory_bytes = memory_bytes
+        self._wires: dict[Wire, _Open] = {}
+        self._held_of: Counter[str] = Counter()  # tenants with many, at the last look
 
     def __len__(self) -> int:
         return len(self._wires)
@@ -84,6 +103,7 @@ class Wires:
         *,
         max_message_bytes: int,
         max_idle_s: float,
+        tenant: str,
     ) -> Wire:
         """Of a connection whose handshake `accept` answers, without saying when. Raises
         ClientDisconnected."""
@@ -103,7 +123,7 @@ class Wires:
         client = connection.client
         self.clients.add(client)
         self._copies.add(copy)
-        self._wires[wire] = (max_idle_s, client, copy)
+        self._wires[wire] = _Open(max_idle_s, client, copy, tenant)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: wire, link)
         except BaseException:
@@ -115,9 +135,13 @@ class Wires:
     def forget(self, wire: Wire) -> None:
         """It has ended."""
         if wire in self._wires:
-            _, client, copy = self._wires.pop(wire)
-            self.clients.discard(client)
-            self._copies.discard(copy)
+            ended = self._wires.pop(wire)
+            self.clients.discard(ended.client)
+            self._copies.discard(ended.copy)
+
+    def held_bytes(self, tenant: str) -> int:
+        """What its messages on their way held at the last look: memory of ours, for its apps."""
+        return self._held_of[tenant]
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -126,19 +150,32 @@ class Wires:
 
     def look(self) -> None:
         now = asyncio.get_running_loop().time()
-        for wire, (max_idle_s, _, _) in list(self._wires.items()):
+        for wire, one in list(self._wires.items()):
             if wire.waits_for_us:
                 wire.heard_at = max(wire.heard_at, now - PING_AFTER_S)
             quiet = Quiet(now - wire.heard_at, now - wire.pinged_at, now - wire.moved_at)
-            todo = chore(quiet, max_idle_s=max_idle_s)
+            todo = chore(quiet, max_idle_s=one.max_idle_s)
             if todo == "ping":
                 wire.ping()
             elif todo == "close":
                 wire.close(GOING_AWAY, "idle")
             elif todo == "abort":
                 wire.abort()
+        self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
         wires = list(self._wires)
-        for place in too_many([wire.held_bytes for wire in wires], most=MAX_HELD_BYTES):
+        held = [(self._wires[wire].tenant, wire.held_bytes) for wire in wires]
+        self._held_of = Counter()
+        for tenant, size in held:
+            self._held_of[tenant] += size
+        gone = too_many(held, most=MAX_HELD_BYTES)
+        for tenant, size in self._held_of.items():
+            most = self._memory_bytes(tenant)
+            if most and size > most:
+                mine = [place for place, one in enumerate(held) if one[0] == tenant]
+                gone += [mine[n] for n in too_many([held[place] for place in mine], most=most)]
+        for place in gone:
             wires[place].abort()
 
 

@@ -169,6 +169,7 @@ class Worker:
             )
             files = StaticSites(self.trees, beside=beside.FOLDER)
             self.direct = DirectApps(self.runtimes.direct, files=files)
+            wires = Wires(port=settings.port, memory_bytes=self.quotas.memory_bytes)
             self.fleet = Fleet(
                 make=maker,
                 logs_dir=self.folders.logs,
@@ -178,6 +179,7 @@ class Worker:
                 quotas=self.quotas,
                 meter=meter.record,
                 volumes=self.volumes,
+                held_bytes=wires.held_bytes,
             )
             lag = self.lag = LoopLag()
             self.admission = Admission(
@@ -197,7 +199,6 @@ class Worker:
                 trusted_proxies=settings.trusted_proxies,
                 meter=meter.record,
             )
-            wires = Wires(port=settings.port)
             websockets = self.websockets = WebSockets(
                 gateway=gateway,
                 fleet=self.fleet,

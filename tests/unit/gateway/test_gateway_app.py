@@ -118,6 +118,7 @@ def site(stage, route, quotas):
             quotas=quotas,
             meter=stage.usage.append,
             volumes=HeldVolumes(stage.logs, worker=0),
+            held_bytes=lambda _: 0,
         )
         admission = Admission(
             quotas=quotas,

@@ -31,6 +31,7 @@ async def fleet_of(stage, quotas, *, budget_mib: int = 1000, max_instances: int 
         quotas=quotas,
         meter=stage.usage.append,
         volumes=HeldVolumes(stage.logs, worker=0),
+        held_bytes=lambda _: 0,
     )
     try:
         yield fleet

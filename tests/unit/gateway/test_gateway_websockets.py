@@ -82,6 +82,7 @@ class Scene:
         self.guests: list[SocketGuest] = []
         self.inbox: asyncio.Queue = asyncio.Queue()
         self.sent: list = []
+        self.usage: list = []
         stage.make = self.make
         self.pool = AppPool(self.live, stage.slot, Turns(1))
         self.one = WebSocket(
@@ -93,8 +94,10 @@ class Scene:
             elsewhere=lambda _route: self.elsewhere,
             fleet=SimpleNamespace(pool=lambda _route: self.pool),
             admission=Admission(quotas=quotas, lag_s=lambda: 0.0, tell=lambda *_: None),
-            meter=stage.usage.append,
+            meter=self.usage.append,
+            client_host_ns=lambda: self.client_host_ns,
         )
+        self.client_host_ns = 1000
         self.client_says(type="websocket.connect")
         self.running = asyncio.create_task(self.one.run())
 
@@ -152,6 +155,23 @@ def test_one_that_only_waits_sleeps_when_its_instance_has_to_go(play):
         made.client_says(type="websocket.receive", text="hi", bytes=None)
         guest = await made.asked(2)
         assert guest.told[0].endswith(b"\n:" + b"x".hex().encode())
+
+    play(scene)
+
+
+def test_our_own_work_for_it_is_recorded_once(play):
+    async def scene(made: Scene) -> None:
+        await made.sleeps()
+        made.client_host_ns += 500_000
+        made.client_says(type="websocket.receive", text="hi", bytes=None)
+        guest = await made.asked(2)
+        made.one.cut_record()
+        guest.says((b"A", b""))
+        made.one.cut_record()
+        first, second, third = [one for one in made.usage if one.kind == "request"]
+        assert first.host_ns > 1000
+        assert second.host_ns > 500_000
+        assert 0 <= third.host_ns < 500_000
 
     play(scene)
 

@@ -33,7 +33,8 @@ class Place:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.wires = Wires(port=port)
+        self.quota_bytes = 0
+        self.wires = Wires(port=port, memory_bytes=lambda _: self.quota_bytes)
         self.app: App = echo
         self.ended: list[BaseException | None] = []
         self.max_message_bytes = 1 << 20
@@ -52,6 +53,7 @@ class Place:
             wires=self.wires,
             max_message_bytes=self.max_message_bytes,
             max_idle_s=3600,
+            tenant="acme",
         )
         error: BaseException | None = None
         try:
@@ -423,11 +425,33 @@ def test_a_quiet_client_is_pinged_and_an_idle_one_closed():
     run(test)
 
 
+def test_messages_on_their_way_are_their_tenants_memory_and_within_its_quota():
+    async def test(here: Place) -> None:
+        _, writer, _ = await opened(here)
+        writer.write(frame(Opcode.TEXT, b"x" * 200_000, fin=False))
+        await until(lambda: len(here.wires) == 1)
+        (large,) = here.wires._wires
+        await until(lambda: large.held_bytes >= 200_000)
+        here.wires.look()
+        assert here.wires.held_bytes("acme") >= 200_000
+        assert here.wires.held_bytes("zoo") == 0
+        here.quota_bytes = 100_000
+        here.wires.look()
+        await until(lambda: large.gone_at)
+        here.wires.look()
+        assert here.wires.held_bytes("acme") == 0
+        writer.close()
+
+    run(test)
+
+
 def test_all_together_hold_no_more_than_they_may_and_the_largest_go(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    assert too_many([5, 1, 4], most=10) == []
-    assert too_many([5, 1, 4, 1], most=10) == [0, 2]
+    assert too_many([("a", 5), ("a", 1), ("a", 4)], most=10) == []
+    assert too_many([("a", 5), ("a", 1), ("a", 4), ("a", 1)], most=10) == [0, 2]
+    # Not the largest of all: of who has most.
+    assert too_many([("a", 5), *[("b", 2)] * 6], most=12) == [6, 5, 4, 3, 0]
     monkeypatch.setattr(wires, "MAX_HELD_BYTES", 100_000)
 
     async def test(here: Place) -> None:
