@@ -242,6 +242,10 @@ def test_a_cordon_is_taken_away_and_put_up_again_and_nothing_is_lost(node):
         assert f"seen {path}" in said
 
 
+def control_of(node: Node) -> int | None:
+    return next((one.pid for one in node.children() if "control_process" in one.command), None)
+
+
 def test_a_volume_goes_with_its_app_behind_the_cordon_and_back(node):
     node.cli("tenants", "create", "keeper")
     node.cli("volumes", "create", "notes", "--size", "20", "--tenant", "keeper")
@@ -261,10 +265,10 @@ def test_a_volume_goes_with_its_app_behind_the_cordon_and_back(node):
     adding.start()
     try:
         for cordon in ("tenant", "shared", "tenant"):
-            (control,) = [one for one in node.children() if "control_process" in one.command]
+            control = until("control runs", lambda: control_of(node))
             node.cli("tenants", "set", "keeper", "--cordon", cordon)
             # Whether it is moved by this control or by the next one.
-            os.kill(control.pid, signal.SIGKILL)
+            os.kill(control, signal.SIGKILL)
             until(f"the volume is {cordon}'s", places[cordon].exists)
             count = len(added)
             until("rows are added there", lambda count=count: len(added) >= count + 5)

@@ -18,6 +18,7 @@ from isopod.control.renewals import Renewals
 from isopod.control.runtimes import Catalog
 from isopod.control.turns import Seats, Turns
 from isopod.control.under_way import UnderWay
+from isopod.control.volume_sizes import VolumeSizes
 from isopod.control.workers import Workers
 from isopod.errors import BlobCorrupt, BlobMissing, DataDirUnusable, DeployInProgress
 from isopod.model.app import AppVersion
@@ -48,6 +49,7 @@ class Node:
     blobs: BlobStore
     routes: PublishedRoutes
     places: Places  # of volumes
+    volume_sizes: VolumeSizes
     workers: Workers
     builder: Builder
     sealing: SealingKey
@@ -140,12 +142,14 @@ def open_node(settings: NodeSettings) -> Node:
         for tenant, version in state.node.live()
     )
     routes.replace_all(live, state.node.tenants.all())
+    places = Places(settings.volumes_dir, settings.apart_volumes_dir)
     return Node(
         settings=settings,
         state=state,
         blobs=BlobStore(settings.blobs_dir),
         routes=routes,
-        places=Places(settings.volumes_dir, settings.apart_volumes_dir),
+        places=places,
+        volume_sizes=VolumeSizes(places),
         workers=Workers(settings.run_dir, shared=settings.workers),
         builder=Builder(settings),
         sealing=SealingKey.at(settings.sealing_key_path),

@@ -206,6 +206,7 @@ async def delete_tenant(who: Principal, name: TenantName, *, force: bool, node: 
         await end_app(app, name, node=node)
     # Its name is never given again: what an instance that is about to end still writes is nobody's.
     await asyncio.to_thread(node.places.remove_tenant, name)
+    node.volume_sizes.forget(name)
 
 
 def _existing(name: TenantName, node: Node) -> Tenant:

@@ -42,7 +42,6 @@ from isopod.state.volumes import Volume
 from isopod.volumes.copying import CopyJob
 from isopod.volumes.lease import VolumeFolder
 from isopod.volumes.removal import remove_folder
-from isopod.volumes.size import folder_bytes
 
 _PROCESS = "isopod.server.volume_process"
 _MOST_VOLUMES = 200  # of one tenant
@@ -103,6 +102,7 @@ async def create_volume(
             with disk_full_is_clear(str(node.settings.volumes_dir)):
                 apart = tenant is not None and tenant.cordon == "tenant"
                 node.places.make(who.tenant, name, apart=apart)
+                node.volume_sizes.forget(who.tenant, name)
         return _summary(who, volume, node)
 
     async with audited(who, "volume.create", name, node=node):
@@ -159,6 +159,7 @@ async def delete_volume(who: Principal, name: VolumeName, *, node: Node) -> None
             mine.volumes.delete(name)
             mine.audit.add(entry(who, "volume.delete", name, now))
         node.places.remove(who.tenant, name)
+        node.volume_sizes.forget(who.tenant, name)
 
     async with audited(who, "volume.delete", name, node=node):
         who.need("deploy")
@@ -355,7 +356,7 @@ def _summary(who: Principal, volume: Volume, node: Node) -> VolumeSummary:
     return VolumeSummary(
         name=volume.name,
         size_mib=volume.size_mib,
-        used_bytes=folder_bytes(_folder(who, volume.name, node).data),
+        used_bytes=node.volume_sizes.used_bytes(who.tenant, volume.name),
         app=app.name if app else "",
         created_at=volume.created_at,
     )

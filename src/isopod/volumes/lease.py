@@ -103,10 +103,10 @@ def try_lease(folder: VolumeFolder, *, worker: int) -> Lease | int:
         raise
     try:
         if worker != COPIER and is_wanted(folder):
-            return _said(fd)[0]
+            return said_in(fd)[0]
         with suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            last, epoch = _said(fd)
+            last, epoch = said_in(fd)
             number = last if worker == COPIER else worker
             said = {"worker": number, "pid": os.getpid(), "epoch": epoch + 1}
             os.ftruncate(fd, 0)
@@ -114,7 +114,7 @@ def try_lease(folder: VolumeFolder, *, worker: int) -> Lease | int:
             settle(folder)
             held, fd = fd, -1
             return Lease(held, epoch + 1)
-        return _said(fd)[0]
+        return said_in(fd)[0]
     finally:
         if fd >= 0:
             os.close(fd)
@@ -167,7 +167,7 @@ def _wait(end: float, message: str) -> None:
     time.sleep(_LOOK_S)
 
 
-def _said(fd: int) -> tuple[int, int]:
+def said_in(fd: int) -> tuple[int, int]:
     """The worker and the epoch; of a file that is new or was cut, none and 0."""
     try:
         body = json.loads(os.pread(fd, _MAX_LEASE_BYTES, 0))

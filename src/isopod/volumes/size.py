@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ENTRY_BYTES = 16 << 10  # so that a folder has an end, too: measuring it takes its time
-_FULL = 1 << 62
+FULL = 1 << 62  # what is not there counts as more than any volume may hold
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -20,7 +20,7 @@ def folder_bytes(folder: Path) -> int:
     try:
         return sum(max(one.st_size, one.st_blocks * 512, ENTRY_BYTES) for one in everything(folder))
     except OSError:
-        return _FULL
+        return FULL
 
 
 def disk_bytes(folder: Path) -> int:
