@@ -27,7 +27,8 @@ def register(cli: typer.Typer) -> None:
         epilog="Examples:\n\nisopod secrets set shop DATABASE_URL\n\n"
         "pass show stripe | isopod secrets set shop STRIPE_KEY\n\n"
         "isopod secrets set shop --env-file production.env\n\n"
-        "isopod secrets list shop --json\n\nisopod secrets unset shop STRIPE_KEY",
+        "isopod secrets list shop --json\n\nisopod secrets unset shop STRIPE_KEY\n\n"
+        "isopod secrets rotate-key --data-dir /var/lib/isopod",
     )
 
 
@@ -130,3 +131,38 @@ def _show(app: str, done: dict[str, object], *, as_json: bool) -> None:
         return
     then = "it runs with them now" if done["live"] else "its first deploy will be tried with them"
     output.say(f"app {app!r}: {'; '.join(said)}; {then}")
+
+
+@_group.command(
+    "rotate-key",
+    epilog="Examples:\n\nisopod secrets rotate-key --data-dir /var/lib/isopod\n\n"
+    "isopod secrets rotate-key --config isopod-node.toml --json",
+)
+def rotate_key(
+    *,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="D", help="The node's folder.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="F", help="The node's settings file. (ISOPOD_CONFIG)")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a node that is stopped another key, and seal all secrets with it.
+
+    Run it as the account that the node runs as. The former key is kept beside it, for backups of
+    state.db from before. If it is killed, run it again, or start the node.
+    """
+    from dataclasses import asdict
+
+    from isopod.server.rotation import rotate_key as rotate
+    from isopod.settings import NodeSettings
+
+    done = rotate(NodeSettings.load(config=config, data_dir=data_dir))
+    if as_json:
+        output.print_json(asdict(done))
+        return
+    output.say(f"{done.sealed} secrets are sealed with key {done.key} now")
+    output.say(f"the former key, {done.former}, is in {done.former_path}")
+    if done.unreadable:
+        output.note(f"{done.unreadable} secrets did not open with it either: set them again")

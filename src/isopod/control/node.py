@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from isopod.blobs.store import BlobStore
 from isopod.control.builds import Builder
+from isopod.control.key_rotation import finish_rotation
 from isopod.control.publishing import PublishedRoutes
 from isopod.control.refusals import Refusals
 from isopod.control.renewals import Renewals
@@ -130,6 +131,7 @@ def open_node(settings: NodeSettings) -> Node:
     _refuse_lost_state(settings)
     state = open_state(settings.state_path)
     state.node.forget_unborn()
+    finish_rotation(settings.sealing_key_path, state)  # before the routes hold what it changes
     routes = PublishedRoutes(settings)
     secrets = state.node.secrets()
     live = (
