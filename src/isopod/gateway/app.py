@@ -243,6 +243,15 @@ class Gateway:
             answer.cpu_ns = slot.uncounted_cpu_ns()
             pool.release(slot, reusable=healthy)
 
+    def answers(self, scope: Scope) -> bool:
+        """Whether this worker is the one for a request that another has handed over."""
+        try:
+            return self._elsewhere(self.route_at(self.read(scope).host)) is None
+        except AppUnknown:
+            return False
+        except IsopodError:
+            return True  # it is answered with that
+
     def read(self, scope: Scope) -> Incoming:
         """Its headers. Raises BadRequest."""
         client, scheme = _client(scope), str(scope.get("scheme", "http"))

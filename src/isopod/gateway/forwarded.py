@@ -42,8 +42,11 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 class ForwardedRequests:
     """`take` is given each one's socket."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, answers: Callable[[Message], bool]) -> None:
+        """`answers`: whether this worker is the one for a scope. The other one may not know yet
+        that it is not any more; told before anything has begun, it looks again."""
         self._app = app
+        self._answers = answers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, request: socket.socket) -> None:
@@ -74,6 +77,8 @@ class ForwardedRequests:
             frames = FrameReader(reader)
             async with asyncio.timeout(_SCOPE_S):
                 scope, request_id = scope_of(await frames.next())
+            if not self._answers(scope):
+                return
             writer.write(TAKEN)
             link = _Link(frames, writer, scope["type"])
             if scope["type"] == "websocket" and (task := asyncio.current_task()):

@@ -210,7 +210,7 @@ class Worker:
                 meter=meter.record,
                 most=max_websockets(),
             )
-            forwarded = ForwardedRequests(websockets)
+            forwarded = ForwardedRequests(websockets, answers=gateway.answers)
             lines.take_with(forwarded.take)
             jobs = JobRunner(
                 serve=gateway,

@@ -36,14 +36,18 @@ class Node:
 
     def __init__(self, app):
         self.board = Switchboard()
+        self.mine = True
         self.ends, self.lines = {}, {}
         for index in (0, 1):
             ours, self.ends[index] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.board.add(index, ours, tenant=None)
             self.lines[index] = Lines(self.ends[index].dup(), told=lambda body: None)
-        self.requests = ForwardedRequests(app)
+        self.requests = ForwardedRequests(app, answers=self.answers)
         self.lines[1].take_with(self.requests.take)
         self.forwarder = Forwarder(self.lines[0])
+
+    def answers(self, _scope) -> bool:
+        return self.mine
 
     async def kill(self) -> None:
         """Worker 1: its sockets close."""
@@ -51,7 +55,7 @@ class Node:
         self.lines.pop(1).close()
 
     def start_again(self, app) -> None:
-        self.requests = ForwardedRequests(app)
+        self.requests = ForwardedRequests(app, answers=self.answers)
         self.lines[1] = Lines(self.ends[1].dup(), told=lambda body: None)
         self.lines[1].take_with(self.requests.take)
 
@@ -340,6 +344,25 @@ def test_a_request_comes_back_when_its_app_has_moved_here():
             )
             assert (client.asked, client.sent) == (0, [])
             assert not made.forwarder._open
+
+    uvloop.run(main())
+
+
+def test_a_worker_that_is_not_the_one_any_more_begins_with_nothing():
+    async def main():
+        async with node(echo) as made:
+            made.mine = False
+            places = iter((1, 1, None))
+            client = Client(body_of(b"mine"))
+            assert not await made.forwarder.forward(
+                lambda: next(places),
+                SCOPE,
+                client.receive,
+                client.send,
+                tenant="acme",
+                request_id="abc",
+            )
+            assert (client.asked, client.sent) == (0, [])
 
     uvloop.run(main())
 
