@@ -20,6 +20,7 @@ from isopod.state.volumes import Volume
 _log = logging.getLogger("isopod.volumes")
 _LOOK_S = 0.2
 _AGAIN_S = 2.0
+_ROUTES_S = 1.0  # until every worker has seen the routes by which its app is served elsewhere
 # So long a volume's former worker may answer who waits there already. Then its instance is ended.
 _GENTLY_S = 5.0
 _ATTEMPT_S = 0.05
@@ -66,6 +67,7 @@ async def _move(tenant: TenantName, volume: Volume, apart: bool, node: Node) -> 
         await asyncio.sleep(_LOOK_S)
     node.copying.add(key)
     try:
+        await asyncio.sleep(_ROUTES_S)
         insist_at = time.monotonic() + _GENTLY_S
         with node.places.moving(tenant, volume.name, apart=apart) as attempt:
             # Not in a thread, which would go on with closed descriptors when this is cancelled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from isopod.errors import (
     MemoryLimitExceeded,
     NodeDraining,
     VolumeNotFound,
+    WorkerUnavailable,
 )
 from isopod.gateway.admission import Admission
 from isopod.gateway.body import RequestBody
@@ -41,6 +43,7 @@ from isopod.runtimes.guest import GuestRequest
 
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
+_ROUTES_S = 0.5  # after so long this worker has seen what was published before
 _STATUS_LINE = len("HTTP/1.1 200 OK")
 _REQUEST_LINE = len(" ? HTTP/1.1")  # beside the method, the path and the query
 # Of a WebSocket, as headers tell it: a handshake is an HTTP request.
@@ -134,33 +137,31 @@ class Gateway:
         if scope["method"] == "CONNECT":
             # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
             raise BadRequest("CONNECT is for proxies, and this is none")
-        if self._elsewhere(self.route_at(incoming.host)) is not None and await self._forward(
-            scope, receive, incoming, answer
-        ):
-            return
         try:
-            await self._serve_here(scope, receive, incoming, answer)
+            await self._serve_once(scope, receive, incoming, answer)
         except VolumeNotFound:
-            # While it waited for an instance, they went where another worker serves the app.
-            if not await self._forward(scope, receive, incoming, answer):
-                raise
+            # Nothing has begun. It goes where another worker serves the app from now on, it may be,
+            # and the routes here are a moment behind.
+            if FORWARDED in scope:
+                raise WorkerUnavailable("this app is answered by another worker by now") from None
+            await asyncio.sleep(_ROUTES_S)
+            await self._serve_once(scope, receive, incoming, answer)
 
-    async def _forward(
-        self, scope: Scope, receive: Receive, incoming: Incoming, answer: _Answer
-    ) -> bool:
-        return await self._forwarder.forward(
-            lambda: self._elsewhere(self.route_at(incoming.host)),
-            scope,
-            receive,
-            answer.send,
-            tenant=self.route_at(incoming.host).tenant,
-            request_id=incoming.request_id,
-        )
-
-    async def _serve_here(
+    async def _serve_once(
         self, scope: Scope, receive: Receive, incoming: Incoming, answer: _Answer
     ) -> None:
         route = self.route_at(incoming.host)
+        if self._elsewhere(route) is not None:
+            if await self._forwarder.forward(
+                lambda: self._elsewhere(self.route_at(incoming.host)),
+                scope,
+                receive,
+                answer.send,
+                tenant=route.tenant,
+                request_id=incoming.request_id,
+            ):
+                return
+            route = self.route_at(incoming.host)
         direct = self._direct.of(route)
         self._admission.enter(route)
         try:
@@ -247,7 +248,7 @@ class Gateway:
         """Whether this worker is the one for a request that another has handed over."""
         try:
             return self._elsewhere(self.route_at(self.read(scope).host)) is None
-        except AppUnknown:
+        except (AppUnknown, VolumeNotFound):
             return False
         except IsopodError:
             return True  # it is answered with that
