@@ -1,7 +1,10 @@
 import asyncio
+import hashlib
+import json
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 from isopod.control.runtimes import RuntimeStatus
 
@@ -322,3 +325,31 @@ def test_env_values_are_in_no_answer(opened, run):
             assert api.routes.get("hello").spec.env == {"API_KEY": "hunter2"}
 
     run(main())
+
+
+def test_an_app_behind_a_cordon_is_built_where_no_other_worker_may_read(opened, run, tmp_path):
+    async def body():
+        async with opened() as api:
+            settings, builds = api.node.settings, tmp_path / "builds"
+            acme = await api.tenant("acme")
+            env = {"BUILDS": str(builds)}
+            # A first version that asks for it: the builder is the first to know.
+            wary = {"ISOLATION": json.dumps({"cordon": "tenant"})}
+            await api.deployed(b"everybody's", name="open", env=env)
+            for content in (b"wary", b"everybody's"):
+                tree = settings.trees_dir / hashlib.sha256(content).hexdigest()
+                tree.mkdir(exist_ok=True)
+                await acme.deployed(content, name=f"app{len(content)}", env=env | wary)
+                assert tree.exists() == (content != b"wary")
+            cordon = await api.http.patch("/v1/tenants/acme", json={"cordon": "tenant"})
+            assert cordon.status_code == 200
+            await acme.deployed(b"next", name="shop", env=env)
+            await api.deployed(b"other", name="other", env=env)
+            jobs = [json.loads(line) for line in builds.read_text().splitlines()]
+            shared = {"trees_dir": str(settings.trees_dir), "images_dir": str(settings.images_dir)}
+            assert [shared.items() <= one.items() for one in jobs[-2:]] == [False, True]
+            apart = Path(jobs[-2]["trees_dir"]).parent
+            assert apart.parent == settings.uploads_dir
+            assert not apart.exists()
+
+    run(body())

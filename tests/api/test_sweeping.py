@@ -3,13 +3,11 @@ whatever happens meanwhile."""
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
 import sqlite3
 import threading
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -354,44 +352,6 @@ def test_the_folders_made_of_a_blob_go_with_it(opened, run):
             assert [(await sweep(api.node)).blobs for _ in range(2)] == [0, 1]
             assert not list(settings.trees_dir.iterdir())
             assert not (settings.images_dir / digest).exists()
-
-    run(main())
-
-
-def test_of_an_app_behind_a_cordon_nothing_that_was_built_stays_where_others_read_it(
-    opened, run, tmp_path
-):
-    async def main():
-        async with opened() as api:
-            settings, builds = api.node.settings, tmp_path / "builds"
-            acme = await api.tenant("acme")
-            both = {"env": {"BUILDS": str(builds)}}
-            await acme.deployed(b"acme's", name="shop", **both)
-            await acme.deployed(b"everybody's", name="open", **both)
-            await api.deployed(b"everybody's", name="other", **both)
-            made = [_sha256(b"acme's"), _sha256(b"everybody's")]
-            for digest in made:
-                (settings.trees_dir / digest / "tree").mkdir(parents=True)
-            await sweep(api.node)
-            assert all((settings.trees_dir / digest).exists() for digest in made)
-            cordon = await api.http.patch("/v1/tenants/acme", json={"cordon": "tenant"})
-            assert cordon.status_code == 200
-            await sweep(api.node)
-            assert [(settings.trees_dir / digest).exists() for digest in made] == [False, True]
-            await acme.deployed(b"acme's next", name="shop", **both)
-            await api.deployed(b"other's next", name="other", **both)
-            jobs = [json.loads(line) for line in builds.read_text().splitlines()]
-            shared = {"trees_dir": str(settings.trees_dir), "images_dir": str(settings.images_dir)}
-            assert [shared.items() <= job.items() for job in jobs] == [
-                True,
-                True,
-                True,
-                False,
-                True,
-            ]
-            apart = Path(jobs[3]["trees_dir"])
-            assert apart.parent.parent == settings.uploads_dir
-            assert not apart.parent.exists()
 
     run(main())
 

@@ -64,6 +64,7 @@ out(
             "jobs": json.loads(env.get("JOBS", "[]")),
             "post_deploy": json.loads(env.get("POST_DEPLOY", "[]")),
             "volumes": json.loads(env.get("VOLUMES", "[]")),
+            "isolation": json.loads(env.get("ISOLATION", "{}")),
         },
         "build": {
             "key": hashlib.sha256(job["package"].encode()).hexdigest(),

@@ -56,8 +56,10 @@ class TreeCache:
         return digest
 
     def ready(self, digest: Digest) -> Path | None:
-        """The tree's folder if this process has verified it already: no disk is read."""
-        return self.path(digest) if digest in self._verified else None
+        """The tree's folder if this process has verified it already and nobody has removed it: no
+        file is read."""
+        path = self.path(digest)
+        return path if digest in self._verified and path.is_dir() else None
 
     def ensure(self, digest: Digest) -> Path:
         """The tree's folder, extracted if need be, and verified once per process.

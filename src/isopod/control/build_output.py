@@ -16,8 +16,8 @@ from pathlib import Path
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.trees import TreeCache
+from isopod.control.builds import Built
 from isopod.control.node import Node
-from isopod.model.app import AppVersion
 from isopod.model.build import BuildJob
 from isopod.model.ids import AppName, Digest
 from isopod.model.tenant import TenantName
@@ -52,28 +52,21 @@ def _is_cordoned(tenant: TenantName, name: AppName | None, node: Node) -> bool:
     return app is not None and node.routes.behind(app.label) is not None
 
 
-def forget_shared_copies(node: Node) -> int:
-    """Of trees and images that only apps behind a cordon are served from. How many went. Blocks.
-    An instance that a shared worker has of such an app, from before its cordon, may miss files."""
+def forget_shared_copies(built: Built, *, node: Node) -> None:
+    """Of trees and the image that were built for an app which turned out to be behind a cordon, but
+    for what others are served from. Blocks."""
     settings = node.settings
-    apart: set[Digest] = set()
-    shared: set[Digest] = set()
+    made = {built.build.app_tree, built.build.site_tree}
+    if built.snapshot is not None and built.snapshot.image:
+        made.add(built.snapshot.image)
     for _, version in node.state.node.live():
-        behind = node.routes.behind(version.app) is not None
-        (apart if behind else shared).update(_made_of(version))
+        if node.routes.behind(version.app) is None:
+            made -= {version.build.app_tree, version.build.site_tree}
+            made -= {version.snapshot.image if version.snapshot else Digest("")}
     trees = TreeCache(settings.trees_dir, node.blobs)
     images = ImageCache(settings.images_dir, node.blobs, limit_bytes=settings.image_cache_mib << 20)
-    gone = 0
-    for digest in apart - shared:
-        for cache, folder in ((trees, settings.trees_dir), (images, settings.images_dir)):
-            if Path(folder / digest).exists():
-                cache.delete(digest)
-                gone += 1
-    return gone
-
-
-def _made_of(version: AppVersion) -> set[Digest]:
-    made = {version.build.app_tree, version.build.site_tree}
-    if version.snapshot is not None and version.snapshot.image:
-        made.add(version.snapshot.image)
-    return made
+    for digest in made:
+        if Path(settings.trees_dir / digest).exists():
+            trees.delete(digest)
+        if Path(settings.images_dir / digest).exists():
+            images.delete(digest)

@@ -155,8 +155,8 @@ async def _deploy(
             anew=anew,
         )
         done = await to_the_end(work, held=held)
-        if built.spec.isolation.cordon == "tenant":  # who built it did not know
-            await asyncio.to_thread(forget_shared_copies, node)
+        if anew and built.spec.isolation.cordon == "tenant":  # who built it did not know
+            await asyncio.to_thread(forget_shared_copies, built, node=node)
         text = f"Version {done.version.number} is live" + (", as built before" * (not anew))
         yield Step("publish", "done", text, time.monotonic() - began)
         yield done

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.trees import TreeCache
-from isopod.control.build_output import forget_shared_copies
 from isopod.control.former import FormerSnapshots
 from isopod.control.node import Node
 from isopod.control.unused import Unused
@@ -74,7 +73,6 @@ def _sweep(node: Node) -> Swept:
             if node.stopping.is_set():
                 break
             removed += _remove(node, ripe[start : start + _AT_ONCE], young_since=young_since)
-    forget_shared_copies(node)
     # Last: what only these need is found unused at the next look.
     versions = storage.forget_old_versions(keep=node.settings.keep_versions)
     storage.forget_unused(before=now - _YOUNG_S)
