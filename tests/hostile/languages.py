@@ -15,9 +15,13 @@ import pytest
 from tests.e2e.nodes import messages, text, until, up
 from tests.hostile.battlefield import NEXT_DOOR, Battlefield, deploy_neighbour
 
+from isopod import runtimes
+from isopod.errors import RuntimePrepareFailed
 from tools.http_calls import Answer, Caller
 
 _ATTACKERS = Path(__file__).parent / "attackers"
+# Those that no node prepares by itself; before it starts.
+_PREPARED = {"JavaScript": "javascript", "Ruby": "ruby"}
 
 
 def across(tried: str, got: str, *languages: str) -> Callable[[Any], Any]:
@@ -33,22 +37,23 @@ def across(tried: str, got: str, *languages: str) -> Callable[[Any], Any]:
 class Attackers:
     """Deploys each when it is first asked for."""
 
-    def __init__(self, field: Battlefield, folder: Path) -> None:
+    def __init__(self, field: Battlefield, folder: Path, missing: dict[str, str]) -> None:
         self.field = field
         self._folder = folder
+        self._missing = missing
         self._deployed: dict[str, Attacker] = {}
 
     def get(self, language: str) -> Attacker:
+        if language in self._missing:
+            pytest.skip(self._missing[language])
         if language not in self._deployed:
             source = _ATTACKERS / language.lower()
             app = shutil.copytree(source, self._folder / language.lower())
             if language == "C":
                 _compile(app)
-            name = f"attacker-{language.lower()}"
-            self.field.node.cli("deploy", str(app), "--name", name, "--env", "MINE=1")
-            made = self._deployed[language] = Attacker(self.field, name, app)
-            # Its deadline is short, and its machine code may still be on its way.
-            until("it serves", lambda: made.run("").status == 200)
+            made = Attacker(self.field, f"attacker-{language.lower()}", app)
+            made.deploy()
+            self._deployed[language] = made
         return self._deployed[language]
 
 
@@ -62,6 +67,11 @@ class Attacker:
 
     def __init__(self, field: Battlefield, name: str, folder: Path) -> None:
         self.field, self.node, self.name, self.folder = field, field.node, name, folder
+
+    def deploy(self, *options: str) -> None:
+        self.node.cli("deploy", str(self.folder), "--name", self.name, "--env", "MINE=1", *options)
+        # Its deadline is short, and its machine code or its image may still be on their way.
+        until("it serves", lambda: self.run("").status == 200)
 
     def run(self, path: str) -> Answer:
         with Caller(self.node.gateway_port, self.name, timeout_s=30) as caller:
@@ -87,13 +97,25 @@ class Attacker:
         return [one for one in self.node.instances() if one["app"] == self.name]
 
 
+def _prepare(cache_dir: Path) -> dict[str, str]:
+    """Those that this machine lacks something for, and what."""
+    missing = {}
+    for language, name in _PREPARED.items():
+        try:
+            runtimes.prepare(name, cache_dir, lambda *_: None)
+        except RuntimePrepareFailed as error:
+            missing[language] = error.message
+    return missing
+
+
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Attackers]:
+def opened(path: Path, cache_dir: Path) -> Iterator[Attackers]:
+    missing = _prepare(cache_dir)
     with up(path / "data", workers=1) as node:
         deploy_neighbour(node, path)
         assert text(node, "neighbour") == "fine"
         field = Battlefield(node)
-        yield Attackers(field, path)
+        yield Attackers(field, path, missing)
         assert "starting it again" not in node.said
         lines = node.cli("logs", "neighbour", "--json", *NEXT_DOOR).splitlines()
         said = {json.loads(line)["message"] for line in lines}

@@ -22,10 +22,8 @@ DEADLINE = (
 
 
 @pytest.fixture(scope="module")
-def attackers(
-    prepared_javascript, prepared_ruby, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Attackers]:
-    with opened(tmp_path_factory.mktemp("languages")) as made:
+def attackers(prepared_cache, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attackers]:
+    with opened(tmp_path_factory.mktemp("languages"), prepared_cache) as made:
         yield made
 
 
@@ -209,9 +207,20 @@ def test_there_are_no_files_to_read(attacker):
 
 
 @across(
+    "processes, threads, signals to others, in any language",
+    "there are none: refused by the runtime",
+    RUBY,
+)
+def test_there_is_nothing_to_start(attacker):
+    said = attacker.ask("processes")
+    assert not {"forked", "killed", "thread"} & set(said) and "uid=" not in str(said), said
+
+
+@across(
     "connecting to the node's own ports, to a cloud's metadata and to files, in any language",
     "refused: nothing is listed",
     JAVASCRIPT,
+    RUBY,
 )
 def test_nothing_is_reached(attacker):
     reached: list[str] = []
@@ -305,8 +314,7 @@ def test_clocks_of_restored_instances_are_of_now(attacker):
 )
 def test_settings_are_those_of_now(attacker):
     for value in ("one", "two"):
-        options = ("--name", attacker.name, "--env", "MINE=1", "--env", f"SETTING={value}")
-        attacker.node.cli("deploy", str(attacker.folder), *options)
+        attacker.deploy("--env", f"SETTING={value}")
         assert attacker.ask("fresh")["setting"] == value
         attacker.sleep()
         assert attacker.ask("fresh")["setting"] == value

@@ -2,6 +2,7 @@
 
 require "json"
 require "securerandom"
+require "socket"
 require "uri"
 
 KEPT = []
@@ -37,13 +38,19 @@ end
 
 def attempt
   yield
-rescue SystemCallError, NotImplementedError, LoadError, NameError => error
+rescue StandardError, NotImplementedError, LoadError => error
   error.class.name
 end
 
 def fresh
   json("random" => [rand, Random.rand, Random.new.rand, [*1..50].shuffle, SecureRandom.hex],
     "now_ms" => Time.now.to_f * 1000, "setting" => ENV.fetch("SETTING", ""))
+end
+
+def connect(port)
+  json([["127.0.0.1", port.to_i], ["169.254.169.254", 80]].map do |to|
+    attempt { TCPSocket.new(*to) && "connected" }
+  end)
 end
 
 def attack(name, rest, env)
@@ -63,15 +70,18 @@ def attack(name, rest, env)
   when "longer" then plain("x" * 1000, "content-length" => "5")
   when "shorter" then plain("xxxxx", "content-length" => "1000")
   when "endless" then [200, {}, Enumerator.new { |to| loop { to << "x" * 50_000 } }]
-  when "later"
-    env["rack.response_finished"] << proc { loop {} }
-    plain("now")
   when "connection"
     plain("5\r\nhello", "transfer-encoding" => "chunked", "connection" => "x-mine", "x-mine" => "1",
       "x-request-id" => "forged")
+  when "later"
+    env["rack.response_finished"] << -> (*) { loop {} }
+    plain("now")
   when "env" then json(ENV.to_h)
+  when "connect" then connect(rest)
   when "files" then json(FILES.map { |path| attempt { File.open(path) && "opened" } })
-  when "processes" then json([attempt { `id` }, attempt { fork }, attempt { Process.kill(9, 1) }])
+  when "processes"
+    json([attempt { `id` }, attempt { fork && "forked" }, attempt { Process.kill(9, 1) && "killed" },
+      attempt { Thread.new { 1 }.value && "thread" }])
   when "clock" then json(clock)
   when "fresh" then fresh
   end
