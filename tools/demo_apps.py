@@ -133,6 +133,18 @@ def call_rack(app: Caller) -> str:
     return "middleware, JSON, a stream"
 
 
+def call_go(app: Caller) -> str:
+    page = app.call()
+    expect(page.status == 200 and page.text == "Hello from Go!\n", "hello", page)
+    greeted = app.call("/hello/Ada")
+    expect(greeted.json()["hello"] == "Ada", "a route with a parameter", greeted)
+    upper = app.call("/upper", "POST", b"streams")
+    expect(upper.text == "STREAMS", "the body in capitals", upper)
+    squares = app.call("/squares")
+    expect("81" in squares.text, "ten goroutines", squares)
+    return "routes, JSON, ten goroutines"
+
+
 def call_guestbook(app: Caller) -> str:
     empty = app.call("/", "POST", b"")
     expect(empty.status == 422, "a line that is none", empty)
@@ -174,6 +186,7 @@ DEMO = (
     Example("bare-wsgi", "Python", call_bare),
     Example("hono-hello", "JavaScript", call_hono, prepare="javascript"),
     Example("js-worker", "JavaScript", call_worker, prepare="javascript"),
+    Example("go-hello", "Go", call_go, prepare="go"),
     Example(
         "c-guestbook",
         "C (WASI)",
