@@ -1,3 +1,0 @@
-module attacker
-
-go 1.24
