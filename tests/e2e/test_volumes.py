@@ -108,7 +108,7 @@ def test_acknowledged_rows_survive_a_killed_worker_in_the_middle_of_a_transactio
     hold = threading.Thread(target=add_and_hold)
     hold.start()
     log = notes.data_dir / "logs" / "notes.jsonl"
-    until("a transaction is open", lambda: "one is open" in log.read_text())
+    until("a transaction is open", lambda: log.exists() and "one is open" in log.read_text())
     os.kill(pid, signal.SIGKILL)
     hold.join()
     assert failed[0] in (0, 502, 503)

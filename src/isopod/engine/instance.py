@@ -276,7 +276,8 @@ class Instance:
             self._future = None
             self._raise_trap()
             if self._results is not None:
-                self.returned = int(self._results[0].of.i32) & ffi.MASK32
+                is_number = self._results[0].kind == ffi.I32
+                self.returned = self._results[0].of.i32 & ffi.MASK32 if is_number else 0
         if self._fault is not None:
             fault, self._fault = self._fault, None
             if isinstance(fault, IsopodError):
@@ -424,8 +425,11 @@ class Instance:
         arguments = (ffi.Val * max(1, count))()
         for argument, number in zip(arguments, numbers, strict=False):
             argument.kind, argument.of.i32 = ffi.I32, number
-        # Exports of our runtimes return nothing or one i32; wasmtime checks the count.
+        # The engine writes as many as the guest's function has: it is the guest that says so.
         self._results = results = (ffi.Val * 1)()
+        result_count = self._result_count(function)
+        if result_count > 1:
+            raise GuestFailed(f"the module's export {export!r} returns {result_count} values")
         self._keep = [function, arguments]
         return ffi.call_async(
             self._context,
@@ -433,7 +437,7 @@ class Instance:
             arguments,
             count,
             results,
-            self._result_count(function),
+            result_count,
             byref(self._trap),
             byref(self._error),
         )

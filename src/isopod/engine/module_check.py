@@ -4,6 +4,7 @@ provides, with what would, and what it does not export."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import wasmtime
 
@@ -32,9 +33,17 @@ _PROVIDERS = (
 Exports = Mapping[str, tuple[str, str] | None]
 
 
-def check_module(module: wasmtime.Module, imports: Imports, exports: Exports) -> None:
-    """Raises ModuleInvalid with all that is missing."""
-    _check_exports(module, exports)
+def check_module(
+    module: wasmtime.Module,
+    imports: Imports,
+    exports: Exports,
+    *,
+    optional: Exports = MappingProxyType({}),
+) -> None:
+    """Raises ModuleInvalid with all that is missing. `optional`: exports that are called where
+    they are there."""
+    there = {one.name for one in module.exports}
+    _check_exports(module, {**exports, **{n: k for n, k in optional.items() if n in there}})
     missing: list[tuple[str, str]] = []
     wrong: list[str] = []
     for one in module.imports:

@@ -257,15 +257,17 @@ class Fleet:
     def _count(self) -> int:
         return sum(len(pool.slots) for pool in self._all())
 
-    def _make_room(self, need: Need) -> None:
-        """End instances until `need` fits in the budget. Raises NodeBusy when they cannot."""
+    def _make_room(self, need: Need) -> int:
+        """End instances until `need` fits in the budget; gives what they had. Raises NodeBusy when
+        they cannot."""
         used = max(self.memory_bytes(), self._written_bytes())
-        chosen = to_end(
-            self._held(), need, used=used, room=self._budget, may_end_busy=bool(need.tenant)
-        )
+        held = self._held()
+        chosen = to_end(held, need, used=used, room=self._budget, may_end_busy=bool(need.tenant))
         if chosen is None:
             raise NodeBusy("the node's memory budget is used up by busy instances")
         self._end(chosen)
+        ended = set(chosen)
+        return sum(one.size for one in held if one.id in ended)
 
     def _held(self) -> list[Held]:
         return [
@@ -290,9 +292,11 @@ class Fleet:
 
     def _end_for_growth(self) -> None:
         """Idle instances end down to the budget, and busy ones down to what is beyond bearing."""
+        # Memory of those that have just ended may not be given back yet.
+        written, ended = self._written_bytes(), 0
         with contextlib.suppress(NodeBusy):
-            self._make_room(Need())
-        used = max(self.memory_bytes(), self._written_bytes())
+            ended = self._make_room(Need())
+        used = max(self.memory_bytes(), written - ended)
         chosen = to_end(
             self._held(),
             Need(),

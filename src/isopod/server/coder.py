@@ -21,6 +21,7 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from isopod.settings import NodeSettings
 # one in Go 5 MiB.
 _WINDOW_BYTES = 1 << 30
 _KEPT_BYTES = 4 << 30  # on disk; who was not used for longest goes
+_ABANDONED_S = 60.0  # it is written in one piece
 _MOST_AT_ONCE = 4
 _MAX_QUESTION = 16 << 10
 _MORE_DATA = 1 << 30  # mapped, and never all touched
@@ -267,6 +269,10 @@ def _compiled(file: Path, owner: str, folder: Path) -> Path:
 def _make_room(folder: Path, need: int) -> None:
     """A worker that has one mapped keeps it: files are removed, never changed."""
     entries = []
+    for path in folder.glob(".tmp-*"):  # of those that were killed
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
     for path in folder.glob("*.cwasm"):
         with suppress(OSError):
             there = path.stat()

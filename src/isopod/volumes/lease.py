@@ -72,9 +72,14 @@ class VolumeFolder:
         """What was left by one of that name is not shown to this one's app: FileExistsError."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700)
-        self.data.mkdir(mode=0o700)
-        for name in ("lease", "wanted"):
-            (self.path / name).touch(mode=0o600)
+        folder = os.open(self.path, FOLDER)
+        try:
+            os.mkdir("data", 0o700, dir_fd=folder)
+            for name in ("lease", "wanted"):
+                new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(name, new, 0o600, dir_fd=folder))
+        finally:
+            os.close(folder)
 
 
 class Lease:
@@ -96,7 +101,7 @@ def try_lease(folder: VolumeFolder, *, worker: int) -> Lease | int:
     volume or waits to; COPIER when there is none, or the volume is on its way here. Never waits.
     FileNotFoundError when the volume is gone."""
     try:
-        fd = os.open(folder.path / "lease", os.O_RDWR | os.O_CLOEXEC)
+        fd = _open(folder.path / "lease", os.O_RDWR)
     except FileNotFoundError:
         if folder.coming.exists():
             return COPIER
@@ -122,7 +127,7 @@ def try_lease(folder: VolumeFolder, *, worker: int) -> Lease | int:
 
 def is_wanted(folder: VolumeFolder) -> bool:
     """Whether somebody who is no worker waits for it."""
-    fd = os.open(folder.path / "wanted", os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open(folder.path / "wanted", os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -136,7 +141,7 @@ def is_wanted(folder: VolumeFolder) -> bool:
 def owned(folder: VolumeFolder, *, name: str, patience_s: float) -> Iterator[None]:
     """For a copier: `wanted`, then the lease. VolumeBusy when it is not to be had in time."""
     end = time.monotonic() + patience_s
-    fd = os.open(folder.path / "wanted", os.O_RDWR | os.O_CLOEXEC)
+    fd = _open(folder.path / "wanted", os.O_RDWR)
     try:
         while True:
             with suppress(BlockingIOError):
@@ -159,6 +164,16 @@ def settle(folder: VolumeFolder) -> None:
         if folder.data.exists():
             folder.data.rename(folder.path / f"old-{os.urandom(8).hex()}")
         folder.ready.rename(folder.data)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Workers write here: a link in the place of a file is no volume's. FileNotFoundError."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as bad:
+        if bad.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(errno.ENOENT, "a link is in its place", str(path)) from None
 
 
 def _wait(end: float, message: str) -> None:

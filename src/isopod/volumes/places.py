@@ -104,6 +104,7 @@ class Places:
                     return False
                 if not os.path.samestat(os.fstat(volume), os.lstat(source / name)):
                     raise VolumeNotFound(f"volume {name!r} is gone: another is in its place")
+                _check_parts(volume, name)
                 _rename(source / name, target / name)
                 for changed in (target, source):  # the new name first
                     _sync(changed)
@@ -136,6 +137,19 @@ def _open_file(name: str, folder: int, held: ExitStack) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise FileNotFoundError(errno.ENOENT, "it is no file", name)
     return fd
+
+
+def _check_parts(volume: int, name: str) -> None:
+    """The worker that wrote it may have put a link in the place of what others open next."""
+    for part in ("data", "ready", "incoming"):
+        try:
+            os.close(os.open(part, FOLDER, dir_fd=volume))
+        except FileNotFoundError:
+            continue  # a restore is on its way, or none
+        except OSError as bad:
+            if bad.errno not in _GONE:
+                raise
+            raise VolumeNotFound(f"volume {name!r} is damaged: its {part} is no folder") from None
 
 
 def _locked(fd: int) -> bool:

@@ -33,6 +33,15 @@ def test_a_guest_talks_to_its_host_in_frames(guest):
     assert told.error is None
 
 
+def test_what_an_entry_returns_is_one_number_or_nothing(guest):
+    assert guest("results", [("number", ())]).run([]).instance.returned == 7
+    told = guest("results", [("many", ())]).run([])
+    assert isinstance(told.error, GuestFailed)  # the engine would write all 40
+    assert "returns 40 values" in told.error.message
+    told = guest("results", [("reference", ())]).run([])
+    assert (told.error, told.instance.returned) == (None, 0)
+
+
 @MANY
 @given(numbers=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER), reply=st.binary(max_size=64))
 def test_no_lie_about_a_frame_reaches_memory(guest, numbers, reply):

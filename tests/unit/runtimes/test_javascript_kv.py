@@ -147,6 +147,18 @@ def test_what_a_volume_holds_is_not_trusted(shop, tmp_path):
     assert "cannot be used" in found
 
 
+def test_a_folder_of_too_many_files_is_looked_at_once_and_no_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(kv, "_MAX_LOOKED_AT", 3)
+    volume = lent(tmp_path / "v")
+    (volume.folder / "kv").mkdir()
+    for number in range(5):
+        (volume.folder / "kv" / f"no key {number}").touch()
+    values = KeyValues([volume])
+    for _ in range(2):
+        assert b"holds too many files" in values.call(b"\0l\5\0\0")
+    values.close()
+
+
 def test_so_many_keys_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(kv, "MAX_KEYS", 2)
     values = KeyValues([lent(tmp_path / "v")])

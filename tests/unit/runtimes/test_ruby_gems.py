@@ -138,8 +138,18 @@ def test_a_hostile_gem_is_refused_and_leaves_nothing_outside(tmp_path, data, mes
     target = tmp_path / "out" / "site"
     with pytest.raises(DependencyInvalid, match=message):
         gem_file.read_metadata(path)
-        gem_file.unpack(path, target)
+        gem_file.unpack(path, target, gem_file.Room())
     assert not (tmp_path / "out" / "out.rb").exists()
+
+
+def test_all_gems_of_an_app_together_have_a_bound(tmp_path):
+    path, room = tmp_path / "x.gem", gem_file.Room(bytes=100)
+    path.write_bytes(gem("x", files={"lib/x.rb": "#" * 60}))
+    gem_file.unpack(path, tmp_path / "one", room)
+    with pytest.raises(DependencyInvalid, match="too much together"):
+        gem_file.unpack(path, tmp_path / "two", room)
+    with pytest.raises(DependencyInvalid, match="too much together"):
+        gem_file.unpack(path, tmp_path / "three", gem_file.Room(files=0))
 
 
 def test_the_usual_lines_of_a_gemfile_are_read():

@@ -148,3 +148,12 @@ def test_nothing_is_left_of_a_tenant(places):
     places.announce("acme", "data", apart=True)
     places.remove_tenant("acme")
     assert [*places.shared.iterdir(), *places.apart.iterdir()] == []
+
+
+def test_a_volume_with_a_link_in_the_place_of_its_data_is_not_moved(places, tmp_path):
+    folder = make(places, apart=True)
+    folder.data.rename(tmp_path / "elsewhere")
+    folder.data.symlink_to(tmp_path)
+    with pytest.raises(VolumeNotFound, match="damaged"):
+        move(places, apart=False)
+    assert places.is_apart("acme", "data")

@@ -73,7 +73,7 @@ def parse(data: bytes) -> Wanted:
     name = host.decode("latin-1")
     if scheme not in (b"http", b"https") or not _HOST.fullmatch(name):
         raise GuestProtocolError(f"the guest fetches from {name[:80]!r}")
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise GuestProtocolError("the guest fetches from a port that is none")
     headers = []
     for line in lines[6:]:
@@ -167,6 +167,8 @@ class Fetches:
             self._failed(number, f"the connection failed: {error}")
         except h11.ProtocolError as error:
             self._failed(number, f"HTTP failed: {error}")
+        except ValueError as error:  # a name that is none, for TLS
+            self._failed(number, f"the request cannot be made: {error}")
         finally:
             self._drop(number)
 

@@ -30,6 +30,8 @@ from isopod.runtimes.base import LentVolume
 MAX_KEY = 180  # bytes; as base64 it is a file's name
 MAX_VALUE = 8 << 20
 MAX_KEYS = 20_000  # of one volume: their names are in memory while an instance lists or adds
+# Of what lies in a volume's folder: it may have been copied in.
+_MAX_LOOKED_AT = MAX_KEYS + 1000
 _MAX_HEADER = 2 << 10
 _MAX_LISTED = 100  # at once
 _PIECE = 128 << 10
@@ -98,6 +100,7 @@ class _Store:
         self._used = volume.used_bytes
         self._folder: int | None = None
         self._keys: list[bytes] | None = None
+        self._is_overfull = False
         self._writing: _Writing | None = None
 
     def read(self, offset: int, key: bytes) -> bytes:
@@ -224,11 +227,17 @@ class _Store:
             return 0
 
     def _known(self) -> list[bytes]:
-        """All keys, or so many that they are too many; sorted."""
+        """All keys, or so many that they are too many; sorted. The loop waits for it, so it gives
+        up, for good, where a folder holds too much."""
         if self._keys is None:
-            found = []
+            if self._is_overfull:
+                raise RefusedError("the volume's folder `kv` holds too many files")
+            found: list[bytes] = []
             with os.scandir(self._opened()) as entries:
-                for entry in entries:
+                for looked_at, entry in enumerate(entries):
+                    if looked_at >= _MAX_LOOKED_AT:
+                        self._is_overfull = True
+                        return self._known()
                     if entry.name.startswith(_TEMPORARY):
                         # Of an instance that was killed: nobody else writes here.
                         os.unlink(entry.name, dir_fd=self._opened())

@@ -44,6 +44,7 @@ class JavaScriptSocket(JavaScriptExchange):
     attachment: bytes | None = None
     _opened = False
     _outstanding = 0  # bytes that the guest counts as on their way
+    _sending = 0  # of them: of the message that the client is being sent
     _client_closed: SocketClosed | None = None
     _read_message: MessageReader | None = None
 
@@ -62,7 +63,10 @@ class JavaScriptSocket(JavaScriptExchange):
         return opened
 
     async def next_message(self) -> SocketMessage:
+        """Asked for when the client has taken the one before: only then may the guest say more, so
+        what it has said lies here within its window."""
         self._end_client_wait()
+        self._taken()
         while not self._messages:
             if self._error is not None:
                 raise self._error
@@ -70,12 +74,16 @@ class JavaScriptSocket(JavaScriptExchange):
             await self._waiter
         message = self._messages.popleft()
         if not isinstance(message, SocketClosed):
-            size = len(message if isinstance(message, bytes) else message.encode()) + _EACH
-            self._outstanding -= size
-            if not self.ended:
-                self._say(b"t", self.number, size.to_bytes(4, "little"))
+            text = message if isinstance(message, bytes) else message.encode()
+            self._sending = len(text) + _EACH
             self._begin_client_wait()
         return message
+
+    def _taken(self) -> None:
+        size, self._sending = self._sending, 0
+        self._outstanding -= size
+        if size and not self.ended:
+            self._say(b"t", self.number, size.to_bytes(4, "little"))
 
     # -- the guest's side -------------------------------------------------------------------
 
@@ -86,6 +94,8 @@ class JavaScriptSocket(JavaScriptExchange):
             if len(data) > _MAX_ATTACHMENT:
                 raise GuestProtocolError(f"the guest attached {len(data)} bytes")
             self.attachment = data
+        elif self._read_message is None:
+            raise GuestProtocolError("the guest speaks for a WebSocket that is not open yet")
         elif self._error is not None or self._whole:
             return  # on its way while it was given up, or closed
         elif operation == b"X":

@@ -19,6 +19,7 @@ INITIALIZE, START, SETTINGS, HANDLE = (
 )
 # What each is: parameters and results, None for a memory (see `engine.module_check`).
 EXPORTS = {"memory": None, START: ("", "i32"), SETTINGS: ("", ""), HANDLE: ("", "")}
+OPTIONAL = {INITIALIZE: ("", "")}
 _RECORD = struct.Struct("<4I")
 RECORD_BYTES = _RECORD.size
 # A request's head must go in; and what an instance writes is memory of its own.

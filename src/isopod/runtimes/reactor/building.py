@@ -20,7 +20,7 @@ def link(site_tree: Path) -> Linkage:
     engine = make_engine(EngineSettings())
     module = CompiledHere(engine).load(site_tree / MODULE, "").module
     imports = Imports(engine, abi.IMPORTS, streams=True)
-    check_module(module, imports, abi.EXPORTS)
+    check_module(module, imports, abi.EXPORTS, optional=abi.OPTIONAL)
     return Linkage(engine, module, imports)
 
 

@@ -22,8 +22,15 @@ from isopod.errors import DependencyInvalid
 
 _MAX_METADATA = 4 << 20
 _MAX_UNPACKED = 64 << 20
-_MAX_FILES = 20_000
 _ITEM = re.compile(r"""- (["']?)([^"'\n]+)\1""")
+
+
+@dataclass(slots=True)
+class Room:
+    """What all gems of an app may still unpack to: many small files can hold much that is alike."""
+
+    bytes: int = 512 << 20
+    files: int = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +57,24 @@ def read_metadata(path: Path) -> Metadata:
     )
 
 
-def unpack(path: Path, target: Path) -> None:
+def unpack(path: Path, target: Path, room: Room) -> None:
     """Its files into the new folder `target`. Raises DependencyInvalid."""
     target.mkdir(parents=True)
-    left, count = _MAX_UNPACKED, 0
+    left = _MAX_UNPACKED
     with (
         _opened(path) as tar,
         tarfile.open(fileobj=_entry(tar, path, "data.tar.gz"), mode="r|gz") as inner,
     ):
         for member in inner:
             name = PurePosixPath(member.name)
-            left, count = left - max(0, member.size), count + 1
-            if left < 0 or count > _MAX_FILES:
+            size = max(0, member.size)
+            left -= size
+            room.bytes -= size
+            room.files -= 1
+            if left < 0:
                 raise DependencyInvalid(f"{path.name!r} holds too much")
+            if room.bytes < 0 or room.files < 0:
+                raise DependencyInvalid("the gems of the app hold too much together")
             if name.is_absolute() or ".." in name.parts or "\0" in member.name:
                 raise DependencyInvalid(f"{path.name!r} names a file outside of itself")
             source = inner.extractfile(member) if member.isfile() else None

@@ -71,10 +71,10 @@ def install(folder: Path, site: Path, source: Source) -> Installed:
     wanted = _wanted(lock, gemfile.not_to_run, source)
     files = [(gem, _file(gem, folder / "vendor" / "cache", source)) for gem in wanted]
     _refuse_native(files)
-    paths, total = [], hashlib.sha256()
+    paths, total, room = [], hashlib.sha256(), gem_file.Room()
     for gem, path in files:
         target = f"gems/{gem.name}-{gem.version}"
-        gem_file.unpack(path, site / target)
+        gem_file.unpack(path, site / target, room)
         paths += [f"{target}/{one}" for one in gem_file.read_metadata(path).require_paths]
         total.update(f"{gem.name} {gem.version} {_sha256(path)}\n".encode())
     required = [

@@ -15,7 +15,8 @@ Headers = list[tuple[bytes, bytes]]
 _METHODS = b"GET, HEAD, OPTIONS"
 _FOR_EVER = b"public, max-age=31536000, immutable"
 _ASK_AGAIN = b"public, max-age=0, must-revalidate"
-_MAX_HEADS = 20_000  # per site: file, encoding and path
+# Per site, by what is asked for: a visitor may ask a site with a fallback for any path.
+_MAX_HEADS, _LONGEST_PATH = 4096, 256
 # A request without these gets the whole file.
 _CONDITIONS = frozenset(
     {
@@ -66,9 +67,11 @@ class Heads:
         key = (path, found.file.path, form.encoding, found.status)
         whole = self.known.get(key)
         if whole is None:
-            if len(self.known) >= _MAX_HEADS:
-                self.known.clear()
-            whole = self.known[key] = _whole(site, path, found, form)
+            whole = _whole(site, path, found, form)
+            if len(path) <= _LONGEST_PATH:
+                if len(self.known) >= _MAX_HEADS:
+                    self.known.clear()
+                self.known[key] = whole
         return whole
 
 
