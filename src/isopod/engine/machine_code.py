@@ -15,7 +15,7 @@ from typing import Protocol
 import wasmtime
 
 from isopod.engine.config import Engine
-from isopod.engine.sections import FUNCTION_TYPE, TYPE, VALUES, body_of, leb, split
+from isopod.engine.sections import FUNCTION_TYPE, TAG, TYPE, VALUES, body_of, leb, split
 from isopod.errors import ModuleInvalid
 
 # As `engine.compile` has it for runtimes' modules, and less: this one is each tenant's own.
@@ -97,6 +97,11 @@ def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
         raise ModuleInvalid(
             "the module has types of garbage-collected languages: structs, arrays, references",
             hint="languages that bring their own memory management run here: C, Rust, Go, Zig...",
+        )
+    if any(section.kind == TAG for section in split(data)):
+        raise ModuleInvalid(
+            "the module throws exceptions (it has tags)",
+            hint="build it without them: the engine keeps each in memory that nobody meters",
         )
     return module
 

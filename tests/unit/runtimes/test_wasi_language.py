@@ -36,6 +36,7 @@ WASI = '(import "wasi_snapshot_preview1" '
         (wat("(type (struct (field i64)))" + MEMORY + START), "module_invalid", "garbage"),
         (wat("(type $f (func)) (type (func (param (ref $f))))" + MEMORY + START),
          "module_invalid", "garbage"),
+        (wat("(tag (param i64))" + MEMORY + START), "module_invalid", "throws exceptions"),
         (wat('(import "env" "draw" (func)) (import "wasi_unstable" "fd_write" '
              "(func (param i32 i32 i32 i32) (result i32)))" + MEMORY + START),
          "module_invalid", "env.draw, wasi_unstable.fd_write"),
