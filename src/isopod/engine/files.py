@@ -98,12 +98,15 @@ class Account:
         return True
 
     def _measure(self, removed: Callable[[], int]) -> None:
-        began = time.monotonic()
-        if began < self._measure_after:
+        now = time.monotonic()
+        if now < self._measure_after:
             return
+        began = time.thread_time()
         self.used = folder_bytes(self._folder) + removed()
-        took = time.monotonic() - began
-        self._measure_after = 0.0 if took < _CHEAP_S else began + took / _MEASURE_SHARE
+        # By the thread's clock: a thread that had to wait for a core has not measured for so long,
+        # and a guest that makes room must be able to use it.
+        took = time.thread_time() - began
+        self._measure_after = 0.0 if took < _CHEAP_S else now + took / _MEASURE_SHARE
 
 
 class Files:

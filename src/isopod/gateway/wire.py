@@ -115,6 +115,9 @@ class Wire(asyncio.Protocol):
 
     async def send(self, message: str | bytes) -> None:
         """Until the client has taken most of it. Raises ClientDisconnected, ClientTooSlow."""
+        # The protocol does not call that closed: an app that never receives would go on for ever.
+        if self._transport is None or self._transport.is_closing():
+            raise ClientDisconnected("the client went away")
         try:
             if isinstance(message, str):
                 self._protocol.send_text(message.encode())

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from isopod.errors import ClientDisconnected
 from isopod.gateway import wire as wire_module
 from isopod.gateway import wires
 from isopod.gateway.client_socket import ClientSocket, sendable
@@ -204,6 +205,25 @@ def test_a_client_that_vanishes_is_told_as_1006():
         writer.transport.abort()
         await until(lambda: said)
         assert said[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+
+    run(test)
+
+
+def test_an_app_that_only_sends_is_told_that_its_client_has_gone():
+    async def test(here: Place) -> None:
+        async def app(client: ClientSocket) -> None:
+            await client.send({"type": "websocket.accept"})
+            assert client.wire is not None
+            await client.wire.closed()
+            await client.send({"type": "websocket.send", "text": "are you there?"})
+
+        here.app = app
+        _, writer, _ = await opened(here)
+        reset = struct.pack("ii", 1, 0)  # and no end of what it said
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        writer.transport.abort()
+        await until(lambda: here.ended)
+        assert isinstance(here.ended[0], ClientDisconnected)
 
     run(test)
 
