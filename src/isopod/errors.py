@@ -480,6 +480,13 @@ class BlobMissing(IsopodError):
     default_hint = "restore the file from a backup or deploy again"
 
 
+class FilesUnreadable(IsopodError):
+    """Not damage: the same file may be read in a moment."""
+
+    code, status, whose = "files_unreadable", 503, "node"
+    default_hint = "the node is short of descriptors or memory, or its disk fails; try again"
+
+
 class StateCorrupt(IsopodError):
     code, status, whose = "state_corrupt", 500, "node"
     default_hint = "restore state.db from a backup; isopod will not serve from a damaged database"

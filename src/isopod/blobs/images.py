@@ -28,6 +28,7 @@ from typing import IO
 
 import zstandard
 
+from isopod.blobs.reading import is_shortage, unreadable
 from isopod.blobs.store import BlobStore
 from isopod.errors import BlobCorrupt, disk_full_is_clear
 from isopod.model.ids import Digest
@@ -105,7 +106,7 @@ class ImageCache:
         """The image, made from its blob if need be, verified once per process and again when it
         was written to.
 
-        Raises BlobMissing or BlobCorrupt when it cannot be had, DiskFull.
+        Raises BlobMissing or BlobCorrupt when it cannot be had, FilesUnreadable, DiskFull.
         """
         why, damaged = "", 0
         for _ in range(_TRIES):
@@ -114,6 +115,8 @@ class ImageCache:
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, KeyError, TypeError) as error:
+                if isinstance(error, OSError) and is_shortage(error):
+                    raise unreadable(f"image {digest!r}", error) from error
                 why, damaged = str(error), damaged + 1
                 self.delete(digest)
                 if damaged == _DAMAGED_TRIES:
@@ -124,6 +127,8 @@ class ImageCache:
             try:
                 self._assemble(digest, base)
             except OSError as error:
+                if is_shortage(error):
+                    raise unreadable(f"image {digest!r}", error) from error
                 raise BlobCorrupt(f"image {digest!r} cannot be made: {error}") from error
         raise BlobCorrupt(f"image {digest!r} in {str(self._root)!r} cannot be kept whole: {why}")
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 
+from isopod.blobs.reading import is_shortage, unreadable
 from isopod.errors import BlobCorrupt, BlobMissing, UsageError, disk_full_is_clear
 from isopod.model.ids import Digest
 
@@ -74,7 +75,7 @@ class BlobStore:
     def open_verified(self, digest: Digest) -> Path:
         """The path of the blob, after its bytes were found to be what their name says.
 
-        Raises `BlobMissing` or `BlobCorrupt`, naming the digest and the path.
+        Raises `BlobMissing` or `BlobCorrupt`, naming the digest and the path; `FilesUnreadable`.
         """
         path = self.path(digest)
         try:
@@ -83,6 +84,9 @@ class BlobStore:
         except FileNotFoundError:
             raise self._missing(digest) from None
         except OSError as error:
+            if is_shortage(error):
+                raise unreadable(f"blob {digest!r} at {str(path)!r}", error) from error
+            # Also of a disk that fails: deploying again writes the blob anew.
             raise self._corrupt(digest, f"cannot be read ({error.strerror})") from error
         if found != digest:
             raise self._corrupt(digest, f"holds bytes with the digest {found!r}")

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
+from isopod.blobs.reading import is_damage, unreadable
 from isopod.blobs.store import BlobStore, sha256_of
 from isopod.errors import BlobCorrupt, UsageError, disk_full_is_clear
 from isopod.model.ids import Digest
@@ -65,7 +66,7 @@ class TreeCache:
         """The tree's folder, extracted if need be, and verified once per process.
 
         Raises `BlobMissing` or `BlobCorrupt` where the tree has to be made from its blob and
-        that is not sound; `DiskFull`.
+        that is not sound; `FilesUnreadable`, `DiskFull`.
         """
         path = self.path(digest)
         if digest in self._verified and path.is_dir():
@@ -105,6 +106,7 @@ class TreeCache:
         return folder
 
     def _is_sound(self, digest: Digest) -> bool:
+        """Raises FilesUnreadable when that cannot be told just now."""
         base = self._root / digest
         try:
             listed = json.loads((base / "files.json").read_bytes())
@@ -120,7 +122,11 @@ class TreeCache:
                     found[name] = [size, sha256_of(file)]
                 if found[name][1] != sha256:
                     return False
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            if is_damage(error):
+                return False
+            raise unreadable(f"tree {digest!r}", error) from error
+        except (ValueError, KeyError, TypeError):
             return False
         return bool(found == listed)
 
@@ -158,9 +164,14 @@ class TreeCache:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Every regular file, sorted by its path's bytes; links are not followed."""
+    """Every regular file, sorted by its path's bytes; links are not followed. Raises OSError: a
+    folder that cannot be listed would be one without files."""
+
+    def failed(error: OSError) -> None:
+        raise error
+
     files: list[Path] = []
-    for base, _, names in os.walk(folder):
+    for base, _, names in os.walk(folder, onerror=failed):
         paths = (Path(base, name) for name in names)
         files += [path for path in paths if path.is_file() and not path.is_symlink()]
     return sorted(files, key=os.fsencode)

@@ -15,7 +15,7 @@ from isopod.blobs.images import ImageCache, OpenImage
 from isopod.blobs.trees import TreeCache
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import CommandUnsupported, IsopodError, RuntimeNotPrepared
+from isopod.errors import CommandUnsupported, FilesUnreadable, IsopodError, RuntimeNotPrepared
 from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
@@ -255,7 +255,8 @@ class GuestMaker:
         except (IsopodError, OSError) as error:
             # The app is served all the same, only slower; who can mend it reads this.
             self._failed[digest] = time.monotonic()
-            self._untold.add(digest)
+            if not isinstance(error, FilesUnreadable):  # there is nothing to mend
+                self._untold.add(digest)
             code = error.code if isinstance(error, IsopodError) else "os_error"
             _tell(output, f"{code}: {error}; starting without it")
             return None

@@ -17,13 +17,14 @@ from isopod.blobs.trees import TreeCache
 from isopod.errors import AppNotDetected, BadRequest, BlobMissing, ManifestInvalid, PackageUnsafe
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec
-from isopod.model.ids import AppName
+from isopod.model.ids import AppName, Digest
 from isopod.model.route import Route
 from isopod.runtimes.base import Claim
 from isopod.runtimes.direct import DirectRequest
 from isopod.runtimes.static import building, conditions, detect, redirects
 from isopod.runtimes.static.answer import Heads, plan
 from isopod.runtimes.static.index import INDEX, Form, Index, SiteFile
+from isopod.runtimes.static.kept import Kept
 from isopod.runtimes.static.serving import StaticSites
 from isopod.runtimes.static.site import Found, Moved, Site, decode
 
@@ -134,7 +135,8 @@ def test_whatever_the_path_only_files_of_the_index_are_found(text):
 
 def ask(one: Site, path: str = "/about", method: str = "GET", **headers: str):
     given = [(k.replace("_", "-").lower().encode(), v.encode()) for k, v in headers.items()]
-    return plan(one, Heads(), DirectRequest(method, path, "", given))
+    heads = Heads(Kept(1 << 20), "", Digest(""))
+    return plan(one, heads, DirectRequest(method, path, "", given))
 
 
 def test_a_whole_file_says_all_there_is_to_say():

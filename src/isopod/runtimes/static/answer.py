@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from isopod.model.ids import Digest
 from isopod.runtimes.direct import DirectRequest
 from isopod.runtimes.static import conditions, header_rules, negotiation, ranges
 from isopod.runtimes.static.index import Form, SiteFile
+from isopod.runtimes.static.kept import Kept
 from isopod.runtimes.static.site import Found, Moved, Site, decode
 
 Headers = list[tuple[bytes, bytes]]
 _METHODS = b"GET, HEAD, OPTIONS"
 _FOR_EVER = b"public, max-age=31536000, immutable"
 _ASK_AGAIN = b"public, max-age=0, must-revalidate"
-# Per site, by what is asked for: a visitor may ask a site with a fallback for any path.
-_MAX_HEADS, _LONGEST_PATH = 4096, 256
+_LONGEST_PATH = 256  # of a head that is kept
+_HEAD_BYTES, _HEADER_BYTES = 1000, 120  # of memory, beside names and values
 # A request without these gets the whole file.
 _CONDITIONS = frozenset(
     {
@@ -57,21 +59,26 @@ class Whole:
     get: Planned
 
 
-@dataclass(slots=True)
-class Heads:
-    """What whole files are answered with, by path, form and status."""
+# Of all sites of a worker, in bytes: a visitor may ask a site with a fallback for any path.
+KeptHeads = Kept[tuple[Digest, str, str, str, int], Whole]
 
-    known: dict[tuple[str, str, str, int], Whole] = field(default_factory=dict)
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What a site's whole files are answered with, by path, file, form and status."""
+
+    kept: KeptHeads
+    tenant: str
+    digest: Digest
 
     def of(self, site: Site, path: str, found: Found, form: Form) -> Whole:
-        key = (path, found.file.path, form.encoding, found.status)
-        whole = self.known.get(key)
+        key = (self.digest, path, found.file.path, form.encoding, found.status)
+        whole = self.kept.get(self.tenant, key)
         if whole is None:
             whole = _whole(site, path, found, form)
             if len(path) <= _LONGEST_PATH:
-                if len(self.known) >= _MAX_HEADS:
-                    self.known.clear()
-                self.known[key] = whole
+                text = sum(len(name) + len(value) + _HEADER_BYTES for name, value in whole.head)
+                self.kept.put(self.tenant, key, whole, _HEAD_BYTES + 4 * len(path) + text)
         return whole
 
 

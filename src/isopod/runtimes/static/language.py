@@ -25,9 +25,11 @@ from isopod.runtimes.installed import Installed
 from isopod.runtimes.static import building, detect
 from isopod.runtimes.static.answer import Heads, plan
 from isopod.runtimes.static.index import FORMAT, INDEX, Index
+from isopod.runtimes.static.kept import Kept
 from isopod.runtimes.static.serving import StaticSites
 from isopod.runtimes.static.site import Site
 
+_HEALTH_HEADS = 1 << 20
 _BUILD = 1  # raise it when equal folders shall be built anew
 
 
@@ -95,7 +97,8 @@ class StaticLanguage:
         site = Site(Index.from_json(orjson.loads((app_tree / INDEX).read_bytes())))
         read_ms = (time.monotonic() - began) * 1e3
         path, _, query = spec.health.path.partition("?")
-        answer = plan(site, Heads(), DirectRequest("GET", path, query, []))
+        heads = Heads(Kept(_HEALTH_HEADS), "", Digest(""))
+        answer = plan(site, heads, DirectRequest("GET", path, query, []))
         status = 404 if answer is None else answer.status
         if status == 404 and spec.health.path != "/":
             raise HealthFailed(f"the site holds nothing at [health] path {spec.health.path!r}")
