@@ -7,7 +7,8 @@ is as fast as the slower one.
 
 A worker that ends in the middle ends the response (the client sees it cut), or is answered for
 with an error when nothing was sent. A request is handed over again only while no worker has begun
-with it.
+with it; and who gives up waiting for a worker to begin takes from it the means to: it says so over
+a socket by which nobody listens any more, is told, and lets the request be.
 """
 
 from __future__ import annotations
@@ -132,9 +133,14 @@ class _Passing:
     """One request on its way."""
 
     def __init__(
-        self, protocol: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        protocol: str,
+        link: socket.socket,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self._protocol = protocol
+        self._link = link
         self._frames = FrameReader(reader)
         self._writer = writer
         self._asking: asyncio.Task[None] | None = None
@@ -145,7 +151,7 @@ class _Passing:
         ours, theirs = socket.socketpair()
         try:
             lines.hand_over(to, theirs)
-            passing = cls(protocol, *await stream(ours))
+            passing = cls(protocol, ours, *await stream(ours))
         except BaseException:
             ours.close()
             raise
@@ -159,14 +165,26 @@ class _Passing:
         self._writer.transport.abort()
 
     async def taken(self) -> bool:
-        """Whether the other worker has begun. False: it never will."""
+        """Whether the other worker has begun. False: it never will. Raises WorkerUnavailable: nor
+        will it; WorkerGone: it may have."""
         try:
             async with asyncio.timeout(TAKEN_S):
                 return (await self._frames.next()).type == _TAKEN
         except EOFError:
             return False
         except (TimeoutError, FrameInvalid):
+            pass
+        # From here on it cannot say that it begins, and so does not. What it said before this is
+        # still to be read.
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RD)
+        try:
+            await self._frames.next()
+        except EOFError:
             raise WorkerUnavailable("the worker that answers this app does not begin") from None
+        except FrameInvalid:
+            pass
+        raise WorkerGone("the worker that answers this app began with the request too late")
 
     async def run(self, receive: Receive, send: Send) -> None:
         while True:

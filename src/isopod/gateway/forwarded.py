@@ -79,7 +79,9 @@ class ForwardedRequests:
                 scope, request_id = scope_of(await frames.next())
             if not self._answers(scope):
                 return
-            writer.write(TAKEN)
+            # At once, and past the stream: who has given up waiting for this has closed its side,
+            # it cannot be said any more, and nothing may begin.
+            request.send(TAKEN)
             link = _Link(frames, writer, scope["type"])
             if scope["type"] == "websocket" and (task := asyncio.current_task()):
                 link.when_cut(task.cancel)  # its app may never ask

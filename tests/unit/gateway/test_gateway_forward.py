@@ -308,6 +308,63 @@ def test_a_worker_that_is_not_there_or_does_not_begin_is_said_to_be_unavailable(
     uvloop.run(main())
 
 
+def test_a_worker_that_was_given_up_begins_with_nothing(monkeypatch):
+    """Its client got an error that says so, and may ask again: the app would do it twice."""
+    begun, late = [], []
+
+    async def app(scope, receive, send):
+        begun.append(scope["path"])
+        await echo(scope, receive, send)
+
+    async def main():
+        async with node(app) as made:
+            monkeypatch.setattr(forward, "TAKEN_S", 0.05)
+            made.lines[1].take_with(late.append)  # it has no time just now
+            with pytest.raises(WorkerUnavailable):
+                await ask(made, Client(body_of(b"x")))
+            monkeypatch.undo()
+            made.lines[1].take_with(made.requests.take)
+            made.lines[0]._to[1].close()
+            del made.lines[0]._to[1]  # another line: who takes it is another
+            made.requests.take(late.pop())
+            client = Client(body_of(b"x"))
+            await ask(made, client, path="/b")
+            assert client.body == b"x"
+            while made.requests._tasks:
+                await asyncio.sleep(0)
+        assert begun == ["/b"]
+
+    uvloop.run(main())
+
+
+def test_a_worker_that_begins_as_it_is_given_up_may_have_done_it(monkeypatch):
+    """It says so in the moment in which nobody waits for that any more."""
+    monkeypatch.setattr(forward, "TAKEN_S", 0.01)
+
+    class JustBefore(socket.socket):
+        def shutdown(self, how):
+            theirs.send(forward.TAKEN)
+            super().shutdown(how)
+
+    pair, theirs = socket.socketpair()
+    ours = JustBefore(fileno=pair.detach())
+
+    async def main():
+        passing = forward._Passing("http", ours, *await forward.stream(ours))
+        try:
+            with pytest.raises(WorkerGone):
+                await passing.taken()
+            with pytest.raises(BrokenPipeError):  # nor may it begin from now on
+                theirs.send(forward.TAKEN)
+        finally:
+            passing.close()
+            theirs.close()
+            for _ in range(5):  # as above
+                await asyncio.sleep(0)
+
+    uvloop.run(main())
+
+
 def test_a_request_waits_for_a_worker_that_is_about_to_be_started():
     async def main():
         async with node(echo) as made:
