@@ -1,7 +1,8 @@
 """JavaScript scaled to zero, warm, and ten thousand live apps, beside workerd.
 
 The same hello is in both: cold as a whole HTTP request (workerd: from starting its process), warm
-as CPU per request on kept connections, and live as private memory per app after three requests.
+as CPU per request on kept connections, and live as private memory per app at rest after
+three requests.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from bench.figures import Figure, Result, percentile
 from bench.peers import Missing
 from bench.warm import Series
 from isopod import runtimes
+from isopod.engine.folding import AFTER_S
 from isopod.settings import NodeSettings
 
 COLD = 200
 STARTS = 10
 ROUNDS, REQUESTS = 4, 2500
 CONNECTIONS = 16
+_REST_S = 120  # at most, for all of a step
 STEPS = (1000, 5000, 10_000)
 PEERS = (100, 1000, 10_000)  # workers in one workerd
 # So many instances are what one worker may hold by 20,000 open files.
@@ -129,8 +132,9 @@ def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
                 done = count
                 first = visitors.ask(new, requests=2, at_once=4)
                 third = visitors.ask(new, at_once=16)
+                ran = many.memory_mib(pids)["private"]
+                now = _rested(pids)
                 instances = node.instances()
-                now = many.memory_mib(pids)
                 live = len({each["app"] for each in instances})
                 step = {
                     "apps": float(count),
@@ -140,6 +144,7 @@ def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
                     "machine_kib": (machine - many.available_mib()) * 1024 / max(1, live),
                     "available_mib": many.available_mib(),
                 }
+                step["ran_kib"] = (ran - before["private"]) * 1024 / max(1, len(instances))
                 for kind in now:
                     step[f"{kind}_kib"] = (now[kind] - before[kind]) * 1024 / max(1, len(instances))
                 steps.append(step)
@@ -154,6 +159,18 @@ def _live(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
                 "again_p99_ms": percentile(again.latencies_ms, 99),
             }
     return steps
+
+
+def _rested(pids: list[int]) -> dict[str, float]:
+    """Memory when the instances have had nothing to do for a while, and no more is given back."""
+    now = many.memory_mib(pids)
+    since, end = time.monotonic(), time.monotonic() + _REST_S
+    while time.monotonic() < min(end, since + 2 * AFTER_S):
+        time.sleep(1)
+        later = many.memory_mib(pids)
+        if later["private"] < now["private"] * 0.99:
+            now, since = later, time.monotonic()
+    return now
 
 
 def _workerd_many(home: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
@@ -217,8 +234,10 @@ def _result(
         rate = statistics.median(one.rate)
         figures.append(Figure(f"warm throughput: {name} connections", rate, "requests/s"))
     for step in live:
-        note = f"{step['instances']:,.0f} instances, {step['errors']:.0f} errors; MemAvailable "
-        note += f"{step['machine_kib']:.0f} KiB"
+        note = f"at rest; {step['ran_kib']:.0f} KiB after three requests; {step['instances']:,.0f} "
+        note += (
+            f"instances, {step['errors']:.0f} errors; MemAvailable {step['machine_kib']:.0f} KiB"
+        )
         figures.append(
             Figure(
                 f"private memory per live instance, {step['apps']:,.0f} apps",

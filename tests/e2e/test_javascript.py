@@ -61,6 +61,18 @@ def test_a_worker_has_its_settings_sleeps_and_works_on_after_its_response(node):
     assert text(node, "w") == "Hello you\n"  # restored
 
 
+def test_an_instance_that_rests_costs_less_and_answers_as_before(node):
+    node.cli("deploy", str(EXAMPLES / "js-worker"), "--name", "rests")
+    assert text(node, "rests") == "Hello world\n"
+
+    def costs() -> list[int]:
+        return [one["private_bytes"] for one in node.instances() if one["app"] == "rests"]
+
+    ran = costs()
+    until("less", lambda: sum(costs()) < sum(ran) - (100 << 10), within_s=60)
+    assert text(node, "rests") == "Hello world\n"
+
+
 def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one(node, tmp_path):
     source = """
     export default { async fetch(request) {

@@ -43,6 +43,7 @@ from isopod.engine.streams import (
     scatter,
     stat_of,
 )
+from isopod.engine.written import WrittenPages, give_back
 from isopod.errors import (
     EngineError,
     GuestFailed,
@@ -105,6 +106,8 @@ class InstanceSpec:
     # Of `memory_bytes`: what the runtime takes at its start, clears and never uses. An image leaves
     # it out, and nobody's limit counts it.
     reserved_bytes: int = 0
+    # Whether the runtime leaves many pages as its image has them when it is done (see `folding`).
+    folds: bool = False
 
     @property
     def limit_mib(self) -> int:
@@ -137,6 +140,7 @@ class Instance:
         self.last_call = ""  # the export
         self.returned = 0  # by it; 0 if it gives nothing
         self.image_bytes = 0  # of the image that it was restored from
+        self.given_back_bytes = 0  # of that image's pages; it has not run since
         self.drawn_bytes = 0  # of randomness
         # By the scheduler: thread time inside the guest's slices, file calls included.
         self.cpu_ns = 0
@@ -250,6 +254,7 @@ class Instance:
         """Run one slice: until a host call, a sleep, the end of the time slice, or the end."""
         imports = self.linkage.imports
         imports.current = self
+        self.given_back_bytes = 0
         try:
             self._poll()
         except IsopodError as error:
@@ -334,6 +339,18 @@ class Instance:
     def fail(self, error: BaseException) -> None:
         """A callback's way to end the guest: the poll under way raises it."""
         self._fault = error
+
+    def give_back(self, written: WrittenPages) -> None:
+        """Share the pages again that it wrote and that are as in its image. It must have ended its
+        last call, and goes on as if nothing had happened."""
+        base = self._attach_memory().base(0, self.image_bytes)
+        try:
+            self.given_back_bytes += give_back(written, base, self.image_bytes)
+        except Exception as error:
+            # Perhaps in the middle of a page: it must not run again.
+            failed = EngineError("a guest's memory could not be given back")
+            failed.__cause__ = error
+            self._finish(failed)
 
     def close(self) -> None:
         """End the guest wherever it is. Safe to call twice."""

@@ -19,9 +19,11 @@ from typing import Self, TypeVar
 
 import wasmtime
 
+from isopod.engine.folding import Folding
 from isopod.engine.instance import Instance, State
 from isopod.engine.run_queue import RunQueue
 from isopod.engine.ticker import Ticker
+from isopod.engine.written import WrittenPages
 
 _T = TypeVar("_T")
 # Host calls that are answered at once go on in the same slice, up to this long.
@@ -31,12 +33,14 @@ _SLICE_NS = 2_000_000
 class Scheduler:
     """Use as `async with Scheduler(engine) as scheduler`."""
 
-    def __init__(self, engine: wasmtime.Engine) -> None:
+    def __init__(self, engine: wasmtime.Engine, *, written: WrittenPages | None = None) -> None:
+        """`written`: None: instances keep what they wrote."""
         self._ticker = Ticker(engine)
         self._queue: RunQueue[Instance] = RunQueue()
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
+        self._folding = Folding(written, busy=lambda: bool(self._queue))
         # CPU of all instances that ever ran: in their slices (their `cpu_ns`); and of ours in
         # their turns beside that.
         self.guest_ns = 0
@@ -53,6 +57,7 @@ class Scheduler:
     ) -> None:
         self._queue.clear()
         self._closed = True
+        self._folding.close()
         self._ticker.close()
 
     def wake(self, instance: Instance) -> None:
@@ -110,6 +115,8 @@ class Scheduler:
         instance.computes = instance.state is State.READY
         if instance.computes:
             self._enqueue(instance, computes=True)
+        elif instance.state is State.ENDED:
+            self._folding.rests(instance)
         elif instance.state is State.SLEEPING and instance.wake_at is not None:
             delay = max(0.0, instance.wake_at - time.monotonic())
             instance.sleep_timer = self._loop.call_later(delay, self._end_sleep, instance)

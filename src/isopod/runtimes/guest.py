@@ -242,7 +242,8 @@ class InstanceGuest:
     def private_of(self, memory_bytes: int) -> int:
         reserved, shared = self._instance.spec.reserved_bytes, self._instance.image_bytes
         if shared:
-            return memory_bytes + reserved - shared + self.restored_bytes
+            restored = max(0, self.restored_bytes - self._instance.given_back_bytes)
+            return memory_bytes + reserved - shared + restored
         return memory_bytes + reserved  # it was cleared, and so written
 
     def _wait(self) -> asyncio.Future[Any]:

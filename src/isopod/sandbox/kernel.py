@@ -6,9 +6,10 @@ share for every call that is younger than 2019 (include/uapi/asm-generic/unistd.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -99,6 +100,20 @@ def drop_capabilities(last: int) -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header, nothing = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
     _checked(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)))
+
+
+@contextlib.contextmanager
+def without_capabilities() -> Iterator[None]:
+    """None effective in this thread meanwhile: what is opened then shows what anybody may see."""
+    header, had, none = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)(), (_CapData * 2)()
+    _checked(_libc.capget(ctypes.byref(header), ctypes.byref(had)))
+    for now, before in zip(none, had, strict=True):
+        now.permitted, now.inheritable = before.permitted, before.inheritable
+    _checked(_libc.capset(ctypes.byref(header), ctypes.byref(none)))
+    try:
+        yield
+    finally:
+        _checked(_libc.capset(ctypes.byref(header), ctypes.byref(had)))
 
 
 def environment_strings() -> Sequence[tuple[int, int]]:

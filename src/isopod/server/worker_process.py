@@ -25,6 +25,7 @@ import uvloop
 from isopod.blobs.store import BlobStore
 from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.scheduler import Scheduler
+from isopod.engine.written import WrittenPages
 from isopod.errors import IsopodError
 from isopod.gateway.admin import AdminSocket
 from isopod.gateway.admission import Admission
@@ -98,6 +99,7 @@ class Worker:
         extra: str,
         folders: WorkerFolders,
         tenant: TenantName | None,
+        written: WrittenPages | None,
     ) -> None:
         """`egress`: this worker's channel to the broker of connections; `lines`: to other workers.
         `trust`: the certificates that the machine trusts; `extra`: what its operator adds.
@@ -105,6 +107,7 @@ class Worker:
         self.settings = settings
         self.index = index
         self.folders, self.tenant = folders, tenant
+        self.written = written
         self.routes = RouteTable(folders.routes)
         self._tenants: dict[TenantName, Tenant] = {}
         self._known_routes: dict[str, Route | None] = {}  # until the table changes
@@ -148,7 +151,7 @@ class Worker:
     async def run(self, listener: int | None, ready: int) -> None:
         settings = self.settings
         meter = Meter(Spool(self.folders.spool))
-        async with Scheduler(self.engine) as self.scheduler:
+        async with Scheduler(self.engine, written=self.written) as self.scheduler:
             scheduler = self.scheduler
             outside = BrokerClient(self.egress)
             world = World.make(
@@ -485,6 +488,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         others=others,
     )
     secrets = start_opener(settings, handed.features, others=(*others, coder.fileno()))
+    written = WrittenPages.open()
     sandbox = shut_in(needs, features=handed.features)
     worker = Worker(
         settings,
@@ -500,6 +504,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         extra=extra,
         folders=folders,
         tenant=tenant,
+        written=written,
     )
     sandbox.guard(shown_code=True, kill_unlisted=kill_unlisted)
     uvloop.run(worker.run(listener, ready))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.unit.runtimes.workers import Workshop, worker, workshop
 
+from isopod.engine.written import WrittenPages
+
 FRESH = worker(
     """
     if (new URL(request.url).pathname === "/") return new Response("warm");
@@ -57,6 +59,22 @@ def test_a_setting_that_was_read_is_in_no_image(shop):
 def test_random_numbers_of_the_load_make_an_image_private(shop):
     snapshot = shop.snapshot(worker("return new Response(id)", "const id = crypto.randomUUID();"))
     assert snapshot.private and [one.kind for one in snapshot.findings] == ["entropy"]
+
+
+def test_an_instance_that_rests_shares_again_what_is_as_in_its_image(shop):
+    counts = worker(
+        "seen.push(request.url); return new Response(seen.length + '')", "let seen = []"
+    )
+    app = shop.restore(counts, shop.snapshot(counts))
+    count = int(app.text())
+    before = app.guest.private_bytes
+    written = WrittenPages.open()
+    assert written is not None
+    app.guest.instance.give_back(written)
+    written.close()
+    assert app.guest.private_bytes < before - (100 << 10)
+    assert int(app.text()) == count + 1
+    assert app.guest.private_bytes == before
 
 
 def test_a_restored_instance_has_the_limits_of_its_app(shop):

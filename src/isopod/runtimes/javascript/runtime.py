@@ -145,6 +145,7 @@ def new_instance(
             memory_bytes=memory_bytes,
             share=share,
             clock_step_ns=clock_step_ns,
+            folds=True,  # QuickJS counts references
         ),
     )
 
