@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from isopod import runtimes
 from isopod.settings import NodeSettings
@@ -15,6 +16,10 @@ from tools import processes
 # they start: tests of stopping would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes says nothing of the code where others use the cores.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 
 # Where several processes share the modules, each takes the next of these first: what takes longest
 # is not begun last. On a new machine, the first also prepares the runtime, for a minute, and those
