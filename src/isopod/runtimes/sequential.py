@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -20,13 +19,13 @@ from isopod.engine.scheduler import Scheduler
 from isopod.errors import (
     AppFailedToStart,
     ClientDisconnected,
-    EngineError,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
     MemoryLimitExceeded,
 )
 from isopod.runtimes import frames
+from isopod.runtimes.client_wait import ClientWait, reading
 from isopod.runtimes.guest import (
     BodyReader,
     GuestRequest,
@@ -71,8 +70,7 @@ class SequentialGuest(InstanceGuest):
         self._body_task: asyncio.Task[None] | None = None
         self._report: dict[str, Any] = {}
         self._abandoned = False
-        self._waits_since: float | None = None
-        self._client_wait_s = 0.0
+        self._client_wait = ClientWait()
         instance.on_call = self._on_call
         instance.on_exit = self._on_exit
 
@@ -94,8 +92,7 @@ class SequentialGuest(InstanceGuest):
 
     @property
     def client_wait_s(self) -> float:
-        since = self._waits_since
-        return self._client_wait_s + (time.monotonic() - since if since is not None else 0.0)
+        return self._client_wait.seconds
 
     async def start(self) -> None:
         await self._step()
@@ -110,7 +107,7 @@ class SequentialGuest(InstanceGuest):
         self._phase = Phase.HEAD
         self._read_body = read_body
         self._abandoned = False
-        self._client_wait_s = 0.0
+        self._client_wait.forget()
         self._instance.reply(frame)
         response: GuestResponse = await self._step()
         return response
@@ -121,7 +118,7 @@ class SequentialGuest(InstanceGuest):
             raise GuestFailed("the guest was ended")
         if self._phase is not Phase.BODY:
             return None
-        self._end_client_wait()
+        self._client_wait.end()
         self._instance.reply(b"gone" if self._abandoned else b"")
         chunk: bytes | None = await self._step()
         return chunk
@@ -196,7 +193,7 @@ class SequentialGuest(InstanceGuest):
         if operation in (b"S", b"H") and phase is Phase.HEAD:
             self._answered(frames.parse_response(frame, more=operation == b"H"), operation)
         elif operation == b"D" and phase is Phase.BODY:
-            self._begin_client_wait()
+            self._client_wait.begin()
             self._settle(frame[1:])
         elif operation == b"D" and phase is Phase.ENDING:
             self._instance.reply(b"gone")  # more than it declared: nobody takes it
@@ -231,7 +228,7 @@ class SequentialGuest(InstanceGuest):
     def _answered(self, response: GuestResponse, operation: bytes) -> None:
         if response.more:
             self._phase = Phase.BODY
-            self._begin_client_wait()
+            self._client_wait.begin()
         elif operation == b"H":
             self._phase = Phase.ENDING
             self._instance.reply(b"")
@@ -273,35 +270,21 @@ class SequentialGuest(InstanceGuest):
 
     def _start_body_read(self, frame: bytes) -> None:
         wanted = min(int.from_bytes(frame[1:5], "little"), self.max_body_read)
-        self._begin_client_wait()
+        self._client_wait.begin()
         self._body_task = asyncio.get_running_loop().create_task(self._feed_body(wanted))
 
     async def _feed_body(self, wanted: int) -> None:
         try:
             data = b""
             if wanted and self._read_body is not None:
-                data = await self._read_body(wanted)
+                with reading("the request body"):
+                    data = await self._read_body(wanted)
         except IsopodError as error:
             if isinstance(error, ClientDisconnected):
                 self._abandoned = True
             self._settle(error=error)
             return
-        except Exception as error:
-            # Else the guest would wait for ever: time with its client has no deadline.
-            failed = EngineError("the request body could not be read")
-            failed.__cause__ = error
-            self._settle(error=failed)
-            return
-        self._end_client_wait()
+        self._client_wait.end()
         if self._instance.state is State.CALLING:
             self._instance.reply(data)
             self._scheduler.wake(self._instance)
-
-    def _begin_client_wait(self) -> None:
-        if self._waits_since is None:
-            self._waits_since = time.monotonic()
-
-    def _end_client_wait(self) -> None:
-        if self._waits_since is not None:
-            self._client_wait_s += time.monotonic() - self._waits_since
-            self._waits_since = None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from isopod.errors import (
     ClientDisconnected,
-    EngineError,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
     MemoryLimitExceeded,
 )
+from isopod.runtimes.client_wait import ClientWait, reading
 from isopod.runtimes.frames import parse_response, request_frame
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse
 
@@ -49,15 +48,13 @@ class JavaScriptExchange:
         self._error: IsopodError | None = None
         self._answered = False
         self._whole = False
-        self._waits_since: float | None = None
-        self._client_wait_s = 0.0
+        self._client_wait = ClientWait()
 
     # -- the gateway's side -----------------------------------------------------------------
 
     @property
     def client_wait_s(self) -> float:
-        since = self._waits_since
-        return self._client_wait_s + (time.monotonic() - since if since is not None else 0.0)
+        return self._client_wait.seconds
 
     async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse:
         if self._error is not None:
@@ -70,7 +67,7 @@ class JavaScriptExchange:
         return response
 
     async def next_chunk(self) -> bytes | None:
-        self._end_client_wait()
+        self._client_wait.end()
         while not self._chunks:
             if self._error is not None:
                 raise self._error
@@ -84,7 +81,7 @@ class JavaScriptExchange:
         if self._untold >= _TAKEN_STEP and not self.ended:
             self._say(b"t", self.number, self._untold.to_bytes(4, "little"))
             self._untold = 0
-        self._begin_client_wait()
+        self._client_wait.begin()
         return chunk
 
     async def finish(self) -> None:
@@ -110,7 +107,7 @@ class JavaScriptExchange:
             response = parse_response(operation + data, more=operation == b"H")
             self._whole = not response.more
             if response.more:
-                self._begin_client_wait()
+                self._client_wait.begin()
             self._settle(response)
         elif operation == b"D" and self._answered:
             if self._whole or not data:
@@ -185,39 +182,25 @@ class JavaScriptExchange:
     def _begin_body_read(self, wanted: int) -> None:
         if self._body_task is not None:
             raise GuestProtocolError("the guest reads the body twice at once")
-        self._begin_client_wait()
+        self._client_wait.begin()
         size = min(max(wanted, 1), _MAX_BODY_READ)
         self._body_task = asyncio.get_running_loop().create_task(self._feed_body(size))
 
     async def _feed_body(self, size: int) -> None:
         try:
-            data = b"" if self._read_body is None else await self._read_body(size)
+            with reading("the request body"):
+                data = b"" if self._read_body is None else await self._read_body(size)
         except IsopodError as error:
             if isinstance(error, ClientDisconnected):
                 self.abandon()
             self.fail(error)
             return
-        except Exception as error:
-            # Else the guest would wait for ever: time with its client has no deadline.
-            failed = EngineError("the request body could not be read")
-            failed.__cause__ = error
-            self.fail(failed)
-            return
         finally:
             self._body_task = None
-            self._end_client_wait()
+            self._client_wait.end()
         self._say(b"b" if data else b"e", self.number, data)
 
     def _cancel_body(self) -> None:
         if self._body_task is not None:
             self._body_task.cancel()
             self._body_task = None
-
-    def _begin_client_wait(self) -> None:
-        if self._waits_since is None:
-            self._waits_since = time.monotonic()
-
-    def _end_client_wait(self) -> None:
-        if self._waits_since is not None:
-            self._client_wait_s += time.monotonic() - self._waits_since
-            self._waits_since = None

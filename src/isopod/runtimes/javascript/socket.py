@@ -13,12 +13,12 @@ from collections import deque
 
 from isopod.errors import (
     ClientDisconnected,
-    EngineError,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
 )
 from isopod.runtimes import frames
+from isopod.runtimes.client_wait import reading
 from isopod.runtimes.guest import (
     GuestRequest,
     GuestResponse,
@@ -65,7 +65,7 @@ class JavaScriptSocket(JavaScriptExchange):
     async def next_message(self) -> SocketMessage:
         """Asked for when the client has taken the one before: only then may the guest say more, so
         what it has said lies here within its window."""
-        self._end_client_wait()
+        self._client_wait.end()
         self._taken()
         while not self._messages:
             if self._error is not None:
@@ -76,7 +76,7 @@ class JavaScriptSocket(JavaScriptExchange):
         if not isinstance(message, SocketClosed):
             text = message if isinstance(message, bytes) else message.encode()
             self._sending = len(text) + _EACH
-            self._begin_client_wait()
+            self._client_wait.begin()
         return message
 
     def _taken(self) -> None:
@@ -116,7 +116,7 @@ class JavaScriptSocket(JavaScriptExchange):
         elif operation == b"Z" and self._opened:
             self._take_close(data)
         elif operation == b"B" and self._opened and self._body_task is None:
-            self._begin_client_wait()
+            self._client_wait.begin()
             self._body_task = asyncio.get_running_loop().create_task(self._feed_message())
         else:
             raise GuestProtocolError(
@@ -172,20 +172,16 @@ class JavaScriptSocket(JavaScriptExchange):
         message: SocketMessage = SocketClosed(1006)
         try:
             if self._read_message is not None:
-                message = await self._read_message()
+                with reading("the WebSocket"):
+                    message = await self._read_message()
         except ClientDisconnected:
             pass
         except IsopodError as error:
             self.fail(error)
             return
-        except Exception as error:
-            failed = EngineError("the WebSocket could not be read")
-            failed.__cause__ = error
-            self.fail(failed)
-            return
         finally:
             self._body_task = None
-            self._end_client_wait()
+            self._client_wait.end()
         if isinstance(message, SocketClosed):
             self._client_closed = message
             reason = message.reason.encode()

@@ -23,6 +23,7 @@ from isopod.errors import (
 )
 from isopod.host.connections import Connections
 from isopod.runtimes import frames
+from isopod.runtimes.client_wait import reading
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse
 
 CAPACITY = 1000  # an app's own concurrency is smaller; what a guest is asked to hold has an end
@@ -356,18 +357,14 @@ class HttpExchange:
         data = b""
         try:
             if size and self._read_body is not None:
-                data = await self._read_body(size)
+                with reading("the request body"):
+                    data = await self._read_body(size)
         except ClientDisconnected as error:
             self._fail(error)
             self._among.tell(b"g", self.number)
             return
         except IsopodError as error:
             self._fail(error)
-            return
-        except Exception as error:
-            failed = EngineError("the request body could not be read")
-            failed.__cause__ = error
-            self._fail(failed)
             return
         finally:
             self._body_task = None

@@ -12,6 +12,7 @@ from isopod.errors import (
     IsopodError,
 )
 from isopod.runtimes import frames
+from isopod.runtimes.client_wait import reading
 from isopod.runtimes.guest import (
     GuestRequest,
     GuestResponse,
@@ -140,16 +141,12 @@ class PythonSocket(HttpExchange):
         message: SocketMessage = SocketClosed(1006)
         try:
             if self._read_message is not None:
-                message = await self._read_message()
+                with reading("the WebSocket"):
+                    message = await self._read_message()
         except ClientDisconnected:
             pass
         except IsopodError as error:
             self._fail(error)
-            return
-        except Exception as error:
-            failed = EngineError("the WebSocket could not be read")
-            failed.__cause__ = error
-            self._fail(failed)
             return
         finally:
             self._body_task = None

@@ -106,7 +106,7 @@ class ReactorGuest(SequentialGuest):
         self._phase = Phase.HEAD
         self._read_body = read_body
         self._abandoned = False
-        self._client_wait_s = 0.0
+        self._client_wait.forget()
         self._instance.then([(abi.HANDLE, None)])
         response: GuestResponse = await self._step()
         return response

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from isopod.engine.instance import Instance, State
 from isopod.engine.scheduler import Scheduler
 from isopod.engine.streams import STDOUT
-from isopod.errors import EngineError, GuestFailed, IsopodError, MemoryLimitExceeded
+from isopod.errors import GuestFailed, IsopodError, MemoryLimitExceeded
+from isopod.runtimes.client_wait import ClientWait, reading
 from isopod.runtimes.guest import BodyReader, GuestRequest, GuestResponse, OutputSink
 from isopod.runtimes.wasi import cgi
 
@@ -52,15 +52,13 @@ class ProgramExchange:
         self._has_body = False
         self._read_body: BodyReader | None = None
         self._body_task: asyncio.Task[None] | None = None
-        self._waits_since: float | None = None
-        self._client_wait_s = 0.0
+        self._client_wait = ClientWait()
 
     # -- the gateway's side -----------------------------------------------------------------
 
     @property
     def client_wait_s(self) -> float:
-        since = self._waits_since
-        return self._client_wait_s + (time.monotonic() - since if since is not None else 0.0)
+        return self._client_wait.seconds
 
     async def send(self, request: GuestRequest, read_body: BodyReader) -> GuestResponse:
         if self.ended:
@@ -106,7 +104,7 @@ class ProgramExchange:
         self._untaken = 0
         if self._blocked:
             self._blocked = False
-            self._end_client_wait()
+            self._client_wait.end()
             self._answer(b"")
         return data
 
@@ -141,32 +139,27 @@ class ProgramExchange:
         if self._untaken <= _MAX_UNTAKEN and len(self._chunks) <= _MAX_CHUNKS:
             return True
         self._blocked = True
-        self._begin_client_wait()
+        self._client_wait.begin()
         return False
 
     def read(self, most: int) -> bytes | None:
         if not self._has_body or self._read_body is None:
             return b""
-        self._begin_client_wait()
+        self._client_wait.begin()
         size = min(most, _MAX_BODY_READ)
         self._body_task = asyncio.get_running_loop().create_task(self._feed(self._read_body, size))
         return None
 
     async def _feed(self, read_body: BodyReader, size: int) -> None:
         try:
-            data = await read_body(size)
+            with reading("the request body"):
+                data = await read_body(size)
         except IsopodError as error:
             self._body_task = None
             self._end(error)
             return
-        except Exception as error:
-            failed = EngineError("the request body could not be read")
-            failed.__cause__ = error
-            self._body_task = None
-            self._end(failed)
-            return
         self._body_task = None
-        self._end_client_wait()
+        self._client_wait.end()
         self._answer(data)
 
     def _answer(self, data: bytes) -> None:
@@ -215,15 +208,6 @@ class ProgramExchange:
         if self._instance is not None:
             self._instance.close()
         # What is left to do is the client's: to take what there is.
-        self._begin_client_wait()
+        self._client_wait.begin()
         self._tell()
         self._over()
-
-    def _begin_client_wait(self) -> None:
-        if self._waits_since is None:
-            self._waits_since = time.monotonic()
-
-    def _end_client_wait(self) -> None:
-        if self._waits_since is not None:
-            self._client_wait_s += time.monotonic() - self._waits_since
-            self._waits_since = None
