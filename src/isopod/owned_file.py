@@ -1,4 +1,5 @@
-"""Small files that are their owner's alone and never seen half: tokens, ids, notes of ours."""
+"""Our own files: small ones that are their owner's alone and never seen half (tokens, ids, notes),
+and how any outlives a power cut."""
 
 from __future__ import annotations
 
@@ -38,3 +39,12 @@ def write_owned(path: Path, data: bytes, *, durable: bool) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, survive a power cut. OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

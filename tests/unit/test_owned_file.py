@@ -5,7 +5,7 @@ import os
 import pytest
 
 from isopod.errors import DiskFull
-from isopod.owned_file import write_owned
+from isopod.owned_file import sync, write_owned
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -31,3 +31,12 @@ def test_on_a_full_disk_the_file_is_as_it_was(tmp_path, monkeypatch):
         write_owned(path, b"after", durable=True)
     assert path.read_text() == "before"
     assert [one.name for one in tmp_path.iterdir()] == ["token"]
+
+
+def test_a_file_and_a_folder_can_be_put_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("before")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.fstat(fd).st_ino))
+    for path in (tmp_path / "token", tmp_path):
+        sync(path)
+    assert flushed == [path.stat().st_ino for path in (tmp_path / "token", tmp_path)]

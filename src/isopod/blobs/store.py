@@ -20,6 +20,7 @@ from pathlib import Path
 from isopod.blobs.reading import is_shortage, unreadable
 from isopod.errors import BlobCorrupt, BlobMissing, UsageError, disk_full_is_clear
 from isopod.model.ids import Digest
+from isopod.owned_file import sync
 
 _CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
@@ -144,8 +145,8 @@ class BlobStore:
                 nearby.replace(target)
             finally:
                 nearby.unlink(missing_ok=True)
-        sync_folder(target.parent)
-        sync_folder(self._root)
+        sync(target.parent)
+        sync(self._root)
 
     def _missing(self, digest: Digest) -> BlobMissing:
         path = str(self.path(digest))
@@ -163,12 +164,3 @@ class BlobStore:
 def sha256_of(file: BufferedReader) -> Digest:
     """The digest of what is left to read in `file`."""
     return Digest(hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

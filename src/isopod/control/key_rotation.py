@@ -9,13 +9,12 @@ open secrets for them read the key when they start.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.errors import SecretsUnreadable, UsageError
 from isopod.model.secret import bound_to
-from isopod.owned_file import write_owned
+from isopod.owned_file import sync, write_owned
 from isopod.sealing import SealingKey
 from isopod.state.database import State
 
@@ -69,9 +68,9 @@ def finish_rotation(path: Path, state: State) -> Rotated | None:
             sealed += len(anew)
     # Backups of the state from before need it.
     write_owned(former_path(path), path.read_bytes(), durable=True)
-    _sync(path.parent)
+    sync(path.parent)
     next_path(path).replace(path)
-    _sync(path.parent)
+    sync(path.parent)
     return Rotated(key.key_id, former.key_id, sealed, unreadable, str(former_path(path)))
 
 
@@ -80,11 +79,3 @@ def _open(text: str, former: SealingKey, key: SealingKey, bound: str) -> str:
         return former.open(text, bound_to=bound)
     except SecretsUnreadable:
         return key.open(text, bound_to=bound)  # before it was killed
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from isopod.engine.config import EngineSettings, fingerprint
 from isopod.errors import DiskFull, RuntimePrepareFailed, disk_full_is_clear
+from isopod.owned_file import sync
 
 COMPILE_TIMEOUT_S = 1200.0
 # (fraction 0-1, what is being done)
@@ -76,10 +77,10 @@ class ModuleCache:
             _compile(module, compiled, progress)
             entry = {"sha256": _sha256(compiled), "size": compiled.stat().st_size}
             (temporary / "entry.json").write_text(json.dumps(entry))
-            _sync(compiled)
-            _sync(temporary / "entry.json")
+            sync(compiled)
+            sync(temporary / "entry.json")
             temporary.rename(folder)
-            _sync(self.root)
+            sync(self.root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -166,11 +167,3 @@ def _locked(root: Path, name: str, progress: Progress) -> Iterator[None]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

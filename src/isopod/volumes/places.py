@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.errors import VolumeNotFound
+from isopod.owned_file import sync
 from isopod.volumes.lease import VolumeFolder
 from isopod.volumes.removal import remove_folder
 from isopod.volumes.walk import FOLDER, NO_LINK
@@ -107,7 +108,7 @@ class Places:
                 _check_parts(volume, name)
                 _rename(source / name, target / name)
                 for changed in (target, source):  # the new name first
-                    _sync(changed)
+                    sync(changed)
                 (target / VolumeFolder(Path(name)).coming).unlink(missing_ok=True)
                 return True
 
@@ -169,14 +170,6 @@ def _rename(source: Path, target: Path) -> None:
         # Not the volume: that is one folder, and we hold it. Kept, in case that somebody asks.
         target.rename(target.with_name(f".aside-{secrets.token_hex(8)}"))
         source.rename(target)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _is_folder(path: Path) -> bool:
