@@ -29,7 +29,8 @@ from isopod.runtimes.reactor import building
 from isopod.runtimes.reactor.language import put_module
 from isopod.runtimes.reactor.runtime import BASE_IMAGE, MODULE, new_guest
 from isopod.runtimes.reactor.serve import ReactorGuest
-from isopod.runtimes.reactor.snapshotting import Snapshots
+from isopod.runtimes.reactor.snapshotting import take_snapshot
+from isopod.runtimes.taking import Source
 
 SDK = Path(__file__).parents[3] / "sdk"
 
@@ -176,14 +177,9 @@ class Foundry:
             AppName("x"), "reactor", "app.wasm", env=env or {},
             startup=Startup(**startup), limits=Limits(memory_mib=64),
         )  # fmt: skip
-        snapshots = Snapshots(
-            self.link(module),
-            app_tree=self._made("app"),
-            spec=spec,
-            images=self.images(),
-            work=self._made("work"),
-        )
-        return snapshots.take({})
+        source = Source(self._made("app"), self._made("site"), spec)
+        work = self._made("work")
+        return take_snapshot(self.link(module), source, images=self.images(), work=work)
 
     def restore(self, module: bytes, snapshot: Snapshot, **more: Any) -> Reactor:
         opened = self.images().open(snapshot.image, BASE_IMAGE)

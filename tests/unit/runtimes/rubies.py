@@ -22,6 +22,7 @@ from isopod.model.snapshot import Snapshot
 from isopod.runtimes.ruby import snapshotting
 from isopod.runtimes.ruby.runtime import RubyRuntime
 from isopod.runtimes.ruby.serve import RubyGuest
+from isopod.runtimes.taking import Source
 
 
 @dataclass
@@ -135,7 +136,7 @@ class Workshop:
             startup=Startup(**startup), limits=Limits(memory_mib=128),
         )  # fmt: skip
         work = Path(tempfile.mkdtemp(dir=self.folder))
-        made = snapshotting.Source(source, self.site(), spec, secrets or {})
+        made = Source(source, self.site(), spec, secrets or {})
         return snapshotting.take_snapshot(self.runtime, made, images=self.images(), work=work)
 
     def restore(self, source: Path, snapshot: Snapshot, **more: Any) -> App:

@@ -15,7 +15,7 @@ from isopod.errors import AppFailedToStart
 from isopod.model.app import WarmupRequest
 from isopod.model.snapshot import Snapshot
 from isopod.runtimes.python import snapshotting
-from isopod.runtimes.python.imaging import ImageLimits
+from isopod.runtimes.taking import ImageLimits, Source
 
 SECRET = "s3cr3t-value-of-the-deploy"
 
@@ -32,9 +32,7 @@ class Linter:
         work = self.lab.tmp()
         taken = snapshotting.take_snapshot(
             self.lab.runtime,
-            snapshotting.Source(
-                self.app, self.lab.folder / "site", spec(env, **startup), secrets or {}
-            ),
+            Source(self.app, self.lab.folder / "site", spec(env, **startup), secrets or {}),
             images=self.images,
             work=work,
             limits=limits,

@@ -23,6 +23,7 @@ from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python import snapshotting
 from isopod.runtimes.python.guests import PythonGuests
 from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.runtimes.taking import Source
 from isopod.server import guests
 from isopod.server.guests import GuestMaker
 
@@ -125,7 +126,7 @@ def made(prepared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     work.mkdir()
     snapshot = snapshotting.take_snapshot(
         runtime,
-        snapshotting.Source(trees.path(app_tree), trees.path(site_tree), spec),
+        Source(trees.path(app_tree), trees.path(site_tree), spec),
         images=images,
         work=work,
     )

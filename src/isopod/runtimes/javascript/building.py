@@ -10,7 +10,7 @@ from isopod.model.app import AppSpec
 from isopod.runtimes.health import HealthCheck, HealthResult
 from isopod.runtimes.javascript.kv import binding_name
 from isopod.runtimes.javascript.runtime import JavaScriptRuntime
-from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
+from isopod.runtimes.temporary import scratch
 
 
 def check_health(
@@ -24,7 +24,6 @@ def check_health(
     """
     check_bindings(spec)
     health = HealthCheck(spec, do_less="do less when the module is loaded")
-    volumes = TemporaryFolder(tmp_root)
 
     async def ask(scheduler: Scheduler) -> HealthResult:
         guest = runtime.new_guest(
@@ -33,15 +32,12 @@ def check_health(
             env=spec.env,
             memory_mib=spec.limits.memory_mib,
             output=health.collect,
-            volumes=scratch_volumes(spec, volumes.path),
+            volumes=folders.volumes,
         )
         return await health.ask(guest)
 
-    try:
-        with health.explained():
-            return in_scheduler(runtime.linkage.engine, ask)
-    finally:
-        volumes.remove()
+    with scratch(spec, tmp_root) as folders, health.explained():
+        return in_scheduler(runtime.linkage.engine, ask)
 
 
 def check_bindings(spec: AppSpec) -> None:

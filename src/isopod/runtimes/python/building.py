@@ -13,7 +13,7 @@ from isopod.host.outside import NoOutside
 from isopod.model.app import AppSpec
 from isopod.runtimes.health import HealthCheck, HealthResult
 from isopod.runtimes.python.runtime import PythonRuntime
-from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
+from isopod.runtimes.temporary import scratch
 
 _COMPILE_MEMORY_MIB = 1024
 
@@ -56,28 +56,23 @@ def check_health(
     outside = NoOutside()
 
     async def ask(scheduler: Scheduler) -> HealthResult:
-        tmp, volumes = TemporaryFolder(tmp_root), TemporaryFolder(tmp_root)
         guest = runtime.new_guest(
             scheduler=scheduler,
             app_tree=app_tree,
             site_tree=site_tree,
-            tmp=tmp.path,
+            tmp=folders.tmp,
             entrypoint=spec.entrypoint,
             env=spec.env,
             memory_mib=spec.limits.memory_mib,
             disk_mib=spec.limits.disk_mib,
             output=health.collect,
             world=no_world(tmp_root, outside),
-            volumes=scratch_volumes(spec, volumes.path),
+            volumes=folders.volumes,
         )
-        try:
-            return await health.ask(guest)
-        finally:
-            tmp.remove()
-            volumes.remove()
+        return await health.ask(guest)
 
     try:
-        with health.explained():
+        with scratch(spec, tmp_root) as folders, health.explained():
             return in_scheduler(runtime.linkage.engine, ask)
     except HealthFailed as error:
         error.hint = _needs_network(outside.asked) or error.hint

@@ -10,16 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.engine.image import Image, write_sparse
+from isopod.engine.image import write_sparse
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import AppFailedToStart, IsopodError
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
 from isopod.runtimes.base import LentVolume
-from isopod.runtimes.guest import GuestRequest
 from isopod.runtimes.python.runtime import PythonRuntime
 from isopod.runtimes.python.serve import PythonGuest
-from isopod.runtimes.warming import Warmup, bounded, warm
+from isopod.runtimes.taking import ImageLimits, boot_and_warm
+from isopod.runtimes.warming import Warmup, bounded
 
 # CPython 3.15 on 32 bits: an object with this count is never counted again
 # (Include/refcount.h, _Py_IMMORTAL_INITIAL_REFCNT). Writing it once keeps later requests from
@@ -31,16 +31,6 @@ _COUNTED = 1 << 29  # above: immortal already
 # The interpreter itself reads these, before any code that could be watched.
 _INTERPRETERS = ("PYTHON", "LC_", "LANG", "TZ")
 _APP_FRAME = re.compile(r'File "/app/([^"\n]+)", line (\d+)')
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """`max_bytes`: of the memory. `boot_s`: for the import of the app, and for its hooks.
-    `request_s`: for one request of the warm-up; a deploy waits for it."""
-
-    max_bytes: int = 500 << 20
-    boot_s: float = 60.0
-    request_s: float = 10.0
 
 
 _LIMITS = ImageLimits()
@@ -110,11 +100,7 @@ async def take(
         volumes=volumes,
     )
     try:
-        async with bounded(limits.boot_s, "the import"):
-            await guest.start()
-        for request, body in warmup:
-            async with bounded(limits.request_s, f"the warm-up {request.method} {request.path}"):
-                await warm(guest, request, body)
+        await boot_and_warm(guest, warmup, limits, start="the import")
         instance = guest.instance
         objects = 0
 
@@ -161,8 +147,7 @@ async def take(
         )
     except IsopodError as error:
         error.details.setdefault("traceback", b"".join(output).decode("utf-8", "replace"))
-        frames = _APP_FRAME.findall(str(error.details["traceback"]))
-        error.details.setdefault("place", ":".join(frames[-1]) if frames else "")
+        say_place(error)
         raise
     finally:
         guest.close()
@@ -177,46 +162,10 @@ def _used_volumes(guest: PythonGuest) -> list[tuple[str, str, str]]:
     return [("volume", f"the volume at {mount} is used before the snapshot", "") for mount in used]
 
 
-async def try_out(
-    runtime: PythonRuntime,
-    scheduler: Scheduler,
-    *,
-    image: Image,
-    app_tree: Path,
-    site_tree: Path,
-    tmp: Path,
-    volumes: Sequence[LentVolume],
-    spec: AppSpec,
-    variables: Mapping[str, str],
-    request: GuestRequest | None,
-    limits: ImageLimits,
-) -> None:
-    """Start an instance from `image` as a worker would, and let it answer. Raises what fails."""
-    guest = runtime.new_guest(
-        scheduler=scheduler,
-        app_tree=app_tree,
-        site_tree=site_tree,
-        tmp=tmp,
-        entrypoint=spec.entrypoint,
-        env=variables,
-        memory_mib=spec.limits.memory_mib,
-        disk_mib=spec.limits.disk_mib,
-        output=lambda _stream, _data: None,
-        image=image,
-        after_restore=spec.startup.after_restore,
-        volumes=volumes,
-    )
-    try:
-        async with bounded(limits.request_s, "a start from the image"):
-            await guest.start()
-            if request is not None:
-                await warm(guest, request, b"")
-    except IsopodError as error:
-        frames = _APP_FRAME.findall(str(error.details.get("traceback", "")))
-        error.details.setdefault("place", ":".join(frames[-1]) if frames else "")
-        raise
-    finally:
-        guest.close()
+def say_place(error: IsopodError) -> None:
+    """In `details["place"]`: "file:line" of the app's code that failed, "" when it is not known."""
+    frames = _APP_FRAME.findall(str(error.details.get("traceback", "")))
+    error.details.setdefault("place", ":".join(frames[-1]) if frames else "")
 
 
 def interpreters(env: Mapping[str, str]) -> list[str]:

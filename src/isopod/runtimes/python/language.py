@@ -24,6 +24,7 @@ from isopod.runtimes.python import (
 )
 from isopod.runtimes.python.guests import PythonGuests
 from isopod.runtimes.python.runtime import PythonRuntime
+from isopod.runtimes.taking import Source
 
 
 class PythonLanguage:
@@ -89,7 +90,7 @@ class PythonLanguage:
     ) -> Snapshot:
         return snapshotting.take_snapshot(
             PythonRuntime(cache_dir),
-            snapshotting.Source(app_tree, site_tree, spec, secrets),
+            Source(app_tree, site_tree, spec, secrets),
             images=images,
             work=work,
         )

@@ -9,37 +9,24 @@ read: its values are always planted, and no image holds one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
 from isopod.engine.image import Image
-from isopod.engine.scheduler import in_scheduler
+from isopod.engine.scheduler import Scheduler, in_scheduler
 from isopod.errors import DeadlineExceeded, DiskFull, IsopodError, disk_full_is_clear
-from isopod.model.app import AppSpec
 from isopod.model.snapshot import Finding, Snapshot, Verdict, plain
+from isopod.runtimes import taking
 from isopod.runtimes.python import imaging
 from isopod.runtimes.python.artifacts import image_digest
-from isopod.runtimes.python.imaging import ImageLimits, ImageTooLarge
+from isopod.runtimes.python.imaging import ImageTooLarge
 from isopod.runtimes.python.runtime import PythonRuntime
-from isopod.runtimes.temporary import TemporaryFolder, scratch_volumes
+from isopod.runtimes.python.serve import PythonGuest
+from isopod.runtimes.taking import ImageLimits, Source, Taker
+from isopod.runtimes.temporary import Scratch, scratch
 from isopod.runtimes.warming import Warmup, requests_of
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What an image is taken of. `secrets`: values that it is tried with, and never holds."""
-
-    app_tree: Path
-    site_tree: Path
-    spec: AppSpec
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """A secret goes over a setting of its name."""
-        return {**self.spec.env, **self.secrets}
 
 
 def take_snapshot(
@@ -52,10 +39,17 @@ def take_snapshot(
 ) -> Snapshot:
     """Boots the app once to four times. Never raises for what the app does: a snapshot is a gain,
     not a condition. Raises DiskFull."""
-    startup = source.spec.startup
-    if not startup.snapshot:
-        return plain("snapshots are off: [startup] snapshot = false")
-    limits = limits or ImageLimits()
+    if not source.spec.startup.snapshot:
+        return plain(taking.OFF)
+    taker = Taker(
+        spec=source.spec,
+        engine=runtime.linkage.engine,
+        base_image=runtime.base_image,
+        image_digest=image_digest(),
+        images=images,
+        work=work,
+        limits=limits or ImageLimits(),
+    )
     requests = requests_of(source.spec)
     attempts: list[tuple[Verdict, Warmup]] = [("sound", requests)]
     if requests:
@@ -63,7 +57,7 @@ def take_snapshot(
     findings: tuple[Finding, ...] = ()
     for verdict, warmup in attempts:
         try:
-            taken, held = _take(runtime, source, warmup, work, limits)
+            taken, held = _take(runtime, source, taker, warmup)
         except DiskFull:
             raise
         except ImageTooLarge as error:
@@ -77,16 +71,16 @@ def take_snapshot(
             findings = _add(findings, *shared)
             taken.path.unlink()
             continue
-        snapshot = _keep(runtime, taken, verdict, images, findings, held)
+        snapshot = _keep(taker, taken, verdict, findings, held)
         try:
-            _try_out(runtime, source, warmup, images, snapshot, work, limits)
+            _try_out(runtime, source, taker, snapshot, warmup)
         except DiskFull:
             raise
         except IsopodError as error:
             findings = _add(findings, _failure("restore", error))
             continue
         return snapshot
-    return plain("what it holds when it has booted cannot be shared", findings)
+    return plain(taking.NOT_SHARED, findings)
 
 
 def _add(findings: tuple[Finding, ...], *more: Finding) -> tuple[Finding, ...]:
@@ -102,14 +96,14 @@ def _failure(kind: str, error: IsopodError) -> Finding:
 
 
 def _take(
-    runtime: PythonRuntime, source: Source, warmup: Warmup, work: Path, limits: ImageLimits
+    runtime: PythonRuntime, source: Source, taker: Taker, warmup: Warmup
 ) -> tuple[imaging.Taken, tuple[Finding, ...]]:
     """An image, and what it holds that makes it this app's own (nothing: it can be shared)."""
     env = {name: text for name, text in source.spec.env.items() if name not in source.secrets}
     used = "a value is used when the app starts"
     if env:
         try:
-            taken = _boot(runtime, source, warmup, work, limits, planted=source.variables)
+            taken = _boot(runtime, source, taker, warmup, planted=source.variables)
         except (ImageTooLarge, DeadlineExceeded, DiskFull):
             raise
         except IsopodError:
@@ -119,7 +113,7 @@ def _take(
                 return taken, _drawn(taken)
             taken.path.unlink()
             used = "a value is kept before the snapshot"
-    taken = _boot(runtime, source, warmup, work, limits, planted=source.secrets)
+    taken = _boot(runtime, source, taker, warmup, planted=source.secrets)
     taken = _with_secrets_found(taken, source.secrets)
     held = [
         Finding("setting", f"{name} is read before the snapshot", place)
@@ -156,106 +150,74 @@ def _drawn(taken: imaging.Taken) -> tuple[Finding, ...]:
 def _boot(
     runtime: PythonRuntime,
     source: Source,
+    taker: Taker,
     warmup: Warmup,
-    work: Path,
-    limits: ImageLimits,
     *,
     planted: Collection[str],
 ) -> imaging.Taken:
-    tmp, volumes = TemporaryFolder(work), TemporaryFolder(work)
-    lent = scratch_volumes(source.spec, volumes.path)
-    try:
-        out = tmp.path.with_suffix(".image")
-        out.unlink(missing_ok=True)
-        with disk_full_is_clear(str(work)):
-            return in_scheduler(
-                runtime.linkage.engine,
-                lambda scheduler: imaging.take(
-                    runtime,
-                    scheduler,
-                    app_tree=source.app_tree,
-                    site_tree=source.site_tree,
-                    tmp=tmp.path,
-                    volumes=lent,
-                    spec=source.spec,
-                    variables=source.variables,
-                    planted=planted,
-                    warmup=warmup,
-                    out=out,
-                    limits=limits,
-                ),
-            )
-    finally:
-        tmp.remove()
-        volumes.remove()
+    out = taker.work / "app.image"
+    out.unlink(missing_ok=True)
+    with scratch(source.spec, taker.work) as folders, disk_full_is_clear(str(taker.work)):
+        return in_scheduler(
+            taker.engine,
+            lambda scheduler: imaging.take(
+                runtime,
+                scheduler,
+                app_tree=source.app_tree,
+                site_tree=source.site_tree,
+                tmp=folders.tmp,
+                volumes=folders.volumes,
+                spec=source.spec,
+                variables=source.variables,
+                planted=planted,
+                warmup=warmup,
+                out=out,
+                limits=taker.limits,
+            ),
+        )
 
 
 def _keep(
-    runtime: PythonRuntime,
+    taker: Taker,
     taken: imaging.Taken,
     verdict: Verdict,
-    images: ImageCache,
     findings: tuple[Finding, ...],
     held: tuple[Finding, ...],
 ) -> Snapshot:
-    digest, own_bytes, blob_bytes = images.put(taken.path, runtime.base_image, taken.clock_ns)
-    taken.path.unlink()
-    kinds = {finding.kind for finding in held}
-    reasons = [
-        *(["the image holds values of its settings"] if "setting" in kinds else []),
-        *(["the image may hold random bytes that are its own"] if "entropy" in kinds else []),
-    ]
     times = tuple(
         Finding("time", f"{name} is the time of the deploy in each instance", place)
         for name, place in taken.times
     )
-    return Snapshot(
-        verdict=verdict,
-        image=digest,
-        runtime=image_digest(),
-        size=taken.size,
-        own_bytes=own_bytes,
-        blob_bytes=blob_bytes,
-        private=bool(held),
-        why=", ".join(reasons),
-        findings=_add(findings, *held, *times),
-    )
+    image = taking.Taken(taken.clock_ns, held=held)
+    snapshot = taker.keep(taken.path, image, verdict, _add(findings, *held, *times))
+    taken.path.unlink()
+    return snapshot
 
 
 def _try_out(
-    runtime: PythonRuntime,
-    source: Source,
-    warmup: Warmup,
-    images: ImageCache,
-    snapshot: Snapshot,
-    work: Path,
-    limits: ImageLimits,
+    runtime: PythonRuntime, source: Source, taker: Taker, snapshot: Snapshot, warmup: Warmup
 ) -> None:
-    """That a start from the image works, before a worker relies on it. The image is then ready on
-    this node."""
-    tmp, volumes = TemporaryFolder(work), TemporaryFolder(work)
-    lent = scratch_volumes(source.spec, volumes.path)
-    opened = images.open(snapshot.image, runtime.base_image)
-    # A request without a body, of those that were answered.
-    first = next((request for request, body in warmup if not body), None)
-    try:
-        in_scheduler(
-            runtime.linkage.engine,
-            lambda scheduler: imaging.try_out(
-                runtime,
-                scheduler,
-                image=Image(opened.fd, opened.size, opened.clock_ns),
-                app_tree=source.app_tree,
-                site_tree=source.site_tree,
-                tmp=tmp.path,
-                volumes=lent,
-                spec=source.spec,
-                variables=source.variables,
-                request=first,
-                limits=limits,
-            ),
+    def restore(scheduler: Scheduler, folders: Scratch, image: Image) -> PythonGuest:
+        spec = source.spec
+        return runtime.new_guest(
+            scheduler=scheduler,
+            app_tree=source.app_tree,
+            site_tree=source.site_tree,
+            tmp=folders.tmp,
+            entrypoint=spec.entrypoint,
+            env=source.variables,
+            memory_mib=spec.limits.memory_mib,
+            disk_mib=spec.limits.disk_mib,
+            output=lambda _stream, _data: None,
+            image=image,
+            after_restore=spec.startup.after_restore,
+            volumes=folders.volumes,
         )
-    finally:
-        opened.close()
-        tmp.remove()
-        volumes.remove()
+
+    # A request without a body, of those that were answered.
+    first = next(((request, body) for request, body in warmup if not body), None)
+    try:
+        taker.try_out(snapshot, restore, first)
+    except IsopodError as error:
+        imaging.say_place(error)
+        raise

@@ -112,12 +112,11 @@ class ReactorLanguage:
         work: Path,
         secrets: Mapping[str, str],
     ) -> Snapshot:
-        from isopod.runtimes.reactor.snapshotting import Snapshots
+        from isopod.runtimes.reactor.snapshotting import take_snapshot
+        from isopod.runtimes.taking import Source
 
-        snapshots = Snapshots(
-            self._linkage(site_tree), app_tree=app_tree, spec=spec, images=images, work=work
-        )
-        return snapshots.take(secrets)
+        source = Source(app_tree, site_tree, spec, secrets)
+        return take_snapshot(self._linkage(site_tree), source, images=images, work=work)
 
     def in_worker(self, lent: InWorker) -> ReactorGuests:
         return ReactorGuests(lent)

@@ -8,141 +8,88 @@ so an image is its app's own, and each language's package seeds its generator ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
-from isopod.engine.image import Image, write_sparse
+from isopod.engine.image import Image
 from isopod.engine.linker import Linkage
 from isopod.engine.memory import WASM_PAGE
-from isopod.engine.scheduler import Scheduler, in_scheduler
-from isopod.errors import AppFailedToStart, DiskFull, IsopodError, disk_full_is_clear
-from isopod.model.app import AppSpec
-from isopod.model.snapshot import Finding, Snapshot, plain
+from isopod.engine.scheduler import Scheduler
+from isopod.errors import AppFailedToStart, disk_full_is_clear
+from isopod.model.snapshot import Finding, Snapshot
 from isopod.runtimes.reactor import abi
 from isopod.runtimes.reactor.runtime import BASE_IMAGE, image_digest, new_guest
 from isopod.runtimes.reactor.serve import ReactorGuest
-from isopod.runtimes.warming import Warmup, bounded, requests_of, warm
+from isopod.runtimes.taking import ImageLimits, Source, Taken, Taker
+from isopod.runtimes.temporary import Scratch
+from isopod.runtimes.warming import Warmup, bounded, requests_of
 
-_BOOT_S = 60.0
-_REQUEST_S = 10.0
-_MAX_BYTES = 500 << 20
+_LIMITS = ImageLimits()
 
 
-class Snapshots:
-    """Of one app's module, in a builder."""
+def take_snapshot(linkage: Linkage, source: Source, *, images: ImageCache, work: Path) -> Snapshot:
+    """Of an app's module. Never raises for what the app does. Raises DiskFull."""
+    taker = Taker(
+        spec=source.spec,
+        engine=linkage.engine,
+        base_image=BASE_IMAGE,
+        image_digest=image_digest(),
+        images=images,
+        work=work,
+        limits=_LIMITS,
+    )
+    new = partial(_new_guest, linkage, source)
 
-    def __init__(
-        self, linkage: Linkage, *, app_tree: Path, spec: AppSpec, images: ImageCache, work: Path
-    ) -> None:
-        self._linkage = linkage
-        self._app_tree = app_tree
-        self._spec = spec
-        self._images = images
-        self._work = work
-        self._tmp = work / "tmp"
-        self._tmp.mkdir(exist_ok=True)
+    def take(warmup: Warmup, out: Path) -> Taken:
+        return taker.boot(new, warmup, lambda guest: _take(guest, taker, out))
 
-    def take(self, secrets: Mapping[str, str]) -> Snapshot:
-        """Never raises for what the app does: a snapshot is a gain. Raises DiskFull."""
-        if not self._spec.startup.snapshot:
-            return plain("snapshots are off: [startup] snapshot = false")
-        requests = requests_of(self._spec)
-        findings: tuple[Finding, ...] = ()
-        if requests and (self._spec.env or secrets):
-            what = "the app has settings, and a warm-up request might keep one"
-            findings, requests = (Finding("setting", what, ""),), []
-        for warmup in (requests, []) if requests else ([],):
-            image = self._work / "app.image"
-            try:
-                clock_ns = self._write(warmup, image)
-                snapshot = self._keep(image, clock_ns, findings)
-                self._try_out(snapshot, warmup)
-            except DiskFull:
-                raise
-            except IsopodError as error:
-                what = str(error.details.get("summary", "")) or error.message
-                findings += (Finding("warm-up" if warmup else "boot", what, ""),)
-                continue
-            finally:
-                image.unlink(missing_ok=True)
-            return snapshot
-        return plain("what it holds when it has started cannot be kept", findings)
+    requests = requests_of(source.spec)
+    findings: tuple[Finding, ...] = ()
+    if requests and source.variables:
+        what = "the app has settings, and a warm-up request might keep one"
+        findings, requests = (Finding("setting", what, ""),), []
+    return taker.take_snapshot(
+        take,
+        new,
+        requests=requests,
+        findings=findings,
+        otherwise="what it holds when it has started cannot be kept",
+    )
 
-    def _write(self, warmup: Warmup, out: Path) -> int:
-        """The guest's clock then."""
 
-        async def write(scheduler: Scheduler) -> int:
-            guest = self._guest(scheduler, None)
-            try:
-                async with bounded(_BOOT_S, "the start"):
-                    await guest.start()
-                for request, body in warmup:
-                    async with bounded(_REQUEST_S, f"the warm-up {request.method} {request.path}"):
-                        await warm(guest, request, body)
-                async with bounded(_BOOT_S, "the snapshot"):
-                    await guest.keep_globals()
-                instance = guest.instance
-                if instance.files.open_count:
-                    raise AppFailedToStart("the app keeps files open, which an image cannot hold")
-                memory, box = instance.memory(), instance.mailbox
-                if len(memory) > _MAX_BYTES:
-                    raise AppFailedToStart(f"its memory of {len(memory) >> 20} MiB is too large")
-                with disk_full_is_clear(str(out.parent)):
-                    write_sparse(memory, out)
-                    with out.open("ab") as file:
-                        file.write(abi.pack_record(box) if box else b"")
-                        file.truncate(len(memory) + WASM_PAGE)
-                return instance.clock_ns
-            finally:
-                guest.close()
+async def _take(guest: ReactorGuest, taker: Taker, out: Path) -> Taken:
+    async with bounded(taker.limits.boot_s, "the snapshot"):
+        await guest.keep_globals()
+    instance = guest.instance
+    if instance.files.open_count:
+        raise AppFailedToStart("the app keeps files open, which an image cannot hold")
+    memory, box = instance.memory(), instance.mailbox
+    taker.write(memory, out)
+    with disk_full_is_clear(str(out.parent)), out.open("ab") as file:
+        file.write(abi.pack_record(box) if box else b"")
+        file.truncate(len(memory) + WASM_PAGE)
+    return Taken(instance.clock_ns, private=True)
 
-        return in_scheduler(self._linkage.engine, write)
 
-    def _keep(self, image: Path, clock_ns: int, findings: tuple[Finding, ...]) -> Snapshot:
-        digest, own_bytes, blob_bytes = self._images.put(image, BASE_IMAGE, clock_ns)
-        return Snapshot(
-            verdict="unwarmed" if findings else "sound",
-            image=digest,
-            runtime=image_digest(),
-            size=image.stat().st_size,
-            own_bytes=own_bytes,
-            blob_bytes=blob_bytes,
-            private=True,
-            why="",
-            findings=findings,
-        )
-
-    def _try_out(self, snapshot: Snapshot, warmup: Warmup) -> None:
-        """That a start from the image works, before a worker relies on it."""
-        opened = self._images.open(snapshot.image, BASE_IMAGE)
-
-        async def start(scheduler: Scheduler) -> None:
-            guest = self._guest(scheduler, Image(opened.fd, opened.size, opened.clock_ns))
-            try:
-                async with bounded(_REQUEST_S, "a start from the image"):
-                    await guest.start()
-                    if warmup:
-                        await warm(guest, *warmup[0])
-            finally:
-                guest.close()
-
-        try:
-            in_scheduler(self._linkage.engine, start)
-        finally:
-            opened.close()
-
-    def _guest(self, scheduler: Scheduler, image: Image | None) -> ReactorGuest:
-        return new_guest(
-            self._linkage,
-            scheduler=scheduler,
-            app_tree=self._app_tree,
-            tmp=self._tmp,
-            env={},
-            memory_mib=self._spec.limits.memory_mib,
-            disk_mib=self._spec.limits.disk_mib,
-            output=lambda _stream, _data: None,
-            share=("", ""),
-            precise_clocks=False,
-            image=image,
-        )
+def _new_guest(
+    linkage: Linkage,
+    source: Source,
+    scheduler: Scheduler,
+    folders: Scratch,
+    image: Image | None = None,
+) -> ReactorGuest:
+    limits = source.spec.limits
+    return new_guest(
+        linkage,
+        scheduler=scheduler,
+        app_tree=source.app_tree,
+        tmp=folders.tmp,
+        env={},
+        memory_mib=limits.memory_mib,
+        disk_mib=limits.disk_mib,
+        output=lambda _stream, _data: None,
+        share=("", ""),
+        precise_clocks=False,
+        image=image,
+    )

@@ -8,7 +8,7 @@ from isopod.engine.scheduler import Scheduler, in_scheduler
 from isopod.model.app import AppSpec
 from isopod.runtimes.health import HealthCheck, HealthResult
 from isopod.runtimes.ruby.runtime import RubyRuntime
-from isopod.runtimes.temporary import TemporaryFolder
+from isopod.runtimes.temporary import scratch
 
 
 def check_health(
@@ -20,14 +20,13 @@ def check_health(
     DeadlineExceeded or HealthFailed; `details["traceback"]` holds what the guest printed.
     """
     health = HealthCheck(spec, do_less="do less in config.ru")
-    tmp = TemporaryFolder(tmp_root)
 
     async def ask(scheduler: Scheduler) -> HealthResult:
         guest = runtime.new_guest(
             scheduler=scheduler,
             app_tree=app_tree,
             site_tree=site_tree,
-            tmp=tmp.path,
+            tmp=folders.tmp,
             entrypoint=spec.entrypoint,
             env=spec.env,
             memory_mib=spec.limits.memory_mib,
@@ -36,8 +35,5 @@ def check_health(
         )
         return await health.ask(guest)
 
-    try:
-        with health.explained():
-            return in_scheduler(runtime.linkage.engine, ask)
-    finally:
-        tmp.remove()
+    with scratch(spec, tmp_root) as folders, health.explained():
+        return in_scheduler(runtime.linkage.engine, ask)

@@ -19,6 +19,7 @@ from isopod.runtimes.installed import Installed
 from isopod.runtimes.ruby import artifacts, building, detect, gems, preparing, snapshotting
 from isopod.runtimes.ruby.runtime import RubyRuntime
 from isopod.runtimes.ruby.serve import RubyGuest
+from isopod.runtimes.taking import Source
 from isopod.settings import gem_mirror
 
 
@@ -87,7 +88,7 @@ class RubyLanguage:
         work: Path,
         secrets: Mapping[str, str],
     ) -> Snapshot:
-        source = snapshotting.Source(app_tree, site_tree, spec, secrets)
+        source = Source(app_tree, site_tree, spec, secrets)
         return snapshotting.take_snapshot(RubyRuntime(cache_dir), source, images=images, work=work)
 
     def in_worker(self, lent: InWorker) -> RubyGuests:
