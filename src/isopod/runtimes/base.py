@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from isopod.blobs.images import ImageCache
 from isopod.blobs.trees import TreeCache
+from isopod.errors import RuntimeNotPrepared
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
@@ -187,3 +188,11 @@ class Runtime(Protocol):
     def in_worker(self, lent: InWorker) -> Guests | Direct:
         """What serves its apps in a worker: instances, or the gateway itself. Called once, before
         the worker gives up the right to map machine code. Raises RuntimeNotPrepared."""
+
+
+def not_prepared(language: str, name: str) -> RuntimeNotPrepared:
+    """For a deploy of an app whose runtime `name` this node lacks."""
+    return RuntimeNotPrepared(
+        f"the {language} runtime is not prepared on this node",
+        hint=f"its operator runs `isopod runtimes prepare {name}`, and starts it again",
+    )

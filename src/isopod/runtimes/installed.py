@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from isopod.model.ids import Digest
 
@@ -15,3 +17,9 @@ class Installed:
     distributions: tuple[tuple[str, str], ...]
     fingerprint: Digest
     text: str
+
+    @staticmethod
+    def nothing(site: Path) -> Installed:
+        """For an app that asks for nothing; `site` is empty then."""
+        site.mkdir()
+        return Installed((), Digest(hashlib.sha256().hexdigest()), "None")

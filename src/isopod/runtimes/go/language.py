@@ -8,12 +8,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from isopod.errors import IsopodError, RuntimeNotPrepared, RuntimePrepareFailed, disk_full_is_clear
+from isopod.errors import IsopodError, RuntimePrepareFailed, disk_full_is_clear
 from isopod.manifest import Manifest
 from isopod.manifest import load as load_manifest
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
-from isopod.runtimes.base import Claim, Progress
+from isopod.runtimes.base import Claim, Progress, not_prepared
 from isopod.runtimes.go import building, detect, toolchain
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.reactor.language import ReactorLanguage, installed, put_module
@@ -91,10 +91,7 @@ class GoLanguage(ReactorLanguage):
         go = toolchain.find()
         warmed = _folder(cache_dir) / _CACHE
         if go is None or not warmed.is_dir():
-            raise RuntimeNotPrepared(
-                "the Go runtime is not prepared on this node",
-                hint="its operator runs `isopod runtimes prepare go`, and starts it again",
-            )
+            raise not_prepared("Go", self.name)
         package = detect.detect(folder, load_manifest(folder))
         with tempfile.TemporaryDirectory(prefix="isopod-go-out-") as made:
             out = Path(made, "app.wasm")

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
-from isopod.errors import RuntimeNotPrepared
 from isopod.manifest import Manifest
 from isopod.manifest import load as load_manifest
 from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
 from isopod.model.snapshot import Snapshot
-from isopod.runtimes.base import Claim, GuestOrder, InWorker, Progress
+from isopod.runtimes.base import Claim, GuestOrder, InWorker, Progress, not_prepared
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.javascript import (
@@ -55,10 +54,7 @@ class JavaScriptLanguage:
 
     def install_dependencies(self, cache_dir: Path, folder: Path, site: Path) -> Installed:
         if not preparing.info(cache_dir).prepared:
-            raise RuntimeNotPrepared(
-                "the JavaScript runtime is not prepared on this node",
-                hint="its operator runs `isopod runtimes prepare javascript`, and starts it again",
-            )
+            raise not_prepared("JavaScript", self.name)
         entrypoint = detect.detect(folder, load_manifest(folder))
         return bundling.install(folder, entrypoint, site, cache_dir=cache_dir)
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isopod.blobs.images import ImageCache
-from isopod.errors import RuntimeNotPrepared
 from isopod.manifest import Manifest
 from isopod.model.app import AppSpec
 from isopod.model.ids import Digest
 from isopod.model.runtime import RuntimeInfo
 from isopod.model.snapshot import Snapshot
-from isopod.runtimes.base import Claim, GuestOrder, InWorker, Progress
+from isopod.runtimes.base import Claim, GuestOrder, InWorker, Progress, not_prepared
 from isopod.runtimes.health import HealthResult
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.ruby import artifacts, building, detect, gems, preparing, snapshotting
@@ -49,10 +48,7 @@ class RubyLanguage:
 
     def install_dependencies(self, cache_dir: Path, folder: Path, site: Path) -> Installed:
         if not preparing.info(cache_dir).prepared:
-            raise RuntimeNotPrepared(
-                "the Ruby runtime is not prepared on this node",
-                hint="its operator runs `isopod runtimes prepare ruby`, and starts it again",
-            )
+            raise not_prepared("Ruby", self.name)
         return gems.install(folder, site, gems.Source(gem_mirror(), cache_dir / "gems"))
 
     def compile_app(

@@ -72,8 +72,7 @@ class WasiLanguage:
         folder: Path,  # noqa: ARG002
         site: Path,
     ) -> Installed:
-        site.mkdir()
-        return Installed((), Digest(hashlib.sha256(b"").hexdigest()), "None")
+        return Installed.nothing(site)
 
     def compile_app(self, cache_dir: Path, folder: Path, manifest: Manifest) -> str:  # noqa: ARG002
         """Nothing is kept of it: a worker's machine code is made beside the worker."""
