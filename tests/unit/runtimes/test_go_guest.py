@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.reactors import Foundry, foundry
+from tests.unit.runtimes.reactors import Foundry
 
 from isopod.errors import (
     AppFailedToStart,
@@ -31,7 +31,7 @@ SERVE = f'package main\n\nimport isopod "{SDK}"\n\nfunc main() {{ isopod.Serve(n
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foundry]:
-    with foundry(tmp_path_factory.mktemp("go")) as made:
+    with Foundry(tmp_path_factory.mktemp("go")) as made:
         yield made
 
 

@@ -9,7 +9,8 @@ import h11
 import pytest
 from tests.unit.host.certificates import Authority
 from tests.unit.host.world import allow, closed_port, here, made_broker, server
-from tests.unit.runtimes.workers import Worker, Workshop, worker, workshop
+from tests.unit.runtimes.apps import App
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import GuestProtocolError
 from isopod.host.capabilities import World
@@ -31,7 +32,7 @@ BIG = 3_000_000
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("fetch")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("fetch")) as made:
         yield made
 
 
@@ -82,7 +83,7 @@ async def serve(reader, writer):
 
 
 @contextlib.asynccontextmanager
-async def reaching(shop: Workshop, *ports: int, extra: str = "") -> AsyncIterator[Worker]:
+async def reaching(shop: Workshop, *ports: int, extra: str = "") -> AsyncIterator[App]:
     """An app that may reach these ports of localhost."""
     listed = allow(*(f"localhost:{port}" for port in ports))
     broker = made_broker({"app": ("default", listed)}, here(*ports))
@@ -97,9 +98,9 @@ async def reaching(shop: Workshop, *ports: int, extra: str = "") -> AsyncIterato
         world.close()
 
 
-async def ask(app: Worker, url: str, read: str = "", **init: object) -> dict[str, object]:
+async def ask(app: App, url: str, read: str = "", **init: object) -> dict[str, object]:
     body = json.dumps({"url": url, "init": init, "read": read}).encode()
-    return dict(json.loads((await app._call("/", "POST", body))[2]))
+    return dict(json.loads((await app.ask("/", method="POST", body=body))[2]))
 
 
 def test_requests_bodies_and_redirects(shop):
@@ -125,7 +126,7 @@ def test_requests_bodies_and_redirects(shop):
             assert got["status"] == 302
             assert app.guest.sent_bytes > 200_000
 
-    shop.run(main(), 60)
+    shop.run(main())
 
 
 def test_tls_is_verified(shop, tmp_path):
@@ -140,7 +141,7 @@ def test_tls_is_verified(shop, tmp_path):
             async with reaching(shop, port) as app:
                 assert "TLS failed" in str((await ask(app, url))["error"])
 
-    shop.run(main(), 60)
+    shop.run(main())
 
 
 def test_what_fails_is_a_type_error_and_nothing_is_reached_by_default(shop):
@@ -164,7 +165,7 @@ def test_what_fails_is_a_type_error_and_nothing_is_reached_by_default(shop):
                         assert why in str(got["error"]), (url, got)
                     assert (await ask(app, f"{base}/after"))["status"] == 200
 
-    shop.run(main(), 60)
+    shop.run(main())
 
 
 def test_an_abort_ends_the_connection(shop):
@@ -184,12 +185,12 @@ def test_an_abort_ends_the_connection(shop):
             app = shop.new(source, world=world, app="app")
             await app.guest.start()
             body = json.dumps({"url": f"http://localhost:{port}/never"}).encode()
-            assert (await app._call("/", "POST", body))[2] == b"TimeoutError"
+            assert (await app.ask("/", method="POST", body=body))[2] == b"TimeoutError"
             assert not world.open_now.by_app
             app.guest.close()
             world.close()
 
-    shop.run(main(), 60)
+    shop.run(main())
 
 
 def test_an_app_that_is_built_has_no_network(shop):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.workers import Workshop, request, worker, workshop
+from tests.unit.runtimes.apps import request
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import (
     AppFailedToStart,
@@ -25,7 +26,7 @@ NO_MEMORY = "const all = []; for (;;) all.push(new Uint8Array(1 << 20).fill(1));
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("workers")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("workers")) as made:
         yield made
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.workers import Worker, Workshop, worker, workshop
+from tests.unit.runtimes.apps import App
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import GuestProtocolError, ManifestInvalid
 from isopod.model.app import AppSpec
@@ -37,7 +38,7 @@ CALLS = worker(
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("values")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("values")) as made:
         yield made
 
 
@@ -46,7 +47,7 @@ def lent(folder: Path, size_bytes: int = 1 << 30, mount: str = "/kv") -> LentVol
     return LentVolume(folder, mount, size_bytes, 0)
 
 
-def calls(app: Worker, *all_of_them: list) -> list:
+def calls(app: App, *all_of_them: list) -> list:
     return json.loads(app.text(body=json.dumps(all_of_them).encode()))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.workers import Workshop, worker, workshop
+from tests.unit.runtimes.workers import Workshop, worker
 
 # Each line gives a value; what throws gives the error's name.
 CASES = r"""
@@ -125,7 +125,7 @@ async function all(cases) {
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("platform")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("platform")) as made:
         yield made
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.workers import Workshop, worker, workshop
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import AppFailedToStart, GuestFailed
 from isopod.runtimes.javascript import bundling
@@ -41,7 +41,7 @@ export function deep(given: Request): Response {
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("positions")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("positions")) as made:
         yield made
 
 

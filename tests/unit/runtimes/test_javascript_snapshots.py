@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.workers import Workshop, worker, workshop
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.engine.written import WrittenPages
 
@@ -23,7 +23,7 @@ FRESH = worker(
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("images")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("images")) as made:
         yield made
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
-from tests.unit.runtimes.workers import Workshop, worker, workshop
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import GuestProtocolError
 from isopod.runtimes.javascript import items
@@ -124,7 +124,7 @@ async function same() {
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("subtle")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("subtle")) as made:
         yield made
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.workers import Worker, Workshop, request, worker, workshop
+from tests.unit.runtimes.apps import App, request
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import GuestFailed, GuestProtocolError
 from isopod.runtimes.guest import GuestRequest, GuestResponse, SocketAccepted, SocketClosed
@@ -40,7 +41,7 @@ ECHO = worker(
 
 @pytest.fixture(scope="module")
 def shop(prepared_javascript: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("websockets")) as made:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("websockets")) as made:
         yield made
 
 
@@ -61,7 +62,7 @@ def asked(path: str = "/", attachment: bytes | None = None) -> GuestRequest:
     return replace(request(path), scheme="wss", headers=headers, attachment=attachment)
 
 
-async def opened(app: Worker, client: Client, path: str = "/") -> JavaScriptSocket:
+async def opened(app: App, client: Client, path: str = "/") -> JavaScriptSocket:
     socket = app.guest.socket()
     assert await socket.open(asked(path), client.read) == SocketAccepted()
     return socket

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import wasmtime
-from tests.unit.runtimes.reactors import Foundry, c_module, foundry, request, rust_module
+from tests.unit.runtimes.apps import request
+from tests.unit.runtimes.reactors import Foundry, c_module, rust_module
 
 from isopod.engine.instance import Mailbox
 from isopod.errors import (
@@ -26,7 +27,7 @@ GUESTS = Path(__file__).parents[2] / "guests" / "reactors"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foundry]:
-    with foundry(tmp_path_factory.mktemp("reactors")) as made:
+    with Foundry(tmp_path_factory.mktemp("reactors")) as made:
         yield made
 
 

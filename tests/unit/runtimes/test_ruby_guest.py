@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.rubies import Workshop, workshop
-from tests.unit.runtimes.workers import request
+from tests.unit.runtimes.apps import request
+from tests.unit.runtimes.rubies import Workshop
 
 from isopod.errors import (
     AppFailedToStart,
@@ -81,7 +81,7 @@ end
 
 @pytest.fixture(scope="module")
 def shop(prepared_ruby: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_ruby, tmp_path_factory.mktemp("rubies")) as made:
+    with Workshop(prepared_ruby, tmp_path_factory.mktemp("rubies")) as made:
         yield made
 
 

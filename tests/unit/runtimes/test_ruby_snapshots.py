@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.rubies import Workshop, workshop
+from tests.unit.runtimes.rubies import Workshop
 
 from isopod.model.app import WarmupRequest
 
@@ -32,7 +32,7 @@ end
 
 @pytest.fixture(scope="module")
 def shop(prepared_ruby: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with workshop(prepared_ruby, tmp_path_factory.mktemp("images")) as made:
+    with Workshop(prepared_ruby, tmp_path_factory.mktemp("images")) as made:
         yield made
 
 

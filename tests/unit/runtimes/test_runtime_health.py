@@ -1,7 +1,7 @@
 """The request that a new version must answer."""
 
 import pytest
-from tests.unit.runtimes.workers import worker, workshop
+from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import AppFailedToStart, DeadlineExceeded, HealthFailed
 from isopod.model.app import AppSpec, Health, Limits
@@ -12,7 +12,7 @@ from isopod.runtimes.javascript.building import check_health
 @pytest.fixture(scope="module")
 def check(prepared_javascript, tmp_path_factory):
     tmp_root = tmp_path_factory.mktemp("tmp")
-    with workshop(prepared_javascript, tmp_path_factory.mktemp("health")) as shop:
+    with Workshop(prepared_javascript, tmp_path_factory.mktemp("health")) as shop:
 
         def checked(body, before="console.log('hello')", deadline_ms=5000):
             spec = AppSpec(AppName("x"), "javascript", "worker.js", health=Health("/up?a=b"),
