@@ -163,6 +163,7 @@ class Instance:
         self._calls: list[Callable[[], Any]] = []
         self._future: Any = None
         self._alloc: Any = None
+        self._entries: dict[str, tuple[Any, int]] = {}  # that were called
         self._trap = ffi.null_trap()
         self._error = ffi.null_error()
         self._keep: list[Any] = []  # arguments of the call under way
@@ -430,7 +431,7 @@ class Instance:
     def _begin_call(self, export: str, payload: Arguments) -> Any:
         self.last_call = export
         memory = self._attach_memory()
-        function = self._export(export, ffi.FUNCTION).of.func
+        function, result_count = self._entry(export)
         numbers: tuple[int, ...] = ()
         if isinstance(payload, tuple):
             numbers = payload
@@ -442,11 +443,7 @@ class Instance:
         arguments = (ffi.Val * max(1, count))()
         for argument, number in zip(arguments, numbers, strict=False):
             argument.kind, argument.of.i32 = ffi.I32, number
-        # The engine writes as many as the guest's function has: it is the guest that says so.
         self._results = results = (ffi.Val * 1)()
-        result_count = self._result_count(function)
-        if result_count > 1:
-            raise GuestFailed(f"the module's export {export!r} returns {result_count} values")
         self._keep = [function, arguments]
         return ffi.call_async(
             self._context,
@@ -459,11 +456,20 @@ class Instance:
             byref(self._error),
         )
 
-    def _result_count(self, function: Any) -> int:
+    def _entry(self, export: str) -> tuple[Any, int]:
+        """A function of the guest's, and how many values it gives. The engine writes as many as it
+        has, and it is the guest that says so: there is room for one."""
+        known = self._entries.get(export)
+        if known is not None:
+            return known
+        function = self._export(export, ffi.FUNCTION).of.func
         kind = raw.wasmtime_func_type(self._context, byref(function))
         count = int(raw.wasm_functype_results(kind)[0].size)
         raw.wasm_functype_delete(kind)
-        return count
+        if count > 1:
+            raise GuestFailed(f"the module's export {export!r} returns {count} values")
+        self._entries[export] = function, count
+        return function, count
 
     def _export(self, name: str, kind: int) -> Any:
         found = ffi.Extern()
