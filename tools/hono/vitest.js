@@ -137,7 +137,8 @@ export const vi = {
 for (const name of ["mock", "doMock", "hoisted", "useFakeTimers", "setSystemTime", "advanceTimersByTime", "importActual", "resetModules"]) {
   vi[name] = none(name);
 }
-Object.assign(globalThis, { describe, it, test: it, expect, beforeAll, afterAll, beforeEach, afterEach, vi, expectTypeOf, assertType });
+// Some tests say `global` for the global object, since vitest runs in Node.
+Object.assign(globalThis, { global: globalThis, describe, it, test: it, expect, beforeAll, afterAll, beforeEach, afterEach, vi, expectTypeOf, assertType });
 
 const LIMIT_MS = 5000;
 const limited = (made) => {

@@ -106,6 +106,42 @@ crypto.getRandomValues(new Float32Array(1))
 [..."a1b2".matchAll(/\d/g)].map((m) => m[0])
 [1, [2, [3]]].flat(Infinity)
 new Intl.DateTimeFormat("en").constructor.name
+[...new Headers([["a", undefined], ["b", null]])]
+new Headers([["a", "1", "2"]])
+new Headers(["ab"])
+new Headers().append("a")
+new Headers().forEach(1)
+(() => { const h = new Proxy(new Headers({ b: "1", a: "2" }), { get: (t, k) => { const v = Reflect.get(t, k); return typeof v === "function" ? v.bind(t) : v } }); return [...new Headers(h)] })()
+(() => { const h = new Headers({ b: "1", d: "2" }); const seen = []; for (const [name] of h) { seen.push(name); if (name === "b") h.append("c", "3") } return seen })()
+[String(new Headers().keys()), String(new FormData().entries()), Object.getOwnPropertyDescriptor(Object.getPrototypeOf(new Headers().keys()), "next").enumerable]
+new Response("x", { statusText: "a\nb" })
+new Response("x", 1)
+new Response("x", null).status
+await new Response(new Uint8Array([0xef, 0xbb, 0xbf, 65])).text()
+await new Response("\ufeffa\ud800b").text()
+await new Blob(["\ufeff1"]).text()
+(async () => { const r = new Response(); return [await r.text(), await r.text(), r.bodyUsed] })()
+(() => { const f = new File(["x"], "n"); return [Object.keys(f), f.name, typeof f.lastModified] })()
+new File(["x"])
+new Blob(["a\r\nb"], { endings: "native" }).size
+new Blob([], 1)
+new Blob(["a"], null).size
+new FormData().append("a", "b", "c")
+new FormData().append("a")
+(async () => { const f = new FormData(); f.append("a\nb", "1\n2\r3"); return [...(await new Response(f).formData())] })()
+new TextDecoder("utf-16be").decode(new Uint8Array([0, 65, 0xd8, 0x3d, 0xdc, 0xa9]))
+new TextDecoder("utf-16le").decode(new Uint8Array([0x3d, 0xd8, 65, 0, 7]))
+new TextDecoder("utf-16le", { fatal: true }).decode(new Uint8Array([0x3d, 0xd8]))
+(() => { const d = new TextDecoder("utf-16"); return [0x3d, 0xd8, 0xa9, 0xdc].map((b) => d.decode(new Uint8Array([b]), { stream: true })).join("|") + d.decode() })()
+(() => { const d = new TextDecoder("utf-8", { fatal: true }); try { d.decode(new Uint8Array([0xc3, 0x28])) } catch {} return d.decode(new Uint8Array([65])) })()
+new TextDecoder(" Latin1\n").encoding
+new TextDecoder().decode(5)
+new TextEncoder().encodeInto("", new Uint16Array(1))
+(() => { const c = new AbortController(); const seen = []; c.signal.addEventListener("abort", () => seen.push(1)); c.signal.onabort = (e) => seen.push(e.target === c.signal); c.signal.addEventListener("abort", () => seen.push(2)); c.abort(); return seen })()
+new Request("https://u:p@x.test/")
+(async () => { const r = new Request("https://x.test", { method: "POST", body: "..." }); const reader = r.body.getReader(); await reader.read(); reader.releaseLock(); return new Request(r) })()
+(async () => { const s = new ReadableStream({ pull: (c) => c.enqueue(new Uint8Array(1)) }); const reader = s.getReader(); await reader.read(); reader.releaseLock(); return new Response(s) })()
+(async () => { const r = new Response("x"); const reader = r.body.getReader(); await reader.read(); reader.releaseLock(); return await r.text() })()
 [Object.prototype.toString.call(new Headers()), Object.prototype.toString.call(new Response()), String(new FormData())]
 """.strip().splitlines()  # noqa: E501  JavaScript
 

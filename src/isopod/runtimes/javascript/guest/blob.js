@@ -1,6 +1,7 @@
 // Blob, File and FormData, and the two encodings of forms.
 
-import { bytesOf, decode, encode, latin1 } from "./encoding.js";
+import { bytesOf, decode, encode, latin1, textOf } from "./encoding.js";
+import { dictionary, iterable, required, text } from "./idl.js";
 
 export function join(parts) {
   if (parts.length === 1) return parts[0];
@@ -13,21 +14,29 @@ export function join(parts) {
   return all;
 }
 
+const kindOf = (type) => (/^[ -~]*$/.test(type) ? type.toLowerCase() : "");
+
 export class Blob {
   #bytes;
   #type;
-  constructor(parts = [], { type = "" } = {}) {
-    if (typeof parts !== "object" || typeof parts?.[Symbol.iterator] !== "function") {
+  constructor(parts = [], options) {
+    const list = (typeof parts === "object" && parts !== null) || typeof parts === "function";
+    if (!list || typeof parts[Symbol.iterator] !== "function") {
       throw new TypeError("the parts of a Blob are a list");
+    }
+    const { endings = "transparent", type = "" } = dictionary(options, "what is said of a Blob");
+    const native = `${endings}` === "native";
+    if (!native && `${endings}` !== "transparent") {
+      throw new TypeError(`endings cannot be ${JSON.stringify(`${endings}`)}`);
     }
     this.#bytes = join(
       Array.from(parts, (part) => {
-        if (part instanceof Blob) return part.#bytes;
+        if (typeof part === "object" && part !== null && #bytes in part) return part.#bytes;
         if (part instanceof ArrayBuffer || ArrayBuffer.isView(part)) return bytesOf(part).slice();
-        return encode(String(part));
+        return encode(native ? `${part}`.replace(/\r\n?/g, "\n") : `${part}`);
       }).concat([new Uint8Array(0)]),
     );
-    this.#type = /^[ -~]*$/.test(type) ? String(type).toLowerCase() : "";
+    this.#type = kindOf(`${type}`);
   }
   get size() {
     return this.#bytes.length;
@@ -42,7 +51,7 @@ export class Blob {
     return this.#bytes.slice();
   }
   async text() {
-    return decode(this.#bytes);
+    return textOf(this.#bytes);
   }
   slice(from, to, type = "") {
     return new Blob([this.#bytes.slice(from, to)], { type });
@@ -62,12 +71,21 @@ export const blobBytes = Blob._bytes;
 delete Blob._bytes;
 
 export class File extends Blob {
-  constructor(parts, name, { type = "", lastModified = Date.now() } = {}) {
-    super(parts, { type });
-    Object.defineProperties(this, {
-      name: { value: String(name), enumerable: true },
-      lastModified: { value: Number(lastModified), enumerable: true },
-    });
+  #name;
+  #lastModified;
+  constructor(parts, name, options) {
+    required(arguments, 2);
+    if (parts === undefined) throw new TypeError("the parts of a File are a list");
+    super(parts, options);
+    this.#name = text(name);
+    const { lastModified } = dictionary(options, "what is said of a File");
+    this.#lastModified = lastModified === undefined ? Date.now() : Math.trunc(lastModified) || 0;
+  }
+  get name() {
+    return this.#name;
+  }
+  get lastModified() {
+    return this.#lastModified;
   }
   get [Symbol.toStringTag]() {
     return "File";
@@ -76,11 +94,16 @@ export class File extends Blob {
 
 export class FormData {
   #all = [];
-  append(name, value, filename) {
-    this.#all.push([String(name), entry(value, filename)]);
+  constructor(form) {
+    if (form !== undefined) throw new TypeError("there are no forms to read here");
   }
-  set(name, value, filename) {
-    const key = String(name);
+  append(name, value, ...filename) {
+    required(arguments, 2);
+    this.#all.push([text(name), entry(value, filename)]);
+  }
+  set(name, value, ...filename) {
+    required(arguments, 2);
+    const key = text(name);
     const at = this.#all.findIndex(([one]) => one === key);
     if (at < 0) this.#all.push([key, entry(value, filename)]);
     else {
@@ -89,43 +112,47 @@ export class FormData {
     }
   }
   get(name) {
-    return this.#all.find(([one]) => one === String(name))?.[1] ?? null;
+    required(arguments, 1);
+    const key = text(name);
+    return this.#all.find(([one]) => one === key)?.[1] ?? null;
   }
   getAll(name) {
-    return this.#all.filter(([one]) => one === String(name)).map(([, value]) => value);
+    required(arguments, 1);
+    const key = text(name);
+    return this.#all.filter(([one]) => one === key).map(([, value]) => value);
   }
   has(name) {
-    return this.#all.some(([one]) => one === String(name));
+    required(arguments, 1);
+    const key = text(name);
+    return this.#all.some(([one]) => one === key);
   }
   delete(name) {
-    this.#all = this.#all.filter(([one]) => one !== String(name));
+    required(arguments, 1);
+    const key = text(name);
+    this.#all = this.#all.filter(([one]) => one !== key);
   }
-  forEach(callback, self) {
-    for (const [name, value] of this) callback.call(self, value, name, this);
-  }
-  *entries() {
-    yield* this.#all;
-  }
-  *keys() {
-    for (const [name] of this) yield name;
-  }
-  *values() {
-    for (const [, value] of this) yield value;
-  }
-  [Symbol.iterator]() {
-    return this.entries();
+  static _pairs(form) {
+    return form.#all;
   }
   get [Symbol.toStringTag]() {
     return "FormData";
   }
 }
 
-function entry(value, filename) {
-  if (!(value instanceof Blob)) return String(value);
+iterable(FormData, FormData._pairs);
+delete FormData._pairs;
+
+function entry(value, [filename]) {
+  if (!(value instanceof Blob)) {
+    if (filename !== undefined) throw new TypeError("only a Blob has a file name");
+    return text(value);
+  }
   if (value instanceof File && filename === undefined) return value;
-  return new File([value], filename ?? "blob", { type: value.type });
+  const { type, lastModified } = value;
+  return new File([value], filename ?? "blob", { type, lastModified });
 }
 
+const crlf = (text) => text.replace(/\r\n?|\n/g, "\r\n");
 const escaped = (text) => text.replace(/\n/g, "%0A").replace(/\r/g, "%0D").replace(/"/g, "%22");
 
 // multipart/form-data (RFC 7578), as [bytes, type].
@@ -133,8 +160,8 @@ export function formBytes(form) {
   const boundary = `----isopod${crypto.randomUUID().replaceAll("-", "")}`;
   const parts = [];
   for (const [name, value] of form) {
-    let head = `--${boundary}\r\nContent-Disposition: form-data; name="${escaped(name)}"`;
-    if (typeof value === "string") parts.push(encode(`${head}\r\n\r\n${value}\r\n`));
+    let head = `--${boundary}\r\nContent-Disposition: form-data; name="${escaped(crlf(name))}"`;
+    if (typeof value === "string") parts.push(encode(`${head}\r\n\r\n${crlf(value)}\r\n`));
     else {
       head += `; filename="${escaped(value.name)}"\r\nContent-Type: `;
       head += `${value.type || "application/octet-stream"}\r\n\r\n`;
@@ -156,16 +183,16 @@ export function parseForm(bytes, type) {
     throw new TypeError(`a body of type ${JSON.stringify(type)} is no form`);
   }
   // Bytes as characters: indexOf is the engine's own, and fast.
-  const text = latin1(bytes);
+  const whole = latin1(bytes);
   const mark = `--${boundary[1] ?? boundary[2]}`;
-  let at = text.startsWith(mark) ? 0 : text.indexOf(`\r\n${mark}`) + 2;
-  if (at < 2 && !text.startsWith(mark)) throw new TypeError("the form has no boundary in it");
+  let at = whole.startsWith(mark) ? 0 : whole.indexOf(`\r\n${mark}`) + 2;
+  if (at < 2 && !whole.startsWith(mark)) throw new TypeError("the form has no boundary in it");
   for (;;) {
     at += mark.length;
-    if (text.startsWith("--", at)) return form;
+    if (whole.startsWith("--", at)) return form;
     const head = at + 2;
-    const body = text.indexOf("\r\n\r\n", at) + 4;
-    const end = text.indexOf(`\r\n${mark}`, body - 2);
+    const body = whole.indexOf("\r\n\r\n", at) + 4;
+    const end = whole.indexOf(`\r\n${mark}`, body - 2);
     if (body < 4 || end < 0) throw new TypeError("a part of the form is not whole");
     const lines = decode(bytes.subarray(head, body - 4)).split("\r\n");
     const said = lines.find((line) => /^content-disposition:/i.test(line)) ?? "";

@@ -1,6 +1,9 @@
-// TextEncoder, TextDecoder (UTF-8, UTF-16LE, windows-1252 as latin-1) of the Encoding standard.
+// TextEncoder, TextDecoder (UTF-8, UTF-16, windows-1252) of the Encoding standard.
+
+import { dictionary } from "./idl.js";
 
 const { fromCharCode } = String;
+const { toString } = Object.prototype;
 
 // UTF-8 of text[from...] into `into`; gives [characters read, bytes written].
 export function encodeInto(text, into, offset, end, from = 0) {
@@ -124,8 +127,34 @@ function utf8(bytes, fatal, last) {
   return [text + fromCharCode.apply(null, units), 0];
 }
 
+// As `utf8`. `low` and `high`: where in its two bytes a unit has them.
+function utf16(bytes, [low, high], fatal, last) {
+  let text = "";
+  let at = 0;
+  for (; at + 1 < bytes.length; at += 2) {
+    text += fromCharCode(bytes[at + low] | (bytes[at + high] << 8));
+  }
+  let left = bytes.length - at;
+  const half = text.charCodeAt(text.length - 1);
+  if (!last && half >= 0xd800 && half < 0xdc00) {
+    text = text.slice(0, -1); // its other half may follow
+    left += 2;
+  } else if (last && left > 0) {
+    text += "\ud800"; // what is not whole is as wrong as half a pair
+    left = 0;
+  }
+  if (fatal && !text.isWellFormed()) throw new TypeError("the data is not valid UTF-16");
+  return [text.toWellFormed(), left];
+}
+
 export function decode(bytes) {
   return utf8(bytes, false, true)[0];
+}
+
+// As a text is read of a body: without the mark at its beginning.
+export function textOf(bytes) {
+  const marked = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+  return decode(marked ? bytes.subarray(3) : bytes);
 }
 
 export function bytesOf(data) {
@@ -144,29 +173,36 @@ class TextEncoder {
     return encode(String(text));
   }
   encodeInto(text, into) {
+    if (!(into instanceof Uint8Array)) throw new TypeError("it is encoded into a Uint8Array");
     const [read, written] = encodeInto(String(text), into, 0, into.length);
     return { read, written };
   }
 }
 
-const LABELS = {
-  "utf-8": "utf-8",
-  utf8: "utf-8",
-  "unicode-1-1-utf-8": "utf-8",
-  "utf-16le": "utf-16le",
-  "utf-16": "utf-16le",
-  ascii: "windows-1252",
-  "us-ascii": "windows-1252",
-  latin1: "windows-1252",
-  "iso-8859-1": "windows-1252",
-  "windows-1252": "windows-1252",
+// The Encoding standard's names of those that are here.
+const NAMES = {
+  "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf-8 utf8 x-unicode20utf8",
+  "utf-16be": "unicodefffe utf-16be",
+  "utf-16le": "csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16 utf-16le",
+  "windows-1252":
+    "ansi_x3.4-1968 ascii cp1252 cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100 iso8859-1 " +
+    "iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 us-ascii windows-1252 x-cp1252",
 };
+const LABELS = new Map(
+  Object.entries(NAMES).flatMap(([name, labels]) => labels.split(" ").map((one) => [one, name])),
+);
+// 0x80 to 0x9f, where windows-1252 is not latin-1.
+const C1 =
+  "\u20ac\x81\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\x8d\u017d\x8f" +
+  "\x90\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\x9d\u017e\u0178";
 
 class TextDecoder {
   #kept = new Uint8Array(0);
   #begun = false;
-  constructor(label = "utf-8", { fatal = false, ignoreBOM = false } = {}) {
-    const encoding = LABELS[String(label).trim().toLowerCase()];
+  constructor(label = "utf-8", options) {
+    const { fatal = false, ignoreBOM = false } = dictionary(options, "what is said of a decoder");
+    const name = `${label}`.replace(/^[\t\n\f\r ]+|[\t\n\f\r ]+$/g, "").toLowerCase();
+    const encoding = LABELS.get(name);
     if (!encoding) throw new RangeError(`there is no decoder for ${label}`);
     Object.defineProperties(this, {
       encoding: { value: encoding, enumerable: true },
@@ -174,27 +210,33 @@ class TextDecoder {
       ignoreBOM: { value: Boolean(ignoreBOM), enumerable: true },
     });
   }
-  decode(data = new Uint8Array(0), { stream = false } = {}) {
+  decode(data = new Uint8Array(0), options) {
+    const { stream = false } = dictionary(options, "what is said of a piece");
+    if (!ArrayBuffer.isView(data) && !/ArrayBuffer\]$/.test(toString.call(data))) {
+      throw new TypeError("bytes are decoded");
+    }
     let bytes = bytesOf(data);
-    if (this.#kept.length > 0) {
-      const joined = new Uint8Array(this.#kept.length + bytes.length);
-      joined.set(this.#kept);
-      joined.set(bytes, this.#kept.length);
+    const [kept, begun] = [this.#kept, this.#begun];
+    this.#kept = new Uint8Array(0); // also when this throws
+    this.#begun = false;
+    if (kept.length > 0) {
+      const joined = new Uint8Array(kept.length + bytes.length);
+      joined.set(kept);
+      joined.set(bytes, kept.length);
       bytes = joined;
     }
     const [text, left] = this.#text(bytes, !stream);
-    this.#kept = left > 0 ? bytes.slice(bytes.length - left) : new Uint8Array(0);
-    const drop = !this.#begun && !this.ignoreBOM && text.charCodeAt(0) === 0xfeff;
-    this.#begun = stream && (this.#begun || text !== "");
+    if (left > 0) this.#kept = bytes.slice(bytes.length - left);
+    const drop = !begun && !this.ignoreBOM && text.charCodeAt(0) === 0xfeff;
+    this.#begun = Boolean(stream) && (begun || text !== "");
     return drop ? text.slice(1) : text;
   }
   #text(bytes, last) {
     if (this.encoding === "utf-8") return utf8(bytes, this.fatal, last);
-    if (this.encoding === "windows-1252") return [latin1(bytes), 0];
-    const even = bytes.length & ~1;
-    let text = "";
-    for (let at = 0; at < even; at += 2) text += fromCharCode(bytes[at] | (bytes[at + 1] << 8));
-    return [text, bytes.length - even];
+    if (this.encoding === "windows-1252") {
+      return [latin1(bytes).replace(/[\x80-\x9f]/g, (one) => C1[one.charCodeAt(0) - 0x80]), 0];
+    }
+    return utf16(bytes, this.encoding === "utf-16be" ? [1, 0] : [0, 1], this.fatal, last);
   }
 }
 

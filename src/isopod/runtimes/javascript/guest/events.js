@@ -1,6 +1,6 @@
 // Events: event-target-shim's, and what is made of them.
 
-import { Event, EventTarget } from "event-target-shim";
+import { Event, EventTarget, getEventAttributeValue, setEventAttributeValue } from "event-target-shim";
 import { later } from "./timers.js";
 
 class CustomEvent extends Event {
@@ -15,7 +15,6 @@ const KEY = Symbol("AbortSignal");
 class AbortSignal extends EventTarget {
   #aborted = false;
   #reason = undefined;
-  onabort = null;
   constructor(key) {
     if (key !== KEY) throw new TypeError("Illegal constructor");
     super();
@@ -25,6 +24,13 @@ class AbortSignal extends EventTarget {
   }
   get reason() {
     return this.#reason;
+  }
+  // In its turn among the listeners, as they were added.
+  get onabort() {
+    return getEventAttributeValue(this, "abort");
+  }
+  set onabort(act) {
+    setEventAttributeValue(this, "abort", act);
   }
   throwIfAborted() {
     if (this.#aborted) throw this.#reason;
@@ -36,9 +42,7 @@ class AbortSignal extends EventTarget {
       reason === undefined
         ? new DOMException("This operation was aborted", "AbortError")
         : reason;
-    const event = new Event("abort");
-    if (typeof signal.onabort === "function") signal.onabort(event);
-    signal.dispatchEvent(event);
+    signal.dispatchEvent(new Event("abort"));
   }
   static abort(reason) {
     const signal = new AbortSignal(KEY);

@@ -1,37 +1,47 @@
 // Headers of the Fetch standard. Names are kept in lower case; the values of one name are joined,
 // but for Set-Cookie.
 
+import { iterable, required } from "./idl.js";
+
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const BAD_VALUE = /[\0\r\n]|[^\0-\xff]/;
 
 function nameOf(name) {
-  const text = String(name);
+  const text = `${name}`;
   if (!TOKEN.test(text)) throw new TypeError(`${JSON.stringify(text)} is no header name`);
   return text.toLowerCase();
 }
 
 function valueOf(value) {
-  const text = String(value).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
+  const text = `${value}`.replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
   if (BAD_VALUE.test(text)) throw new TypeError(`${JSON.stringify(text)} is no header value`);
   return text;
 }
 
 export class Headers {
   #all = new Map();
+  #sorted = null; // the pairs in their order, until something changes
   constructor(init) {
     if (init === undefined) return;
-    if (init === null) throw new TypeError("headers are an object or pairs");
-    if (init instanceof Headers) {
+    if (init === null || (typeof init !== "object" && typeof init !== "function")) {
+      throw new TypeError("headers are an object or pairs");
+    }
+    const iterator = init[Symbol.iterator];
+    // Not `instanceof`: a Proxy of Headers is one, and has no field of ours.
+    if (#all in init && iterator === Headers.prototype[Symbol.iterator]) {
       for (const [name, values] of init.#all) this.#all.set(name, values.slice());
-    } else if (typeof init[Symbol.iterator] === "function") {
+    } else if (iterator !== undefined && iterator !== null) {
       for (const pair of init) {
-        const [name, value, ...more] = pair;
-        if (value === undefined || more.length) throw new TypeError("a header is a name and a value");
-        this.append(name, value);
+        const parts = typeof pair === "object" && pair !== null ? [...pair] : [];
+        if (parts.length !== 2) throw new TypeError("a header is a name and a value");
+        this.append(parts[0], parts[1]);
       }
-    } else if (typeof init === "object") {
-      for (const name of Object.keys(init)) this.append(name, init[name]);
-    } else throw new TypeError("headers are an object or pairs");
+    } else {
+      for (const name of Reflect.ownKeys(init)) {
+        if (!Object.getOwnPropertyDescriptor(init, name)?.enumerable) continue;
+        this.append(name, init[name]);
+      }
+    }
   }
   // As the host gives them: checked, in lower case.
   static _received(lines) {
@@ -54,47 +64,47 @@ export class Headers {
     }
     return text;
   }
+  static _pairs(headers) {
+    if (headers.#sorted !== null) return headers.#sorted;
+    const pairs = [];
+    for (const name of [...headers.#all.keys()].sort()) {
+      const values = headers.#all.get(name);
+      if (name === "set-cookie") for (const value of values) pairs.push([name, value]);
+      else pairs.push([name, values.length === 1 ? values[0] : values.join(", ")]);
+    }
+    headers.#sorted = pairs;
+    return pairs;
+  }
   append(name, value) {
+    required(arguments, 2);
     const key = nameOf(name);
+    const text = valueOf(value);
     const values = this.#all.get(key);
-    if (values) values.push(valueOf(value));
-    else this.#all.set(key, [valueOf(value)]);
+    if (values) values.push(text);
+    else this.#all.set(key, [text]);
+    this.#sorted = null;
   }
   set(name, value) {
+    required(arguments, 2);
     this.#all.set(nameOf(name), [valueOf(value)]);
+    this.#sorted = null;
   }
   get(name) {
+    required(arguments, 1);
     const values = this.#all.get(nameOf(name));
     return values === undefined ? null : values.length === 1 ? values[0] : values.join(", ");
   }
   has(name) {
+    required(arguments, 1);
     return this.#all.has(nameOf(name));
   }
   delete(name) {
+    required(arguments, 1);
     this.#all.delete(nameOf(name));
+    this.#sorted = null;
   }
   getSetCookie() {
     return (this.#all.get("set-cookie") ?? []).slice();
-  }
-  forEach(callback, self) {
-    for (const [name, value] of this) callback.call(self, value, name, this);
-  }
-  *entries() {
-    for (const name of [...this.#all.keys()].sort()) {
-      const values = this.#all.get(name);
-      if (values === undefined) continue;
-      if (name === "set-cookie") for (const value of values) yield [name, value];
-      else yield [name, values.join(", ")];
-    }
-  }
-  *keys() {
-    for (const [name] of this) yield name;
-  }
-  *values() {
-    for (const [, value] of this) yield value;
-  }
-  [Symbol.iterator]() {
-    return this.entries();
   }
   get [Symbol.toStringTag]() {
     return "Headers";
@@ -103,6 +113,8 @@ export class Headers {
 
 export const received = Headers._received;
 export const lines = Headers._lines;
+iterable(Headers, Headers._pairs);
 delete Headers._received;
 delete Headers._lines;
+delete Headers._pairs;
 globalThis.Headers = Headers;

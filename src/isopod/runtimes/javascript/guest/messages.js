@@ -1,11 +1,13 @@
 // Request and Response of the Fetch standard. A body is a text, bytes or a stream; a stream is made
 // of what is none only when somebody asks for `body`.
 
-import { bytesOf, decode, encode } from "./encoding.js";
+import { bytesOf, encode, textOf } from "./encoding.js";
 import { Blob, blobBytes, formBytes, join, parseForm } from "./blob.js";
 import { Headers } from "./headers.js";
+import { dictionary, text } from "./idl.js";
 import { isWebSocket } from "./websocket.js";
 
+const REASON = /^[\t\x20-\x7e\x80-\xff]*$/;
 const NULL_BODY = [101, 103, 204, 205, 304];
 
 // `source`: null, a string, a Uint8Array, or a ReadableStream; or { pull() }, an incoming body: each
@@ -16,13 +18,19 @@ class Content {
     this.stream = source instanceof ReadableStream ? source : null;
     this.used = false;
   }
+  get spent() {
+    return this.used || (this.stream !== null && (this.stream.locked || disturbed(this.stream)));
+  }
 }
+
+// Read from, or cancelled, be it by nobody any more.
+const disturbed = (stream) => stream._disturbed === true;
 
 function extract(init) {
   if (init === null || init === undefined) return [null, null];
-  if (typeof init === "string") return [init, "text/plain;charset=UTF-8"];
+  if (typeof init === "string") return [init.toWellFormed(), "text/plain;charset=UTF-8"];
   if (init instanceof ReadableStream) {
-    if (init.locked) throw new TypeError("the stream is locked");
+    if (init.locked || disturbed(init)) throw new TypeError("the stream is read by another");
     return [init, null];
   }
   if (init instanceof Blob) return [blobBytes(init), init.type || null];
@@ -34,7 +42,7 @@ function extract(init) {
   if (typeof init === "object" && typeof init[Symbol.asyncIterator] === "function") {
     return [ReadableStream.from(init), null];
   }
-  return [String(init), "text/plain;charset=UTF-8"];
+  return [text(init), "text/plain;charset=UTF-8"];
 }
 
 function streamOf(source) {
@@ -65,9 +73,9 @@ function streamOf(source) {
 
 async function consume(content) {
   const { source, stream } = content;
-  if (content.used || stream?.locked) throw new TypeError("the body has been read already");
+  if (content.spent) throw new TypeError("the body has been read already");
+  if (source === null) return new Uint8Array(0); // no body: as often as one likes
   content.used = true;
-  if (source === null) return new Uint8Array(0);
   if (stream === null && typeof source === "string") return encode(source);
   if (stream === null && source instanceof Uint8Array) return source;
   const parts = [];
@@ -104,7 +112,7 @@ class Body {
   }
   get bodyUsed() {
     const content = contents.get(this);
-    return content.used || (content.stream !== null && content.stream._disturbed === true);
+    return content.used || (content.stream !== null && disturbed(content.stream));
   }
   async bytes() {
     const bytes = await consume(contents.get(this));
@@ -119,9 +127,10 @@ class Body {
     const content = contents.get(this);
     if (typeof content.source === "string" && content.stream === null && !content.used) {
       content.used = true;
-      return content.source;
+      const { source } = content;
+      return source.charCodeAt(0) === 0xfeff ? source.slice(1) : source;
     }
-    return decode(await consume(content));
+    return textOf(await consume(content));
   }
   async json() {
     return JSON.parse(await this.text());
@@ -138,7 +147,7 @@ class Body {
 
 // Both of a body that is needed twice.
 function split(content) {
-  if (content.used || content.stream?.locked) throw new TypeError("the body has been read already");
+  if (content.spent) throw new TypeError("the body has been read already");
   const { source } = content;
   if (content.stream === null && (source === null || typeof source === "string" || source instanceof Uint8Array)) {
     return new Content(source);
@@ -150,27 +159,35 @@ function split(content) {
 
 // A forbidden method, or none (Fetch standard, "method").
 function methodOf(method) {
-  const text = String(method);
-  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(text) || /^(connect|trace|track)$/i.test(text)) {
-    throw new TypeError(`${JSON.stringify(text)} is no method for a request`);
+  const name = `${method}`;
+  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name) || /^(connect|trace|track)$/i.test(name)) {
+    throw new TypeError(`${JSON.stringify(name)} is no method for a request`);
   }
-  return /^(delete|get|head|options|post|put|patch)$/i.test(text) ? text.toUpperCase() : text;
+  return /^(delete|get|head|options|post|put|patch)$/i.test(name) ? name.toUpperCase() : name;
+}
+
+// A password in an address would be sent to whoever reads the request's URL.
+function addressOf(input) {
+  const url = new URL(text(input));
+  if (url.username || url.password) throw new TypeError("the URL of a Request has no credentials");
+  return url.href;
 }
 
 const INCOMING = Symbol("incoming");
 
 export class Request extends Body {
   #signal; // or what makes it: most apps never ask
-  constructor(input, init = {}, given) {
+  constructor(input, options, given) {
     super();
-    if (init === INCOMING) {
+    if (options === INCOMING) {
       Object.assign(this, given.fields);
       this.#signal = given.signal;
       contents.set(this, new Content(given.source));
       return;
     }
+    const init = dictionary(options, "what is said of a Request");
     const from = input instanceof Request ? input : null;
-    const url = from ? from.url : new URL(String(input)).href;
+    const url = from ? from.url : addressOf(input);
     const method = init.method === undefined ? (from?.method ?? "GET") : methodOf(init.method);
     const headers = new Headers(init.headers ?? from?.headers);
     let content = null;
@@ -180,7 +197,7 @@ export class Request extends Body {
       if (type && !headers.has("content-type")) headers.set("content-type", type);
     } else if (from && init.body === undefined) {
       const old = contents.get(from);
-      if (old.used || old.stream?.locked) throw new TypeError("the body has been read already");
+      if (old.spent) throw new TypeError("the body has been read already");
       content = new Content(old.source);
       content.stream = old.stream;
       if (old.source !== null) old.used = true;
@@ -226,14 +243,19 @@ export function incoming(method, url, headers, signal, source) {
 }
 
 export class Response extends Body {
-  constructor(body = null, init = {}) {
+  constructor(body = null, options) {
     super();
-    const status = init.status === undefined ? 200 : Number(init.status);
+    const init = dictionary(options, "what is said of a Response");
+    const status = init.status === undefined ? 200 : Math.trunc(init.status);
     const webSocket = init.webSocket ?? null;
     const switches = status === 101 && isWebSocket(webSocket);
     if (webSocket !== null && !switches) throw new TypeError("a webSocket goes with the status 101");
     if (!switches && (!Number.isInteger(status) || status < 200 || status > 599)) {
       throw new RangeError(`a response cannot have the status ${init.status}`);
+    }
+    const statusText = init.statusText === undefined ? "" : `${init.statusText}`;
+    if (!REASON.test(statusText)) {
+      throw new TypeError(`${JSON.stringify(statusText)} is no status text`);
     }
     const headers = new Headers(init.headers);
     const [source, type] = extract(body);
@@ -242,7 +264,7 @@ export class Response extends Body {
     }
     if (type && !headers.has("content-type")) headers.set("content-type", type);
     this.status = status;
-    this.statusText = init.statusText === undefined ? "" : String(init.statusText);
+    this.statusText = statusText;
     this.headers = headers;
     this.url = "";
     this.redirected = false;
@@ -259,18 +281,19 @@ export class Response extends Body {
     contents.set(made, split(contents.get(this)));
     return made;
   }
-  static json(data, init = {}) {
-    const text = JSON.stringify(data);
-    if (text === undefined) throw new TypeError("the value has no JSON");
+  static json(data, options) {
+    const json = JSON.stringify(data);
+    if (json === undefined) throw new TypeError("the value has no JSON");
+    const init = dictionary(options, "what is said of a Response");
     const headers = new Headers(init.headers);
     if (!headers.has("content-type")) headers.set("content-type", "application/json");
-    return new Response(text, { ...init, headers });
+    return new Response(json, { status: init.status, statusText: init.statusText, headers });
   }
   static redirect(url, status = 302) {
     if (![301, 302, 303, 307, 308].includes(status)) {
       throw new RangeError(`${status} is no redirect`);
     }
-    return new Response(null, { status, headers: { location: new URL(String(url)).href } });
+    return new Response(null, { status, headers: { location: new URL(text(url)).href } });
   }
   static error() {
     const made = new Response(null);
