@@ -85,6 +85,11 @@ const asserts = {
   assert_throws_js(type, act, why) {
     threw(act, (error) => checkError(type, error, why), why);
   },
+  // Tests of before 2020 have this one for both: an error like it, or a DOMException's name.
+  assert_throws(like, act, why) {
+    if (typeof like === "string") asserts.assert_throws_dom(like, act, why);
+    else threw(act, (error) => asserts.assert_equals(error?.name, like.name, why), why);
+  },
   assert_throws_dom(name, type, act, why) {
     if (typeof act !== "function") [type, act, why] = [DOMException, type, act];
     threw(act, (error) => checkDom(name, type, error, why), why);

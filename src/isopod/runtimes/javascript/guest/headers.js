@@ -21,6 +21,7 @@ function valueOf(value) {
 export class Headers {
   #all = new Map();
   #sorted = null; // the pairs in their order, until something changes
+  #fixed = false;
   constructor(init) {
     if (init === undefined) return;
     if (init === null || (typeof init !== "object" && typeof init !== "function")) {
@@ -75,19 +76,29 @@ export class Headers {
     headers.#sorted = pairs;
     return pairs;
   }
+  static _fixed(headers) {
+    headers.#fixed = true;
+    return headers;
+  }
+  #changes() {
+    if (this.#fixed) throw new TypeError("these headers stay as they are");
+    this.#sorted = null;
+  }
   append(name, value) {
     required(arguments, 2);
     const key = nameOf(name);
     const text = valueOf(value);
+    this.#changes();
     const values = this.#all.get(key);
     if (values) values.push(text);
     else this.#all.set(key, [text]);
-    this.#sorted = null;
   }
   set(name, value) {
     required(arguments, 2);
-    this.#all.set(nameOf(name), [valueOf(value)]);
-    this.#sorted = null;
+    const key = nameOf(name);
+    const text = valueOf(value);
+    this.#changes();
+    this.#all.set(key, [text]);
   }
   get(name) {
     required(arguments, 1);
@@ -100,8 +111,9 @@ export class Headers {
   }
   delete(name) {
     required(arguments, 1);
-    this.#all.delete(nameOf(name));
-    this.#sorted = null;
+    const key = nameOf(name);
+    this.#changes();
+    this.#all.delete(key);
   }
   getSetCookie() {
     return (this.#all.get("set-cookie") ?? []).slice();
@@ -113,8 +125,10 @@ export class Headers {
 
 export const received = Headers._received;
 export const lines = Headers._lines;
+export const fixed = Headers._fixed;
 iterable(Headers, Headers._pairs);
 delete Headers._received;
 delete Headers._lines;
 delete Headers._pairs;
+delete Headers._fixed;
 globalThis.Headers = Headers;

@@ -3,7 +3,7 @@
 
 import { bytesOf, encode, textOf } from "./encoding.js";
 import { Blob, blobBytes, formBytes, join, parseForm } from "./blob.js";
-import { Headers } from "./headers.js";
+import { Headers, fixed } from "./headers.js";
 import { dictionary, text } from "./idl.js";
 import { isWebSocket } from "./websocket.js";
 
@@ -299,6 +299,7 @@ export class Response extends Body {
     const made = new Response(null);
     made.status = 0;
     made.type = "error";
+    fixed(made.headers);
     return made;
   }
   get [Symbol.toStringTag]() {
