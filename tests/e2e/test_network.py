@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.c_modules import compiled
 from tests.e2e.nodes import folder, get, text, until, up
 
 from tools.node import Node
 
+ROOT = Path(__file__).resolve().parents[2]
 WAITING = 200
 APP = """
 import os, socket, urllib.error, urllib.request
@@ -151,6 +153,22 @@ def test_nothing_is_reached_by_default(client, upstream, tmp_path):
     said = text(client, "closed", "/hello")
     assert "PermissionError" in said
     assert f'allow = ["127.0.0.1:{upstream.port}"]' in said
+
+
+def test_a_program_in_c_reaches_what_it_lists_and_nothing_by_default(client, upstream, tmp_path):
+    module = compiled(ROOT / "tests" / "guests" / "wcgi" / "net.c", f"-I{ROOT / 'sdk' / 'c'}")
+    asked = f"/http?{upstream.port},127.0.0.1"
+    for manifest in ("", f'[network]\nallow = ["127.0.0.1:{upstream.port}"]\n'):
+        path = folder(tmp_path / f"program-{bool(manifest)}", {"isopod.toml": manifest})
+        (path / "net.wasm").write_bytes(module)
+        client.cli("deploy", str(path), "--name", "program", "--allow-new")
+        said = text(client, "program", asked)
+        if manifest:
+            assert said.endswith("\r\n\r\nupstream /wasm")
+        else:
+            assert said == "connect Permission denied\n"
+            until("its log", lambda: f"{upstream.port}" in client.cli("logs", "program"))
+            assert "in isopod.toml: [network] allow" in client.cli("logs", "program")
 
 
 def test_another_tenant_has_nothing_of_a_grant(client, upstream, tmp_path):

@@ -16,6 +16,9 @@
 use std::cell::UnsafeCell;
 use std::io::{self, Read, Write};
 
+mod net;
+pub use net::{connect, connect_tls};
+
 const BOX: usize = 256 * 1024;
 
 /// The two halves of the mailbox: each is a length and so many bytes.

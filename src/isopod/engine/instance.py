@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from isopod.engine.linker import Linkage
 from isopod.engine.memory import GuestMemory
 from isopod.engine.relay import Relay
 from isopod.engine.run_queue import Share
+from isopod.engine.sockets import CONNECTED_CALL, FLAGS_CALL, SHUTDOWN_CALL, SocketCalls, Sockets
 from isopod.engine.stderr_file import StderrFile
 from isopod.engine.streams import (
     MAX_BUFFERS,
@@ -137,6 +139,7 @@ class Instance:
         self.on_import: Callable[[str, list[int]], int] = lambda _name, _numbers: 0
         self.mailbox: Mailbox | None = None
         self.streams: Streams | None = None  # of a module that has standard streams
+        self._socket_calls: SocketCalls | None = None  # of one that has connections
         self.last_call = ""  # the export
         self.returned = 0  # by it; 0 if it gives nothing
         self.image_bytes = 0  # of the image that it was restored from
@@ -324,6 +327,18 @@ class Instance:
         return frame
 
     # -- the embedder's side ----------------------------------------------------------------
+
+    def give_sockets(self, sockets: Sockets) -> None:
+        """Before it starts: what its connections are."""
+        self._socket_calls = SocketCalls(
+            sockets,
+            self._known_memory,
+            lambda then: self._wait_for_reply(lambda _data: then()),
+            self._answer_call,
+        )
+
+    def _answer_call(self, number: int) -> None:
+        self.result[0].of.i32 = number
 
     def reply(self, data: bytes) -> None:
         """Answer the pending host call; the scheduler must be told to run the guest."""
@@ -598,6 +613,9 @@ class Instance:
 
     def on_stream_call(self, name: str, arguments: list[int]) -> None:
         fd, at, count, done = arguments
+        if self._has_socket(fd):
+            self.on_socket_call(name, arguments)
+            return
         # A descriptor that the guest closed may be a file by now.
         if self.streams is None or fd > STDERR or self.files.is_open(fd):
             self.result[0].of.i32 = self.files.call(name, arguments)
@@ -619,6 +637,9 @@ class Instance:
 
     def on_stream_stat(self, fd: int, out: int) -> int:
         """The errno."""
+        if self._has_socket(fd):
+            assert self._socket_calls is not None
+            return self._socket_calls.stat(fd, out)
         if self.streams is None or fd > STDERR or self.files.is_open(fd):
             return self._get_relay().call(STAT_CALL, (fd, out))
         self._known_memory().write(out, stat_of(fd))
@@ -643,25 +664,83 @@ class Instance:
         self._reply = None
         self.state = State.CALLING
 
+    def _has_socket(self, fd: int) -> bool:
+        return self._socket_calls is not None and self._socket_calls.sockets.holds(fd)
+
+    def on_socket_call(self, name: str, arguments: list[int]) -> None:
+        if self._socket_calls is None:
+            self.result[0].of.i32 = -wasi.ENOTSUP if name == "connect" else wasi.ENOTSOCK
+            return
+        number = self._socket_calls.call(name, arguments)
+        if number is not None:
+            self.result[0].of.i32 = number
+
+    def on_socket(self, name: str, arguments: list[int]) -> int:
+        """The errno of a call that never waits, of a descriptor that may be a file's."""
+        calls, fd = self._socket_calls, arguments[0]
+        if calls is None or not calls.sockets.holds(fd):
+            if name == "fd_close":
+                return self.files.call(name, arguments)
+            if name == FLAGS_CALL:
+                return self._get_relay().call(name, arguments)
+            return wasi.EBADF if name == CONNECTED_CALL else wasi.ENOTSOCK
+        if name == CONNECTED_CALL:
+            return calls.connected(fd)
+        if name == SHUTDOWN_CALL:
+            return calls.shut_down(*arguments)
+        return calls.set_flags(*arguments) if name == FLAGS_CALL else calls.close(fd)
+
     def on_poll_oneoff(self, inputs: int, outputs: int, count: int, written: int) -> None:
         if count > wasi.MAX_SUBSCRIPTIONS:
             self.result[0].of.i32 = wasi.EINVAL
             return
         memory = self._known_memory()
         memory.base(outputs, count * wasi.EVENT_BYTES)
-        plan = wasi.plan_poll(
-            memory.read(inputs, count * wasi.SUBSCRIPTION_BYTES),
-            realtime_ns=time.time_ns(),
-            monotonic_ns=self.clock_ns,
-            step_ns=self.spec.clock_step_ns,
-        )
+        memory.base(written, 4)
+        subscriptions = memory.read(inputs, count * wasi.SUBSCRIPTION_BYTES)
+        plan = self._plan_poll(subscriptions)
         self.result[0].of.i32 = plan.errno
-        if plan.errno == 0:
-            memory.write(outputs, plan.events)
-            memory.write(written, plan.count.to_bytes(4, "little"))
+        if plan.errno:
+            return
+
+        def tell(events: bytes, count: int) -> None:
+            memory.write(outputs, events)
+            memory.write(written, count.to_bytes(4, "little"))
+
+        if plan.wait_s <= 0 or not plan.awaited or self._socket_calls is None:
+            tell(plan.events, plan.count)
             if plan.wait_s > 0:
                 self.wake_at = time.monotonic() + plan.wait_s
                 self.state = State.SLEEPING
+            return
+        calls, over_at = self._socket_calls, time.monotonic() + plan.wait_s
+
+        def wait() -> None:
+            left_s = over_at - time.monotonic()
+            self._wait_for_reply(take)
+            calls.sockets.when_ready(plan.awaited, None if math.isinf(left_s) else max(0, left_s))
+
+        def take(_data: bytes) -> None:
+            now = self._plan_poll(subscriptions)
+            if not now.awaited:  # one is ready
+                tell(now.events, now.count)
+            elif time.monotonic() >= over_at:
+                tell(plan.events, plan.count)
+            else:
+                wait()
+
+        wait()
+
+    def _plan_poll(self, subscriptions: bytes) -> wasi.PollPlan:
+        calls = self._socket_calls
+        more = {} if calls is None else {"polled": calls.polled}
+        return wasi.plan_poll(
+            subscriptions,
+            realtime_ns=time.time_ns(),
+            monotonic_ns=self.clock_ns,
+            step_ns=self.spec.clock_step_ns,
+            **more,
+        )
 
     def on_clock_time_get(self, clock: int, out: int) -> int:
         """The errno. A restored guest's monotonic clock goes on, and no clock is fine enough to
@@ -701,7 +780,7 @@ class Instance:
         if self._reply is not None:
             self._deliver(self._reply)
             self._reply = None
-        return True
+        return self.state is State.READY  # else it waits once more
 
     def _fill_random(self) -> bool:
         # In slices, so that a guest which asks for a gigabyte does not hold the loop.

@@ -20,13 +20,16 @@ from typing import Any, Self
 
 import wasmtime
 
-from isopod.engine import ffi
+from isopod.engine import ffi, sockets
 from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.ffi import raw
 from isopod.engine.files import OpenFiles
 from isopod.engine.relay import SIGNATURES, WASI, RelayMaker, function_type
 from isopod.engine.streams import STAT_CALL, STREAM_CALLS
 from isopod.errors import EngineError, GuestProtocolError
+
+# Which of them a descriptor is for decides who answers (`Instance.on_socket`).
+_DESCRIPTOR_CALLS = frozenset({STAT_CALL, sockets.FLAGS_CALL, "fd_close"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,12 @@ class Imports:
         streams: bool = False,
     ) -> None:
         """`streams`: instances have standard streams, which may wait (see `engine.streams`), and
-        nothing but preview 1 and `more` may be imported: for modules of others' making."""
+        connections (`engine.sockets`), and nothing but preview 1, those and `more` may be imported:
+        for modules of others' making."""
         self.engine = engine
         self.streams = streams
-        self._allowed = frozenset({WASI, *(one.module for one in more)}) if streams else None
+        mine = {WASI, sockets.MODULE, *(one.module for one in more)}
+        self._allowed = frozenset(mine) if streams else None
         self.current: Any = None
         self._linker = wasmtime.Linker(engine)
         self._linker.define_wasi()
@@ -81,9 +86,10 @@ class Imports:
             *(
                 self._define_file_call(name)
                 for name in SIGNATURES
-                if name != STAT_CALL and not (streams and name in STREAM_CALLS)
+                if name not in _DESCRIPTOR_CALLS and not (streams and name in STREAM_CALLS)
             ),
             *(self._define_streams() if streams else ()),
+            *(self._define_sockets() if streams else [self._define_file_call("fd_close")]),
             *(self._define_import(one) for one in more),
         ]
         self.relays = RelayMaker(engine)
@@ -169,6 +175,19 @@ class Imports:
 
     def _define_file_call(self, name: str) -> Any:
         return self._define_now(name, SIGNATURES[name], lambda i, a: i.files.call(name, a))
+
+    def _define_sockets(self) -> Iterator[Any]:
+        for module, names in ((sockets.MODULE, sockets.OURS), (WASI, sockets.WAITING)):
+            for name, count in names.items():
+                yield self._define(
+                    module, name, count, lambda i, a, name=name: i.on_socket_call(name, a)
+                )
+        for name in ("fd_close", sockets.FLAGS_CALL, sockets.SHUTDOWN_CALL):
+            yield self._define_now(
+                name, SIGNATURES.get(name, "ii"), lambda i, a, name=name: i.on_socket(name, a)
+            )
+        name = sockets.CONNECTED_CALL
+        yield self._define_now(name, "i", lambda i, a: i.on_socket(name, a), module=sockets.MODULE)
 
     def _define_streams(self) -> Iterator[Any]:
         for name in STREAM_CALLS:

@@ -31,6 +31,7 @@ SIGNATURES = {
     "fd_filestat_get": "ii",
     "fd_readdir": "iiiIi",
     "fd_fdstat_get": "ii",
+    "fd_fdstat_set_flags": "ii",
     "fd_close": "i",
     "fd_renumber": "ii",
     "path_open": "iiiiiIIii",

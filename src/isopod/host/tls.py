@@ -42,6 +42,21 @@ _OPTIONS = (
     | getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     | getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)
 )
+# Who describes none: verified, by what the node trusts.
+_DEFAULT = {
+    "verify_mode": int(ssl.CERT_REQUIRED),
+    "check_hostname": True,
+    "options": 0,
+    "verify_flags": 0x8000,  # trusted first
+    "minimum": int(ssl.TLSVersion.TLSv1_2),
+    "maximum": int(ssl.TLSVersion.MAXIMUM_SUPPORTED),
+    "ciphers": "",
+    "alpn": [],
+    "system": True,
+    "authorities": "",
+    "certificate": "",
+    "password": "",
+}
 _VERSIONS = {int(version): version for version in ssl.TLSVersion}
 
 
@@ -95,6 +110,10 @@ class TlsContexts:
                 self._made.popitem(last=False)
         self._made.move_to_end(digest)
         return context
+
+    def default(self) -> ssl.SSLContext:
+        """For guests that leave TLS to the host."""
+        return self.get("default", _DEFAULT)
 
     def _make(self, described: Mapping[str, Any]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,5 +1,6 @@
 /* A reactor with everything that the C package offers. */
 #include "isopod.h"
+#include "isopod_net.h"
 
 #include <unistd.h>
 #include <time.h>
@@ -32,6 +33,39 @@ void isopod_serve(const isopod_request *request) {
         int bad = isopod_status(99) + isopod_set_header("x", "a\r\nset-cookie: b");
         isopod_status(404);
         isopod_set_header("x-bad", bad == -2 ? "both" : "no");
+    } else if (is(request, "/connect")) {
+        int fd = isopod_connect("localhost", atoi(request->query), 0);
+        if (fd < 0) {
+            isopod_print(strerror(errno));
+            return;
+        }
+        write(fd, "hello\n", 6);
+        isopod_status(203); /* what was said before stays */
+        for (ssize_t got; (got = read(fd, data, sizeof data)) > 0;) isopod_write(data, (size_t)got);
+        close(fd);
+    } else if (is(request, "/count")) {
+        int before = 0;
+        FILE *file = fopen("/data/count", "r");
+        if (file) {
+            if (fscanf(file, "%d", &before) != 1) before = -1;
+            fclose(file);
+        }
+        file = fopen("/data/count", "w");
+        if (!file) {
+            isopod_print(strerror(errno));
+            return;
+        }
+        fprintf(file, "%d", before + 1);
+        fclose(file);
+        snprintf(data, 20, "%d", before + 1);
+        isopod_print(data);
+    } else if (is(request, "/fill")) {
+        FILE *file = fopen("/data/large", "w");
+        size_t done = 1;
+        while (file && done) done = fwrite(data, 1, sizeof data, file);
+        isopod_print(strerror(errno));
+        if (file) fclose(file);
+        remove("/data/large");
     } else if (is(request, "/abort")) {
         fprintf(stderr, "last words\n");
         abort();

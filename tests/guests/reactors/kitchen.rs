@@ -27,6 +27,17 @@ fn answer(request: &mut isopod::Request, response: &mut isopod::Response) {
         "/bad" => {
             response.header("x-bad", "a\r\nset-cookie: b");
         }
+        "/connect" | "/tls" => {
+            let port = request.query.parse().unwrap();
+            let tls = request.path == "/tls";
+            let made = if tls { isopod::connect_tls } else { isopod::connect };
+            let mut text = String::new();
+            let done = made("localhost", port).and_then(|mut peer| {
+                peer.write_all(b"hello\n")?;
+                peer.read_to_string(&mut text)
+            });
+            write!(response, "{done:?} {text}").unwrap();
+        }
         "/panic" => panic!("at the disco"),
         _ => {
             let key = std::env::var("KEY").unwrap_or_default();

@@ -102,3 +102,23 @@ def test_every_answer_fits_what_was_asked(subscriptions):
 @given(st.binary(max_size=20 * 48).map(lambda data: data[: len(data) // 48 * 48]))
 def test_no_bytes_surprise_it(subscriptions):
     wasi.plan_poll(subscriptions, realtime_ns=1, monotonic_ns=2, step_ns=1_000_000)
+
+
+def test_a_descriptor_that_is_not_ready_is_waited_for_beside_the_clocks():
+    reads = subscription(userdata=1, tag=1, which=512)
+    writes = subscription(userdata=2, tag=2, which=512)
+    clock = subscription(userdata=3, timeout=1_000_000_000)
+
+    def asked(*wanted: bytes, ready: int = 0, errno: int = 0) -> wasi.PollPlan:
+        return wasi.plan_poll(
+            b"".join(wanted), realtime_ns=REALTIME_NS, monotonic_ns=MONOTONIC_NS, step_ns=1,
+            polled=lambda _fd, mask: errno if mask & ready else None,
+        )  # fmt: skip
+
+    assert asked(reads, writes).wait_s == float("inf")
+    assert asked(reads, writes).awaited == {512: 3} and not asked(reads).events
+    waits = asked(reads, clock)
+    assert (waits.awaited, waits.wait_s, userdata_of(waits)) == ({512: 1}, 1.0, [3])
+    now = asked(reads, writes, clock, ready=2, errno=8)
+    assert (now.awaited, now.wait_s, userdata_of(now)) == ({}, 0.0, [2])
+    assert struct.unpack_from("<QHB", now.events) == (2, 8, 2)

@@ -117,14 +117,16 @@ class Workshop:
         return ImageCache(self.folder / "images", blobs, limit_bytes=1 << 30)
 
     def scheduler(self, engine: Engine) -> Scheduler:
-        """It is made before a test has a loop that runs."""
         key = id(engine)
         if key not in self._schedulers:
 
             async def enter() -> Scheduler:
                 return await Scheduler(engine).__aenter__()
 
-            self._schedulers[key] = self._loop.run_until_complete(enter())
+            running = self._loop.is_running()
+            self._schedulers[key] = (
+                Scheduler(engine) if running else self._loop.run_until_complete(enter())
+            )
         return self._schedulers[key]
 
     def made(self, name: str) -> Path:

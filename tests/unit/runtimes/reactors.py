@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.c_modules import compiled
+from tests.unit.host.world import allow, here, made_broker
 from tests.unit.runtimes import apps
 
 from isopod.engine.image import Image
 from isopod.engine.kept_globals import SAVE
 from isopod.engine.linker import Linkage
+from isopod.host.capabilities import World
 from isopod.model.app import AppSpec, Limits, Startup
 from isopod.model.ids import AppName
 from isopod.model.snapshot import Snapshot
+from isopod.model.volume import VolumeMount
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.reactor import building
 from isopod.runtimes.reactor.language import put_module
 from isopod.runtimes.reactor.runtime import BASE_IMAGE, MODULE, new_guest
@@ -59,7 +65,10 @@ class Foundry(apps.Workshop):
         env: dict[str, str] | None = None,
         memory_mib: int = 64,
         image: Image | None = None,
+        world: World | None = None,
+        volumes: tuple[LentVolume, ...] = (),
     ) -> ReactorGuest:
+        """It is "app" to its `world`."""
         linkage = self.link(module)
         return new_guest(
             linkage,
@@ -73,6 +82,9 @@ class Foundry(apps.Workshop):
             share=("", ""),
             precise_clocks=False,
             image=image,
+            world=world,
+            app="app",
+            volumes=volumes,
         )
 
     def leave(self, app: apps.App, path: str) -> None:
@@ -90,16 +102,37 @@ class Foundry(apps.Workshop):
 
         self.run(leave())
 
+    def volume(self, name: str, size_bytes: int = 1 << 20) -> LentVolume:
+        return LentVolume(self.made(name), "/data", size_bytes, 0)
+
     def snapshot(
-        self, module: bytes, *, env: dict[str, str] | None = None, **startup: Any
+        self,
+        module: bytes,
+        *,
+        env: dict[str, str] | None = None,
+        volumes: tuple[VolumeMount, ...] = (),
+        **startup: Any,
     ) -> Snapshot:
         spec = AppSpec(
             AppName("x"), "reactor", "app.wasm", env=env or {},
-            startup=Startup(**startup), limits=Limits(memory_mib=64),
+            startup=Startup(**startup), limits=Limits(memory_mib=64), volumes=volumes,
         )  # fmt: skip
         source = Source(self.made("app"), self.made("site"), spec)
         work = self.made("work")
         return take_snapshot(self.link(module), source, images=self.images(), work=work)
+
+
+@asynccontextmanager
+async def reaching(lab: Foundry, *ports: int, extra: str = "") -> AsyncIterator[World]:
+    """What an app may reach: these ports of localhost."""
+    listed = allow(*(f"localhost:{port}" for port in ports))
+    broker = made_broker({"app": ("default", listed)}, here(*ports))
+    world = World.make(broker, trust="", extra=extra, key_folder=lab.folder)
+    try:
+        yield world
+    finally:
+        world.close()
+        broker.close()
 
 
 def c_module(source: Path, out: Path) -> bytes:

@@ -13,6 +13,8 @@ from isopod.engine.image import Image
 from isopod.model.app import AppSpec, Limits, Startup
 from isopod.model.ids import AppName
 from isopod.model.snapshot import Snapshot
+from isopod.model.volume import VolumeMount
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.ruby import snapshotting
 from isopod.runtimes.ruby.runtime import RubyRuntime
 from isopod.runtimes.ruby.serve import RubyGuest
@@ -46,6 +48,7 @@ class Workshop(apps.Workshop):
         image: Image | None = None,
         site: Path | None = None,
         after_restore: str = "",
+        volumes: tuple[LentVolume, ...] = (),
     ) -> RubyGuest:
         """`source`: a config.ru, or an app's folder."""
         return self.runtime.new_guest(
@@ -60,6 +63,7 @@ class Workshop(apps.Workshop):
             output=output,
             image=image,
             after_restore=after_restore,
+            volumes=volumes,
         )
 
     def snapshot(
@@ -68,11 +72,12 @@ class Workshop(apps.Workshop):
         *,
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
+        volumes: tuple[VolumeMount, ...] = (),
         **startup: Any,
     ) -> Snapshot:
         spec = AppSpec(
             AppName("x"), "ruby", "config.ru", env=env or {},
-            startup=Startup(**startup), limits=Limits(memory_mib=128),
+            startup=Startup(**startup), limits=Limits(memory_mib=128), volumes=volumes,
         )  # fmt: skip
         work = Path(tempfile.mkdtemp(dir=self.folder))
         made = Source(source, self.made("site"), spec, secrets or {})

@@ -1,12 +1,15 @@
 """Programs in Go: built, started, kept in images; and what is no app, said with file and line."""
 
+import asyncio
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtimes.reactors import Foundry
+from tests.unit.host.certificates import Authority
+from tests.unit.host.world import server
+from tests.unit.runtimes.reactors import Foundry, reaching
 
 from isopod.errors import (
     AppFailedToStart,
@@ -19,6 +22,7 @@ from isopod.errors import (
 )
 from isopod.manifest import Manifest
 from isopod.model.app import WarmupRequest
+from isopod.model.volume import VolumeMount
 from isopod.runtimes.base import Claim
 from isopod.runtimes.go import detect
 from isopod.runtimes.go.language import GoLanguage
@@ -78,6 +82,106 @@ def test_an_unmodified_handler_has_the_whole_request_and_its_settings(lab, kitch
 
 def test_goroutines_wait_together(lab, kitchen):
     assert lab.start(kitchen).text("/together") == "true"
+
+
+async def serve(reader, writer):
+    """Requests of one connection, as many as come."""
+    while line := await reader.readline():
+        path = line.split()[1]
+        while (await reader.readline()).strip():
+            pass
+        if path == b"/never":
+            await reader.read()
+        body = b"x" * 200_000 if path == b"/large" else path
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+
+
+def test_an_unmodified_client_connects_to_what_is_listed(lab, kitchen, tmp_path):
+    accepted = 0
+
+    async def count(reader, writer):
+        nonlocal accepted
+        accepted += 1
+        await serve(reader, writer)
+
+    async def main() -> None:
+        async with server(count) as port, reaching(lab, port) as world:
+            app = lab.new(kitchen, world=world)
+            await app.guest.start()
+
+            async def fetch(path: str, more: str = "") -> str:
+                url = f"/fetch?url=http://localhost:{port}{path}{more}"
+                return (await app.ask(url))[2].decode()
+
+            assert await fetch("/hello") == "/hello 200 OK 6 <nil>"
+            assert (await fetch("/large")).endswith("x 200 OK 200000 <nil>")
+            assert accepted == 1  # a connection serves as many requests as come
+            assert app.guest.sent_bytes > 100
+            assert "deadline exceeded" in await fetch("/never", "&within=50ms")
+            app.output.clear()
+            refused = (await app.ask("/fetch?url=http://localhost:1/"))[2].decode()
+            assert "dial tcp localhost:1: connect: Permission denied" in refused
+            assert 'write in isopod.toml: [network] allow = ["localhost:1"]' in app.said
+            app.guest.close()
+            assert not world.open_now.by_app
+
+    lab.run(main())
+
+
+def test_a_client_speaks_tls_by_the_host(lab, kitchen, tmp_path):
+    authority = Authority(tmp_path)
+
+    async def main() -> None:
+        context = authority.server(authority.issue("localhost"))
+        async with server(serve, ssl=context) as port:
+            for extra, said in ((authority.pem, "/a 200 OK 2 <nil>"), ("", "protocol error")):
+                async with reaching(lab, port, extra=extra) as world:
+                    app = lab.new(kitchen, world=world)
+                    await app.guest.start()
+                    found = (await app.ask(f"/fetch?url=https://localhost:{port}/a"))[2].decode()
+                    assert said in found.lower() or said in found
+                    app.guest.close()
+
+    lab.run(main())
+
+
+def test_goroutines_wait_for_several_peers_at_once(lab, kitchen):
+    async def main() -> None:
+        second = asyncio.Event()
+
+        async def in_turn(reader, writer):
+            path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+            if path == b"/second":
+                second.set()
+            await second.wait()
+            writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + path)
+
+        async with server(in_turn) as port, reaching(lab, port) as world:
+            app = lab.new(kitchen, world=world)
+            await app.guest.start()
+            said = (await app.ask(f"/both?url=http://localhost:{port}"))[2].decode()
+            assert sorted(said.split()) == ["/first", "/second"]
+            app.guest.close()
+
+    lab.run(main())
+
+
+def test_a_volume_is_a_folder_that_outlives_instances(lab, kitchen):
+    volumes = (lab.volume("kept-by-go"),)
+    app = lab.start(kitchen, volumes=volumes)
+    assert app.text("/count") == "1 [- count] <nil>"
+    app.guest.close()
+    snapshot = lab.snapshot(kitchen, volumes=(VolumeMount("data", "/data"),))
+    assert snapshot.verdict == "sound"
+    assert lab.restore(kitchen, snapshot, volumes=volumes).text("/count") == "2 [- count] <nil>"
+    assert "/data/count" in lab.start(kitchen).text("/count")
+
+
+def test_where_it_is_built_there_is_no_network(lab, kitchen):
+    app = lab.start(kitchen)
+    assert "connect: Network is unreachable" in app.text("/fetch?url=http://localhost:1/")
+    assert "connect in a request" in app.said
 
 
 def test_a_client_that_goes_ends_the_request_s_context(lab, kitchen):

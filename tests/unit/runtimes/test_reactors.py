@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import wasmtime
+from tests.unit.host.certificates import Authority
+from tests.unit.host.world import server
 from tests.unit.runtimes.apps import request
-from tests.unit.runtimes.reactors import Foundry, c_module, rust_module
+from tests.unit.runtimes.reactors import Foundry, c_module, reaching, rust_module
 
 from isopod.engine.instance import Mailbox
 from isopod.errors import (
@@ -20,6 +22,7 @@ from isopod.errors import (
     ModuleInvalid,
 )
 from isopod.model.app import WarmupRequest
+from isopod.model.volume import VolumeMount
 from isopod.runtimes.reactor import abi
 
 GUESTS = Path(__file__).parents[2] / "guests" / "reactors"
@@ -100,6 +103,117 @@ def test_a_client_that_goes_is_told_and_the_next_request_served(lab, kitchen):
 
 async def _no_body(_size: int) -> bytes:
     return b""
+
+
+async def answer(reader, writer):
+    line = await reader.readline()
+    writer.write(b"you said " + line + b"x" * 300_000)
+
+
+def test_a_reactor_connects_to_what_is_listed_between_the_pieces_of_its_response(lab, kitchen):
+    async def main() -> None:
+        async with server(answer) as port, reaching(lab, port) as world:
+            app = lab.new(kitchen, world=world)
+            await app.guest.start()
+            for _ in range(2):
+                status, _, body = await app.ask(f"/connect?{port}")
+                assert (status, body) == (203, b"you said hello\n" + b"x" * 300_000)
+            assert app.guest.sent_bytes == 12 and not world.open_now.by_app
+            assert (await app.ask("/connect?1"))[2] == b"Permission denied"
+            assert app.output[-1][0] == "isopod"
+            assert 'isopod.toml: [network] allow = ["localhost:1"]' in app.said
+            app.guest.close()
+
+    lab.run(main())
+
+
+def test_a_reactor_that_waits_for_a_peer_is_ended_with_its_connection(lab, kitchen):
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        async def silent(reader, _writer):
+            await reader.readline()
+            asked.set()
+            await reader.read()
+
+        async with server(silent) as port, reaching(lab, port) as world:
+            app, other = lab.new(kitchen, world=world), lab.new(kitchen, world=world)
+            for one in (app, other):
+                await one.guest.start()
+            waits = asyncio.ensure_future(app.ask(f"/connect?{port}"))
+            await asked.wait()
+            assert app.guest.waiting and world.open_now.by_app == {"app": 1}
+            assert (await other.ask("/"))[0] == 200
+            app.guest.close()
+            with pytest.raises(GuestFailed):
+                await waits
+            assert not world.open_now.by_app
+
+    lab.run(main())
+
+
+DATA = (VolumeMount("data", "/data"),)
+
+
+def test_a_volume_is_a_folder_that_outlives_instances_and_is_bounded(lab, kitchen):
+    volumes = (lab.volume("kept"),)
+    app = lab.start(kitchen, volumes=volumes)
+    assert [app.text("/count") for _ in range(2)] == ["1", "2"]
+    assert app.text("/fill") == "No space left on device"
+    assert app.text("/count") == "3"
+    app.guest.close()
+    # From an image that was taken without it, the mount is where it was.
+    warm = (WarmupRequest(path="/", method="GET"),)
+    snapshot = lab.snapshot(kitchen, volumes=DATA, warmup=warm)
+    assert (snapshot.verdict, snapshot.findings) == ("sound", ())
+    assert lab.restore(kitchen, snapshot, volumes=volumes).text("/count") == "4"
+    assert (volumes[0].folder / "count").read_text() == "4"
+
+
+def test_without_a_volume_there_is_no_such_folder(lab, kitchen):
+    assert lab.start(kitchen).text("/count") in (
+        "No such file or directory",
+        "Capabilities insufficient",
+    )
+
+
+def test_what_a_warm_up_saw_of_the_folder_that_stands_for_a_volume_is_not_kept(lab, kitchen):
+    warm = (WarmupRequest(path="/count", method="GET"),)
+    snapshot = lab.snapshot(kitchen, volumes=DATA, warmup=warm)
+    assert snapshot.verdict == "unwarmed"
+    assert [(one.kind, one.what) for one in snapshot.findings] == [
+        ("volume", "the volume at /data is used before the snapshot")
+    ]
+    volumes = (lab.volume("another"),)
+    assert lab.restore(kitchen, snapshot, volumes=volumes).text("/count") == "1"
+
+
+def test_a_setup_in_a_build_has_no_network(lab, kitchen):
+    app = lab.start(kitchen)
+    assert app.text("/connect?1") == "Network unreachable"
+    assert "connect in a request" in app.said
+
+
+def test_a_reactor_in_rust_has_connections_as_its_standard_library_has_them(lab, tmp_path):
+    module = rust_module(GUESTS / "kitchen.rs", lab.folder / "connecting.wasm")
+    authority = Authority(tmp_path)
+    context = authority.server(authority.issue("localhost"))
+
+    async def main() -> None:
+        async with (
+            server(answer) as port,
+            server(answer, ssl=context) as secure,
+            reaching(lab, port, secure, extra=authority.pem) as world,
+        ):
+            app = lab.new(module, world=world)
+            await app.guest.start()
+            for path in (f"/connect?{port}", f"/tls?{secure}"):
+                said = (await app.ask(path))[2].decode()
+                assert said == f"Ok(300015) you said hello\n{'x' * 300_000}"
+            assert "PermissionDenied" in (await app.ask("/connect?1"))[2].decode()
+            app.guest.close()
+
+    lab.run(main())
 
 
 def test_a_guest_that_aborts_or_fills_its_memory_is_ended_with_the_reason(lab, kitchen):

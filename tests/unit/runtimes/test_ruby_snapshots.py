@@ -9,6 +9,8 @@ import pytest
 from tests.unit.runtimes.rubies import Workshop
 
 from isopod.model.app import WarmupRequest
+from isopod.model.volume import VolumeMount
+from isopod.runtimes.base import LentVolume
 
 DRAWS = r"""
 require "json"
@@ -137,3 +139,36 @@ def test_hooks_run_before_the_image_and_after_each_restore(shop):
     assert shop.restore(source, snapshot, after_restore="Store:after").text() == "before after"
     broken = shop.snapshot(source, before_snapshot="Store:gone", warmup=(WarmupRequest("/"),))
     assert broken.verdict == "plain" and any(one.kind == "hook" for one in broken.findings)
+
+
+COUNTS = r"""
+run do |env|
+  next [200, {}, ["warm"]] if env["PATH_INFO"] == "/"
+  before = File.exist?("/data/count") ? File.read("/data/count").to_i : 0
+  File.write("/data/count", (before + 1).to_s)
+  [200, {}, ["#{before + 1} #{Dir.children("/data")}"]]
+rescue SystemCallError => error
+  [200, {}, [error.class.name]]
+end
+"""
+
+
+def test_a_volume_is_a_folder_that_outlives_instances_and_no_image_knows_what_is_in_it(
+    shop, tmp_path
+):
+    source, mounts = shop.app(COUNTS), (VolumeMount("data", "/data"),)
+    volumes = (LentVolume(tmp_path, "/data", 1 << 20, 0),)
+    for path, verdict, count in (("/", "sound", 1), ("/count", "unwarmed", 2)):
+        warm = (WarmupRequest(path=path, method="GET"),)
+        snapshot = shop.snapshot(source, volumes=mounts, warmup=warm)
+        assert snapshot.verdict == verdict
+        if verdict == "unwarmed":
+            assert snapshot.findings[0].kind == "volume"
+        app = shop.restore(source, snapshot, volumes=volumes)
+        assert app.text("/x") == f'{count} ["count"]'
+        app.guest.close()
+    assert (tmp_path / "count").read_text() == "2"
+
+
+def test_without_a_volume_there_is_no_such_folder(shop):
+    assert shop.start(shop.app(COUNTS)).text("/x") == "Errno::ENOENT"

@@ -32,21 +32,6 @@ _MAX_AT_ONCE = 64  # of one instance
 _MAX_INFORMATIONAL = 10
 _TLS_S = 30.0
 _HOST = re.compile(r"[0-9A-Za-z._\-\[\]:]{1,255}")
-# The client's own default context: verified, by the node's trust.
-_CONTEXT = {
-    "verify_mode": int(ssl.CERT_REQUIRED),
-    "check_hostname": True,
-    "options": 0,
-    "verify_flags": 0x8000,  # trusted first
-    "minimum": int(ssl.TLSVersion.TLSv1_2),
-    "maximum": int(ssl.TLSVersion.MAXIMUM_SUPPORTED),
-    "ciphers": "",
-    "alpn": [],
-    "system": True,
-    "authorities": "",
-    "certificate": "",
-    "password": "",
-}
 
 Say = Callable[[bytes, int, bytes], None]
 
@@ -180,9 +165,12 @@ class Fetches:
         made = await world.outside.connect(self._app, [wanted.host], "", wanted.port)
         secure: dict[str, Any] = {}
         if wanted.is_tls:
-            context = world.contexts.get("javascript's fetch", _CONTEXT)
             name = wanted.host.strip("[]")
-            secure = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": _TLS_S}
+            secure = {
+                "ssl": world.contexts.default(),
+                "server_hostname": name,
+                "ssl_handshake_timeout": _TLS_S,
+            }
         try:
             reader, writer = await asyncio.open_connection(sock=made, limit=_PIECE, **secure)
         except BaseException:

@@ -16,8 +16,8 @@ from isopod.errors import AppFailedToStart, IsopodError
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
 from isopod.runtimes.base import LentVolume
+from isopod.runtimes.mounts import used_volumes
 from isopod.runtimes.python.runtime import PythonRuntime
-from isopod.runtimes.python.serve import PythonGuest
 from isopod.runtimes.taking import ImageLimits, boot_and_warm
 from isopod.runtimes.warming import Warmup, bounded
 
@@ -142,7 +142,7 @@ async def take(
             times=tuple((str(name), str(place)) for name, place in report.get("time", ())),
             findings=(
                 *((str(kind), str(what), str(place)) for kind, what, place in report["findings"]),
-                *_used_volumes(guest),
+                *((one.kind, one.what, one.place) for one in used_volumes(instance)),
             ),
         )
     except IsopodError as error:
@@ -151,15 +151,6 @@ async def take(
         raise
     finally:
         guest.close()
-
-
-def _used_volumes(guest: PythonGuest) -> list[tuple[str, str, str]]:
-    """What the app made or remembered of the empty folders that stand for its volumes is not true
-    of those."""
-    instance = guest.instance
-    preopens = instance.spec.preopens
-    used = sorted(preopens[fd - 3].guest for fd in instance.files.used_lasting)
-    return [("volume", f"the volume at {mount} is used before the snapshot", "") for mount in used]
 
 
 def say_place(error: IsopodError) -> None:

@@ -25,6 +25,7 @@ from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
 from isopod.host.capabilities import World, no_world
 from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
+from isopod.runtimes.mounts import preopened
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
 
@@ -84,10 +85,7 @@ class PythonRuntime:
             Preopen(app_tree, "/app"),
             Preopen(site_tree, "/site"),
             Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
-            *(
-                Preopen(one.folder, one.mount, True, one.size_bytes, True, one.used_bytes)
-                for one in volumes
-            ),
+            *preopened(volumes),
         )
         instance = self._instance(preopens, env, memory_mib, share, disk_mib << 20)
         made = functools.partial(

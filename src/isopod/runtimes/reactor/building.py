@@ -13,6 +13,7 @@ from isopod.model.app import AppSpec
 from isopod.runtimes.health import HealthCheck, HealthResult
 from isopod.runtimes.reactor import abi
 from isopod.runtimes.reactor.runtime import MODULE, new_guest
+from isopod.runtimes.temporary import scratch
 
 
 def link(site_tree: Path) -> Linkage:
@@ -37,15 +38,16 @@ def check_health(linkage: Linkage, *, app_tree: Path, tmp: Path, spec: AppSpec) 
             linkage,
             scheduler=scheduler,
             app_tree=app_tree,
-            tmp=tmp,
+            tmp=folders.tmp,
             env=spec.env,
             memory_mib=spec.limits.memory_mib,
             disk_mib=spec.limits.disk_mib,
             output=health.collect,
             share=("", ""),
             precise_clocks=False,
+            volumes=folders.volumes,
         )
         return await health.ask(guest)
 
-    with health.explained():
+    with scratch(spec, tmp) as folders, health.explained():
         return in_scheduler(linkage.engine, ask)

@@ -30,7 +30,7 @@ class ReactorLanguage:
     """`cache_dir` is no matter here: there is nothing to prepare."""
 
     name = "reactor"
-    mounts_volumes = False
+    mounts_volumes = True
     prepared_by_up = True
 
     def __init__(self) -> None:
@@ -172,6 +172,9 @@ class ReactorGuests:
             share=order.share,
             precise_clocks=self._precise_clocks,
             image=order.image,
+            world=order.world,
+            app=order.app,
+            volumes=order.volumes,
         )
 
 

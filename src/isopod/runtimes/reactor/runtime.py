@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isopod.engine import kept_globals
@@ -16,8 +16,11 @@ from isopod.engine.memory import WASM_PAGE
 from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError
+from isopod.host.capabilities import World
 from isopod.model.ids import Digest
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
+from isopod.runtimes.mounts import preopened
 from isopod.runtimes.reactor import abi
 from isopod.runtimes.reactor.serve import ReactorGuest, Start
 
@@ -54,8 +57,12 @@ def new_guest(
     share: Share,
     precise_clocks: bool,
     image: Image | None = None,
+    world: World | None = None,
+    app: str = "",
+    volumes: Sequence[LentVolume] = (),
 ) -> ReactorGuest:
-    """`await guest.start()` boots it, or restores it from `image`. The app's files are in /app."""
+    """`await guest.start()` boots it, or restores it from `image`. The app's files are in /app.
+    `world`: what it may reach as `app`, its label; None: no network."""
     instance = Instance(
         linkage,
         InstanceSpec(
@@ -65,6 +72,7 @@ def new_guest(
             preopens=(
                 Preopen(app_tree, "/app"),
                 Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
+                *preopened(volumes),
             ),
             memory_bytes=memory_mib << 20,
             share=share,
@@ -77,7 +85,8 @@ def new_guest(
         image, instance.mailbox = _opened(image)
         outbox = instance.mailbox.outbox
     initialize = any(one.name == abi.INITIALIZE for one in linkage.module.exports)
-    guest = ReactorGuest(instance, scheduler, output, Start(initialize, env, outbox))
+    start = Start(initialize, env, outbox)
+    guest = ReactorGuest(instance, scheduler, output, start, world=world, app=app)
     instance.start(guest.first_calls(), image=image)
     return guest
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isopod.engine.instance import Arguments, Instance
+from isopod.engine.instance import Arguments, Instance, State
 from isopod.engine.kept_globals import LOAD, SAVE
 from isopod.engine.scheduler import Scheduler
 from isopod.engine.streams import STDOUT
@@ -21,6 +21,8 @@ from isopod.errors import (
     GuestProtocolError,
     IsopodError,
 )
+from isopod.host.capabilities import World
+from isopod.host.sockets import GuestSockets
 from isopod.runtimes.frames import request_frame
 from isopod.runtimes.guest import (
     BodyReader,
@@ -57,15 +59,28 @@ class ReactorGuest(SequentialGuest):
     capacity = 1
     speaker = ""
     blocked = False
-    sent_bytes = 0
 
     def __init__(
-        self, instance: Instance, scheduler: Scheduler, output: OutputSink, start: Start
+        self,
+        instance: Instance,
+        scheduler: Scheduler,
+        output: OutputSink,
+        start: Start,
+        *,
+        world: World | None,
+        app: str,
     ) -> None:
+        """`world`: what it may reach as `app`, its label; None: no network."""
         super().__init__(instance, scheduler, output, b"")
+        self._sockets = GuestSockets(world, app=app, answer=self._reply, say=self._say_ours)
+        instance.give_sockets(self._sockets)
         self._start = start
         self._last_words = b""
         instance.streams = self
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._sockets.sent_bytes
 
     def exchange(self) -> ReactorGuest:
         return self
@@ -122,7 +137,23 @@ class ReactorGuest(SequentialGuest):
             memory[at : at + box.size] = bytes(box.size)
         await self._call(SAVE, box.outbox + 4)
 
+    def close(self) -> None:
+        self._sockets.close()
+        super().close()
+
     # -- between the loop and the guest -----------------------------------------------------
+
+    def _broken(self, error: IsopodError) -> None:
+        self._sockets.close()
+        super()._broken(error)
+
+    def _reply(self) -> None:
+        if self._instance.state is State.CALLING:
+            self._instance.reply(b"")
+            self._scheduler.wake(self._instance)
+
+    def _say_ours(self, text: str) -> None:
+        self._output("isopod", f"{text}\n".encode())
 
     def _put(self, data: bytes) -> None:
         box = self._instance.mailbox

@@ -18,6 +18,7 @@ from isopod.engine.memory import WASM_PAGE
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import AppFailedToStart, disk_full_is_clear
 from isopod.model.snapshot import Finding, Snapshot
+from isopod.runtimes.mounts import used_volumes
 from isopod.runtimes.reactor import abi
 from isopod.runtimes.reactor.runtime import BASE_IMAGE, image_digest, new_guest
 from isopod.runtimes.reactor.serve import ReactorGuest
@@ -69,7 +70,7 @@ async def _take(guest: ReactorGuest, taker: Taker, out: Path) -> Taken:
     with disk_full_is_clear(str(out.parent)), out.open("ab") as file:
         file.write(abi.pack_record(box) if box else b"")
         file.truncate(len(memory) + WASM_PAGE)
-    return Taken(instance.clock_ns, private=True)
+    return Taken(instance.clock_ns, private=True, spoilt=used_volumes(instance))
 
 
 def _new_guest(
@@ -92,4 +93,5 @@ def _new_guest(
         share=("", ""),
         precise_clocks=False,
         image=image,
+        volumes=folders.volumes,
     )

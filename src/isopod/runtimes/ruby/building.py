@@ -32,6 +32,7 @@ def check_health(
             memory_mib=spec.limits.memory_mib,
             disk_mib=spec.limits.disk_mib,
             output=health.collect,
+            volumes=folders.volumes,
         )
         return await health.ask(guest)
 

@@ -24,7 +24,7 @@ from isopod.settings import gem_mirror
 
 class RubyLanguage:
     name = "ruby"
-    mounts_volumes = False
+    mounts_volumes = True
     # It is fetched from a registry and takes a minute, and a node that serves no Ruby does without.
     prepared_by_up = False
 
@@ -121,6 +121,7 @@ class RubyGuests:
             image=order.image,
             after_restore=order.after_restore,
             share=order.share,
+            volumes=order.volumes,
         )
 
 

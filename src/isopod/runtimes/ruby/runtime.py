@@ -19,7 +19,9 @@ from isopod.engine.module_cache import ModuleCache
 from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import IsopodError, RuntimeNotPrepared
+from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
+from isopod.runtimes.mounts import preopened
 from isopod.runtimes.ruby import artifacts
 from isopod.runtimes.ruby.artifacts import BASE_IMAGE, GUEST
 from isopod.runtimes.ruby.calls import call, quoted
@@ -66,6 +68,7 @@ class RubyRuntime:
         after_restore: str = "",
         watch: Sequence[str] | None = None,
         share: Share = ("", ""),
+        volumes: Sequence[LentVolume] = (),
     ) -> RubyGuest:
         """A guest that will serve `entrypoint`; `await guest.start()` boots it, or restores it from
         `image` and calls `after_restore` ("Module:method"). `watch`: this boot is to become an
@@ -80,6 +83,7 @@ class RubyRuntime:
                     Preopen(site_tree, "/site"),
                     Preopen(self.folder / GUEST, "/isopod"),
                     Preopen(tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
+                    *preopened(volumes),
                 ),
                 memory_bytes=(memory_mib << 20) + RESERVED_BYTES,
                 reserved_bytes=RESERVED_BYTES,

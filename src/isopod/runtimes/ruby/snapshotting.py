@@ -18,6 +18,7 @@ from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import DeadlineExceeded, DiskFull, GuestProtocolError, IsopodError
 from isopod.model.snapshot import Finding, Snapshot
+from isopod.runtimes.mounts import used_volumes
 from isopod.runtimes.ruby.artifacts import image_digest
 from isopod.runtimes.ruby.runtime import RESERVED_BYTES, RubyRuntime
 from isopod.runtimes.ruby.serve import RubyGuest
@@ -111,6 +112,7 @@ def _boot(
         async with bounded(taker.limits.boot_s, "the snapshot"):
             report = await guest.prepare_image(source.spec.startup.before_snapshot)
         read, findings = _parsed(report)
+        findings += used_volumes(guest.instance)
         taker.write(guest.instance.memory(), out)
         return Taken(guest.instance.clock_ns, held=drawn, spoilt=findings), read
 
@@ -152,4 +154,5 @@ def _new_guest(
         image=image,
         after_restore=spec.startup.after_restore,
         watch=watch,
+        volumes=folders.volumes,
     )

@@ -62,6 +62,7 @@ class ProgramCommand(ProgramGuest):
 
     def _end(self, instance: Instance) -> None:
         self._gone = True
+        self._sockets.close()
         instance.close()
 
     def _on_exit(self, error: IsopodError | None) -> None:

@@ -25,6 +25,7 @@ from isopod.runtimes.base import Claim, GuestOrder, InWorker, Progress
 from isopod.runtimes.health import HealthCheck, HealthResult
 from isopod.runtimes.installed import Installed
 from isopod.runtimes.own_modules import OwnModules
+from isopod.runtimes.temporary import scratch
 from isopod.runtimes.wasi import detect
 from isopod.runtimes.wasi.command import ProgramCommand
 from isopod.runtimes.wasi.serve import Program, ProgramGuest
@@ -100,12 +101,13 @@ class WasiLanguage:
                 program = Program(
                     file=app_tree / spec.entrypoint,
                     app_tree=app_tree,
-                    tmp=tmp_root,
+                    tmp=folders.tmp,
                     env=spec.env,
                     memory_bytes=spec.limits.memory_mib << 20,
                     disk_bytes=spec.limits.disk_mib << 20,
                     share=("", spec.name),
                     clock_step_ns=1_000_000,
+                    volumes=folders.volumes,
                 )
                 return await check.ask(
                     ProgramGuest(
@@ -113,7 +115,7 @@ class WasiLanguage:
                     )
                 )
 
-        with check.explained():
+        with scratch(spec, tmp_root) as folders, check.explained():
             return asyncio.run(ask())
 
     def take_snapshot(
@@ -185,6 +187,8 @@ class Programs:
             share=order.share,
             clock_step_ns=self.clock_step_ns,
             volumes=order.volumes,
+            world=order.world,
+            app=order.app,
         )
 
 

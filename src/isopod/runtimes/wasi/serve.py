@@ -15,8 +15,11 @@ from isopod.engine.instance import Instance, InstanceSpec, Preopen, State
 from isopod.engine.linker import Linkage
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import GuestFailed
+from isopod.host.capabilities import World
+from isopod.host.sockets import GuestSockets
 from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink, SocketExchange
+from isopod.runtimes.mounts import preopened
 from isopod.runtimes.own_modules import OwnModules
 from isopod.runtimes.wasi.exchange import ProgramExchange
 
@@ -31,7 +34,8 @@ _ASKS_FOR_FOLDERS = "fd_prestat_get"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What every request's instance gets."""
+    """What every request's instance gets. `world`: what it may reach as `app`, its label; None: no
+    network."""
 
     file: Path
     app_tree: Path
@@ -42,6 +46,8 @@ class Program:
     share: tuple[str, str]
     clock_step_ns: int
     volumes: tuple[LentVolume, ...] = ()
+    world: World | None = None
+    app: str = ""
 
 
 class ProgramGuest:
@@ -50,7 +56,6 @@ class ProgramGuest:
     capacity = 1
     speaker = ""  # there is one request at most
     blocked = False
-    sent_bytes = 0
 
     def __init__(
         self,
@@ -69,16 +74,16 @@ class ProgramGuest:
         self._exchange: ProgramExchange | None = None
         self._instance: Instance | None = None  # of the request that is under way, or was last
         self._earlier_cpu_ns = self._earlier_host_ns = 0
+        self._sockets = GuestSockets(
+            program.world, app=program.app, answer=self._reply, say=self._say
+        )
         self._spec = InstanceSpec(
             argv=(program.file.name,),
             env=(),
             preopens=(
                 Preopen(program.app_tree, "/"),
                 Preopen(program.tmp, "/tmp", writable=True),  # noqa: S108  the guest's own
-                *(
-                    Preopen(one.folder, one.mount, True, one.size_bytes, True, one.used_bytes)
-                    for one in program.volumes
-                ),
+                *preopened(program.volumes),
             ),
             memory_bytes=program.memory_bytes,
             share=program.share,
@@ -114,6 +119,10 @@ class ProgramGuest:
     def peak_memory_bytes(self) -> int:
         """Of the request that is under way, or was last."""
         return 0 if self._instance is None else self._instance.peak_memory_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._sockets.sent_bytes
 
     @property
     def private_bytes(self) -> int:
@@ -157,12 +166,23 @@ class ProgramGuest:
             self._earlier_cpu_ns += before.cpu_ns
             self._earlier_host_ns += before.host_ns
         spec = replace(self._spec, env=tuple(env.items()))
-        self._instance = Instance(self._linkage, spec)
-        return self._instance
+        made = self._instance = Instance(self._linkage, spec)
+        made.give_sockets(self._sockets)
+        return made
+
+    def _reply(self) -> None:
+        instance = self._instance
+        if instance is not None and instance.state is State.CALLING:
+            instance.reply(b"")
+            self._scheduler.wake(instance)
+
+    def _say(self, text: str) -> None:
+        self._output("isopod", f"{text}\n".encode())
 
     def _over(self) -> None:
         """Its instance has ended. What a program leaves in /tmp is not there for the next."""
         self._exchange = None
+        self._sockets.close()
         instance = self._instance
         if instance is None:
             return
