@@ -28,7 +28,8 @@ _TELL_EVERY_S = 10.0
 _MAX_TOLD = 4096
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every request, and that would take longer.
+@dataclass(slots=True)
 class Load:
     """Of one worker, as one more request of a tenant arrives."""
 

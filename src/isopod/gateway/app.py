@@ -43,6 +43,7 @@ from isopod.runtimes.guest import GuestRequest
 
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
+_MAX_NAMES, _LONGEST_HOST = 4096, 255
 _ROUTES_S = 0.5  # after so long this worker has seen what was published before
 _STATUS_LINE = len("HTTP/1.1 200 OK")
 _REQUEST_LINE = len(" ? HTTP/1.1")  # beside the method, the path and the query
@@ -81,6 +82,7 @@ class Gateway:
         self._domain = domain
         self._trusted = frozenset(trusted_proxies)
         self._meter = meter
+        self._names: dict[str, str] = {}  # by Host header: what app, if any, may answer there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -111,7 +113,7 @@ class Gateway:
             answer.request_id, answer.accept = incoming.request_id, incoming.accept
             job: JobScope | None = scope.get(JOB_SCOPE)
             if job is not None:
-                incoming = replace(incoming, headers=(*incoming.headers, *job.headers))
+                incoming = replace(incoming, ours=(*incoming.ours, *job.headers))
             await self._serve(scope, receive, incoming, answer)
             answer.outcome = "ok"
         except ClientDisconnected as error:
@@ -266,10 +268,16 @@ class Gateway:
         )
 
     def route_at(self, host: str) -> Route:
-        hostname = hostname_of(host)
-        name = app_name_of(hostname, self._domain)
+        name = self._names.get(host)
+        if name is None:
+            name = app_name_of(hostname_of(host), self._domain) or ""
+            if len(host) <= _LONGEST_HOST:
+                if len(self._names) >= _MAX_NAMES:
+                    self._names.clear()
+                self._names[host] = name
         route = route_of(name, self.find_route) if name else None
         if route is None:
+            hostname = hostname_of(host)
             raise AppUnknown(
                 f"no app answers at {hostname[:253]!r}",
                 hint=f"deploy one with `isopod deploy --name {name or 'NAME'}`; "

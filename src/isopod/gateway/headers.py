@@ -42,6 +42,8 @@ _OURS = frozenset(
         b"expect",
     }
 )
+# All others are passed on, or are not, without a look at them.
+_READ = HOP_BY_HOP | _OURS | {b"host", b"content-length", b"accept"}
 _OURS_OUT = frozenset({b"x-request-id", b"x-isopod-cpu-ms"})
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,128}")
 _NONE: frozenset[bytes] = frozenset()
@@ -57,8 +59,15 @@ class Incoming:
     request_id: str
     content_length: int | None
     has_body: bool
-    headers: tuple[tuple[str, str], ...]  # for the guest
     accept: str
+    passed: list[tuple[bytes, bytes]]  # of the client's
+    ours: tuple[tuple[str, str], ...]
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """For the guest. Not made before it is asked for: a file needs none."""
+        theirs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.passed]
+        return (*theirs, *self.ours)
 
 
 def read_incoming(
@@ -79,10 +88,14 @@ def read_incoming(
     host, accept, length = "", "", None
     request_id = b""
     chunked = False
-    passed: list[tuple[str, str]] = []
+    passed: list[tuple[bytes, bytes]] = []
     forwarded: dict[bytes, bytes] = {}
     named = _named_by_connection(given)
     for name, value in given:
+        if name not in _READ:
+            if b"_" not in name and name not in named:
+                passed.append((name, value))
+            continue
         if name == b"host":
             if host and host != value.decode("latin-1"):
                 raise BadRequest("the request has more than one Host header")
@@ -107,18 +120,15 @@ def read_incoming(
                 if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                     request_id = value
             continue
-        if b"_" in name:
-            continue
-        passed.append((name.decode("latin-1"), value.decode("latin-1")))
+        passed.append((name, value))
     if not host:
         raise BadRequest("the request has no Host header")
     if chunked:
         length = None  # RFC 9112 6.3: the chunks say how long it is, whatever else does
-    if length is not None:
-        passed.append(("content-length", str(length)))
+    ours = [] if length is None else [("content-length", str(length))]
     identity = known_id or request_id.decode() or os.urandom(8).hex()
     chain = forwarded.get(b"x-forwarded-for", b"").decode("latin-1")
-    passed += [
+    ours += [
         ("host", host),
         ("x-forwarded-for", f"{chain}, {client}" if chain else client),
         ("x-forwarded-proto", forwarded.get(b"x-forwarded-proto", b"").decode("latin-1") or scheme),
@@ -131,8 +141,9 @@ def read_incoming(
         content_length=length,
         # HTTP/2 has no Transfer-Encoding: a body may come whenever no length says otherwise.
         has_body=chunked or bool(length) or (http2 and length is None),
-        headers=tuple(passed),
         accept=accept,
+        passed=passed,
+        ours=tuple(ours),
     )
 
 

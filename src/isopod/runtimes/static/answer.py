@@ -17,7 +17,7 @@ Headers = list[tuple[bytes, bytes]]
 _METHODS = b"GET, HEAD, OPTIONS"
 _FOR_EVER = b"public, max-age=31536000, immutable"
 _ASK_AGAIN = b"public, max-age=0, must-revalidate"
-_LONGEST_PATH = 256  # of a head that is kept
+_LONGEST = 300  # path and encodings of what is kept
 _HEAD_BYTES, _HEADER_BYTES = 1000, 120  # of memory, beside names and values
 # A request without these gets the whole file.
 _CONDITIONS = frozenset(
@@ -55,31 +55,34 @@ class Planned:
 class Whole:
     """The answers that are the same for every request: a form of a file. `head` has no length."""
 
+    file: SiteFile
+    form: Form
     head: Headers
     get: Planned
 
 
-# Of all sites of a worker, in bytes: a visitor may ask a site with a fallback for any path.
-KeptHeads = Kept[tuple[Digest, str, str, str, int], Whole]
+# Of all sites of a worker, in bytes: a visitor may ask a site with a fallback for any path, and
+# write what it accepts in any way.
+KeptHeads = Kept[tuple[Digest, str, bytes], Whole]
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """What a site's whole files are answered with, by path, file, form and status."""
+    """What a site's whole files are answered with, by the path and the encodings of the request:
+    neither its other headers nor its query matter to them."""
 
     kept: KeptHeads
     tenant: str
     digest: Digest
 
-    def of(self, site: Site, path: str, found: Found, form: Form) -> Whole:
-        key = (self.digest, path, found.file.path, form.encoding, found.status)
-        whole = self.kept.get(self.tenant, key)
-        if whole is None:
-            whole = _whole(site, path, found, form)
-            if len(path) <= _LONGEST_PATH:
-                text = sum(len(name) + len(value) + _HEADER_BYTES for name, value in whole.head)
-                self.kept.put(self.tenant, key, whole, _HEAD_BYTES + 4 * len(path) + text)
-        return whole
+    def known(self, path: str, accepted: bytes) -> Whole | None:
+        return self.kept.get(self.tenant, (self.digest, path, accepted))
+
+    def keep(self, path: str, accepted: bytes, whole: Whole) -> None:
+        if (said := len(path) + len(accepted)) <= _LONGEST:
+            text = sum(len(name) + len(value) + _HEADER_BYTES for name, value in whole.head)
+            size = _HEAD_BYTES + 4 * said + text
+            self.kept.put(self.tenant, (self.digest, path, accepted), whole, size)
 
 
 def plan(site: Site, heads: Heads, request: DirectRequest) -> Planned | None:
@@ -87,38 +90,40 @@ def plan(site: Site, heads: Heads, request: DirectRequest) -> Planned | None:
     if request.method not in ("GET", "HEAD"):
         allow = [(b"allow", _METHODS), (b"content-length", b"0")]
         return Planned(204 if request.method == "OPTIONS" else 405, allow)
-    path = decode(request.path)
-    target = site.resolve(path, request.query)
-    if target is None:
-        return None
-    if isinstance(target, Moved):
-        return _redirect(site, path, target)
     accepted, conditional = b"", False
     for name, value in request.headers:
         if name == b"accept-encoding":
             accepted = accepted + b"," + value if accepted else value
         elif name in _CONDITIONS:
             conditional = True
-    file = target.file
+    whole = heads.known(request.path, accepted)
+    if whole is None:
+        path = decode(request.path)
+        target = site.resolve(path, request.query)
+        if target is None:
+            return None
+        if isinstance(target, Moved):
+            return _redirect(site, path, target)
+        whole = _whole(site, path, target, _form(target.file, accepted))
+        heads.keep(request.path, accepted, whole)
+    planned = whole.get
+    if conditional and planned.status == 200:
+        planned = _conditional(site, whole, dict(request.headers)) or planned
+    return planned if request.method == "GET" else _without_body(planned)
+
+
+def _form(file: SiteFile, accepted: bytes) -> Form:
     chosen = negotiation.choose(accepted, file.encodings) if accepted else ""
-    form = file.form(chosen) if chosen else file.plain
-    whole = heads.of(site, path, target, form)
-    if conditional and target.status == 200:
-        given = dict(request.headers)
-        planned = _conditional(site, file, form, whole.head, given)
-        if planned is not None:
-            return planned if request.method == "GET" else _without_body(planned)
-    return whole.get if request.method == "GET" else _without_body(whole.get)
+    return file.form(chosen) if chosen else file.plain
 
 
 def _without_body(planned: Planned) -> Planned:
     return Planned(planned.status, planned.headers, (), planned.size)
 
 
-def _conditional(
-    site: Site, file: SiteFile, form: Form, head: Headers, given: Mapping[bytes, bytes]
-) -> Planned | None:
+def _conditional(site: Site, whole: Whole, given: Mapping[bytes, bytes]) -> Planned | None:
     """None: the whole file, as if nothing had been asked."""
+    file, form, head = whole.file, whole.form, whole.head
     modified = site.index.built_at
     verdict = conditions.check(given, etag=form.etag, modified=modified)
     if verdict == "failed":
@@ -189,7 +194,7 @@ def _whole(site: Site, path: str, found: Found, form: Form) -> Whole:
     head = _head(site, path, found, form)
     headers = [*head, (b"content-length", str(form.size).encode())]
     parts = (Slice(found.file, form, 0, form.size),)
-    return Whole(head, Planned(found.status, headers, parts, form.size))
+    return Whole(found.file, form, head, Planned(found.status, headers, parts, form.size))
 
 
 def _head(site: Site, path: str, found: Found, form: Form) -> Headers:
