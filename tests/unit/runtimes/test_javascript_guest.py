@@ -214,9 +214,9 @@ def test_timers_run_in_order_and_not_while_no_request_is_open(shop):
             const { pathname } = new URL(request.url);
             if (pathname === "/set") { setInterval(() => ticks++, 1); return new Response("set"); }
             const seen = [];
-            setTimeout(() => seen.push("b"), 5); setTimeout(() => seen.push("a"), 1);
+            setTimeout(() => seen.push("b"), 100); setTimeout(() => seen.push("a"), 1);
             clearTimeout(setTimeout(() => seen.push("never"), 2));
-            await new Promise((done) => setTimeout(done, 15));
+            await new Promise((done) => setTimeout(done, 120));
             return new Response(seen.join("") + (ticks > 0));
             """,
             before="let ticks = 0;",

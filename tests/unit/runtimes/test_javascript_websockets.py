@@ -11,6 +11,7 @@ from tests.unit.runtimes.workers import Workshop, worker
 
 from isopod.errors import GuestFailed, GuestProtocolError
 from isopod.runtimes.guest import GuestRequest, GuestResponse, SocketAccepted, SocketClosed
+from isopod.runtimes.javascript.inbox import Inbox
 from isopod.runtimes.javascript.socket import JavaScriptSocket
 
 ECHO = worker(
@@ -174,7 +175,9 @@ def test_a_websocket_for_a_request_that_is_none_fails(shop):
 
 
 async def taken() -> JavaScriptSocket:
-    socket = JavaScriptSocket(1, say=lambda *_: None, stop=lambda _: None, memory_mib=8)
+    socket = JavaScriptSocket(
+        1, say=lambda *_: None, room=Inbox().room, stop=lambda _: None, memory_mib=8
+    )
     opening = asyncio.create_task(socket.open(asked(), Client().read))
     await asyncio.sleep(0)
     socket.take(b"A", b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from isopod.errors import (
@@ -25,17 +25,20 @@ _MAX_UNTAKEN = (256 << 10) + (64 << 10)
 _MAX_SUMMARY = 500
 
 Say = Callable[[bytes, int, bytes], None]
+Room = Callable[[], Awaitable[None]]
 
 
 class JavaScriptExchange:
-    """`say` queues an item for the guest. `over` is called when the guest has done everything."""
+    """`say` queues an item for the guest; a request, and what it asked for, after `room` says that
+    there is some."""
 
     def __init__(
-        self, number: int, *, say: Say, stop: Callable[[int], None], memory_mib: int
+        self, number: int, *, say: Say, room: Room, stop: Callable[[int], None], memory_mib: int
     ) -> None:
         self.number = number
         self.ended = False
         self._say = say
+        self._room = room
         self._stop = stop
         self._memory_mib = memory_mib
         self._read_body: BodyReader | None = None
@@ -61,6 +64,9 @@ class JavaScriptExchange:
             raise self._error
         self._read_body = read_body
         frame = request_frame(request)
+        await self._room()
+        if self._error is not None:  # its guest was ended meanwhile
+            raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
         self._say(b"r", self.number, frame)
         response: GuestResponse = await self._waiter
@@ -190,6 +196,8 @@ class JavaScriptExchange:
         try:
             with reading("the request body"):
                 data = b"" if self._read_body is None else await self._read_body(size)
+            self._client_wait.end()
+            await self._room()
         except IsopodError as error:
             if isinstance(error, ClientDisconnected):
                 self.abandon()

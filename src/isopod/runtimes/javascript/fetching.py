@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +24,7 @@ import h11
 from isopod.errors import GuestProtocolError
 from isopod.host.capabilities import World
 from isopod.host.outside import OutsideError
+from isopod.runtimes.javascript.exchange import Room, Say
 
 _PIECE = 64 << 10
 _MAX_HEAD = 64 << 10
@@ -32,8 +32,6 @@ _MAX_AT_ONCE = 64  # of one instance
 _MAX_INFORMATIONAL = 10
 _TLS_S = 30.0
 _HOST = re.compile(r"[0-9A-Za-z._\-\[\]:]{1,255}")
-
-Say = Callable[[bytes, int, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +76,14 @@ class _Fetch:
 
 
 class Fetches:
-    """One guest's. `say` queues an item for it."""
+    """One guest's. `say` queues an item for it; `room` waits until there is room for more."""
 
-    def __init__(self, world: World | None, *, app: str, say: Say) -> None:
+    def __init__(self, world: World | None, *, app: str, say: Say, room: Room) -> None:
         """`world`: None where the app is built."""
         self._world = world
         self._app = app
         self._say = say
+        self._room = room
         self._open: dict[int, _Fetch] = {}
         self.sent_bytes = 0
 
@@ -190,6 +189,7 @@ class Fetches:
             writer.transport.abort()
 
     async def _next_piece(self, number: int, fetch: _Fetch) -> bytes | None:
+        await self._room()
         self._say(b"w", number, b"")
         return await fetch.body.get()
 
@@ -214,6 +214,7 @@ class Fetches:
             elif isinstance(event, h11.Response):
                 lines = [b"%d" % event.status_code, event.reason]
                 lines += [name + b":" + value for name, value in event.headers]
+                await self._room()
                 self._say(b"h", number, b"\n".join(lines))
             elif isinstance(event, h11.Data):
                 data = bytes(event.data)
@@ -221,6 +222,7 @@ class Fetches:
                     # Asked for first: who does not read is not sent to.
                     await fetch.asked.wait()
                     fetch.asked.clear()
+                    await self._room()
                     self._say(b"d", number, data[at : at + _PIECE])
             else:  # the end, or the peer's
                 self._say(b"z", number, b"")

@@ -10,7 +10,6 @@ import asyncio
 import enum
 import json
 import os
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from isopod.engine.instance import Arguments, Instance, State
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import (
     AppFailedToStart,
-    EngineError,
     GuestFailed,
     GuestProtocolError,
     IsopodError,
@@ -33,6 +31,7 @@ from isopod.runtimes.guest import InstanceGuest, OutputSink
 from isopod.runtimes.javascript import items
 from isopod.runtimes.javascript.exchange import JavaScriptExchange
 from isopod.runtimes.javascript.fetching import Fetches
+from isopod.runtimes.javascript.inbox import Inbox
 from isopod.runtimes.javascript.kv import KeyValues
 from isopod.runtimes.javascript.positions import Locating
 from isopod.runtimes.javascript.rejections import Rejections
@@ -93,14 +92,14 @@ class JavaScriptGuest(InstanceGuest):
         self._start = start
         self._app = start.app
         self._phase = _Phase.BOOTING
-        self._queue: deque[bytes] = deque()
+        self._inbox = Inbox()
         self._exchanges: dict[int, JavaScriptExchange] = {}
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = False  # a timer of the guest's is
         self._collecting = False
         self._report: dict[str, Any] = {}
-        self._fetches = Fetches(world, app=app, say=self._say)
+        self._fetches = Fetches(world, app=app, say=self._say, room=self._inbox.room)
         self._rejections = Rejections(instance, start.turn)
         self._subtle = subtle
         self._values = KeyValues(start.volumes)
@@ -129,7 +128,7 @@ class JavaScriptGuest(InstanceGuest):
         started = self._wait()
         said = {"env": dict(self._start.env), "bindings": self._values.names}
         settings = json.dumps(said).encode()
-        self._queue.append(items.pack(b"c", 0, settings))
+        self._inbox.put(items.pack(b"c", 0, settings))
         self._scheduler.wake(self._instance)
         await started
 
@@ -144,6 +143,7 @@ class JavaScriptGuest(InstanceGuest):
         made = kind(
             self._count,
             say=self._say,
+            room=self._inbox.room,
             stop=self._stop,
             memory_mib=self._instance.spec.memory_bytes >> 20,
         )
@@ -188,7 +188,11 @@ class JavaScriptGuest(InstanceGuest):
         """Queue an item; a turn takes it as soon as the guest has ended the one it is in."""
         if self._phase is _Phase.GONE:
             return
-        self._queue.append(items.pack(operation, exchange, data))
+        try:
+            self._inbox.put(items.pack(operation, exchange, data))
+        except GuestProtocolError as error:
+            self._end(error)
+            return
         self._run()
 
     def _run(self) -> None:
@@ -198,7 +202,7 @@ class JavaScriptGuest(InstanceGuest):
     def _next(self) -> bool:
         """Begin what is to be done next; whether there is something."""
         call: tuple[str, Arguments] | None = self._rejections.next_call()
-        if call is None and (self._queue or self._due):
+        if call is None and (self._inbox or self._due):
             self._due = False
             self._fill_inbox()
             call = ("isopod_turn", (self._start.turn,))
@@ -214,13 +218,7 @@ class JavaScriptGuest(InstanceGuest):
     def _fill_inbox(self) -> None:
         box = self._instance.mailbox
         room = (0 if box is None else box.size) - 4
-        batch: list[bytes] = []
-        while self._queue and len(self._queue[0]) <= room:
-            room -= len(self._queue[0])
-            batch.append(self._queue.popleft())
-        if self._queue and not batch:
-            raise EngineError("what the host says does not go into the guest's inbox")
-        self._instance.put_inbox(b"".join(batch))
+        self._instance.put_inbox(self._inbox.take(room))
 
     def _on_exit(self, error: IsopodError | None) -> None:
         if error is not None:
@@ -275,7 +273,7 @@ class JavaScriptGuest(InstanceGuest):
         self._fetches.close()
         self._values.close()
         self._instance.close()
-        self._queue.clear()
+        self._inbox.clear()
         exchanges, self._exchanges = self._exchanges, {}
         for one in exchanges.values():
             one.close(error)

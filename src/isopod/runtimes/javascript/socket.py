@@ -57,6 +57,9 @@ class JavaScriptSocket(JavaScriptExchange):
         self._messages: deque[SocketMessage] = deque()
         self._partial = bytearray()
         frame = frames.request_frame(request)
+        await self._room()
+        if self._error is not None:
+            raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
         self._say(b"o", self.number, frame)
         opened: SocketAccepted | GuestResponse = await self._waiter
@@ -169,6 +172,13 @@ class JavaScriptSocket(JavaScriptExchange):
     # -- what the client says ---------------------------------------------------------------
 
     async def _feed_message(self) -> None:
+        try:
+            await self._feed()
+        finally:
+            self._body_task = None
+            self._client_wait.end()
+
+    async def _feed(self) -> None:
         message: SocketMessage = SocketClosed(1006)
         try:
             if self._read_message is not None:
@@ -179,9 +189,8 @@ class JavaScriptSocket(JavaScriptExchange):
         except IsopodError as error:
             self.fail(error)
             return
-        finally:
-            self._body_task = None
-            self._client_wait.end()
+        self._client_wait.end()
+        await self._room()
         if isinstance(message, SocketClosed):
             self._client_closed = message
             reason = message.reason.encode()
@@ -191,4 +200,5 @@ class JavaScriptSocket(JavaScriptExchange):
         while len(data) > _PIECE:
             self._say(b"p", self.number, data[:_PIECE])
             data = data[_PIECE:]
+            await self._room()
         self._say(b"m" if isinstance(message, str) else b"n", self.number, data)
