@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from isopod.settings import NodeSettings
 from tools.demo_apps import DEMO, Example, Wrong
 from tools.http_calls import Caller
 from tools.node import Leftovers, Node, running
+from tools.reactors import NoCompiler
 
 COLD_CALLS = 3
 WARM_CALLS = 20
@@ -55,6 +57,18 @@ def prepared(examples: Iterable[Example], console: Console) -> list[Example]:
             said = escape(f"{error.message} ({error.hint})")
             console.print(f"[bold yellow]left out:[/] {name}: {said}")
     return [one for one in examples if one.prepare not in missing]
+
+
+def built(examples: Iterable[Example], into: Path, console: Console) -> list[tuple[Example, Path]]:
+    """Each with the folder to deploy, but for those whose compiler is not on this machine."""
+    found = []
+    cache = NodeSettings.load().cache_dir / "examples"
+    for one in examples:
+        try:
+            found.append((one, one.made(into, cache)))
+        except NoCompiler as error:
+            console.print(f"[bold yellow]left out:[/] {one.name}: {escape(str(error))}")
+    return found
 
 
 def visit(node: Node, example: Example) -> Row:
@@ -103,19 +117,21 @@ def main() -> int:
     began = time.monotonic()
     try:
         examples = prepared(DEMO, console)
-        console.print("[bold]isopod up[/] (in a temporary directory, on free ports)")
-        with tempfile.TemporaryDirectory(prefix="isopod-demo-") as made, running(show=True) as node:
+        with ExitStack() as stack:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="isopod-demo-"))
+            folders = built(examples, Path(made), console)
+            console.print("[bold]isopod up[/] (in a temporary directory, on free ports)")
+            node = stack.enter_context(running(show=True))
             console.print("\n[bold]isopod runtimes[/]")
             node.cli("runtimes", show=True)
-            for one in examples:
+            for one, folder in folders:
                 if one.volume:
                     console.print(f"\n[bold]isopod volumes create {one.volume}[/]")
                     node.cli("volumes", "create", one.volume, show=True)
                 console.print(f"\n[bold]isopod deploy examples/{one.name} --name {one.name}[/]")
-                folder = one.made(Path(made))
                 node.cli("deploy", str(folder), "--name", one.name, show=True)
             console.print("\n[bold]calling each over HTTP[/]")
-            show([visit(node, one) for one in examples], console)
+            show([visit(node, one) for one, _ in folders], console)
             console.print("\n[bold]isopod status[/]")
             node.cli("status", show=True)
             console.print("\n[bold]stopping the node[/] (SIGTERM)")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tools.http_calls import Answer, Caller, multipart
 from tools.node import ROOT
+from tools.reactors import Make, kept, make_c, make_rust
 
 EXAMPLES = ROOT / "examples"
 
@@ -156,20 +157,50 @@ def call_guestbook(app: Caller) -> str:
     return "a book on a volume"
 
 
+def call_primes(app: Caller) -> str:
+    page = app.call()
+    expect(page.status == 200 and page.text == "Hello from C!\n", "hello", page)
+    prime = app.call("/prime/999983")
+    expect(prime.text == "999983 is prime\n", "what the setup sieved", prime)
+    data = os.urandom(300_000)
+    echoed = app.call("/", "POST", data)
+    expect(echoed.body == data, "the echo", echoed)
+    return "a sieve from its setup, an echo"
+
+
+def call_rust(app: Caller) -> str:
+    page = app.call()
+    expect(page.status == 200 and page.text == "Hello from Rust!\n", "hello", page)
+    square = app.call("/square/99999")
+    expect(square.text == "9999800001\n", "what the setup computed", square)
+    upper = app.call("/", "POST", b"streams")
+    expect(upper.text == "STREAMS", "the body in capitals", upper)
+    return "squares from its setup"
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A folder of `examples/`. `prepare`: its runtime, when a node does not prepare that by itself.
-    `build`: what `make` would run there, with this Python. `volume`: one that it mounts."""
+    `build`: what `make` would run there, with this Python. `reactor`: what makes its module, and
+    the source of that. `volume`: one that it mounts."""
 
     name: str
     language: str
     call: Callable[[Caller], str]
     prepare: str = ""
     build: tuple[str, ...] = ()
+    reactor: tuple[Make, str] | None = None
     volume: str = ""
 
-    def made(self, into: Path) -> Path:
-        """The folder to deploy."""
+    def made(self, into: Path, cache: Path) -> Path:
+        """The folder to deploy. Raises NoCompiler."""
+        if self.reactor is not None:
+            make, source = self.reactor
+            module = kept(make, EXAMPLES / self.name / source, cache)
+            folder = into / self.name
+            folder.mkdir()
+            shutil.copyfile(module, folder / "app.wasm")
+            return folder
         if not self.build:
             return EXAMPLES / self.name
         folder = shutil.copytree(EXAMPLES / self.name, into / self.name)
@@ -194,6 +225,8 @@ DEMO = (
         build=(*_ZIG, "-o", "guestbook.wasm", "guestbook.c"),
         volume="book",
     ),
+    Example("c-reactor", "C (reactor)", call_primes, reactor=(make_c, "app.c")),
+    Example("rust-hello", "Rust (reactor)", call_rust, reactor=(make_rust, "src/lib.rs")),
     Example("rack-hello", "Ruby", call_rack, prepare="ruby"),
     Example("static-site", "static", call_static),
 )

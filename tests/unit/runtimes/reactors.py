@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,8 +28,7 @@ from isopod.runtimes.reactor.runtime import BASE_IMAGE, MODULE, new_guest
 from isopod.runtimes.reactor.serve import ReactorGuest
 from isopod.runtimes.reactor.snapshotting import take_snapshot
 from isopod.runtimes.taking import Source
-
-SDK = Path(__file__).parents[3] / "sdk"
+from tools.reactors import SDK, NoCompiler, make_rust
 
 
 class Foundry(apps.Workshop):
@@ -142,26 +139,8 @@ def c_module(source: Path, out: Path) -> bytes:
 
 
 def rust_module(source: Path, out: Path) -> bytes:
-    """By Debian's compiler, whose WASI has no start files of its own."""
-    rustc, start = Path("/usr/bin/rustc"), Path("/usr/lib/wasm32-wasi/crt1-reactor.o")
-    if not rustc.is_file() or not start.is_file() or not shutil.which("lld"):
-        pytest.skip("Rust needs apt install rustc libstd-rust-dev-wasm32 lld wasi-libc")
-    done = subprocess.run(
-        [rustc, "--print", "target-list"], capture_output=True, text=True, check=True
-    )
-    target = "wasm32-wasip1" if "wasm32-wasip1" in done.stdout else "wasm32-wasi"
-    base = [str(rustc), "--edition", "2021", "--target", target, "-O"]
-    library = out.parent / "libisopod.rlib"
-    crate = ["--crate-type", "rlib", "--crate-name", "isopod", "-o", str(library)]
-    _run([*base, *crate, str(SDK / "rust" / "src" / "lib.rs")], out.parent)
-    linking = ["-C", "strip=symbols", "-C", "linker=lld", "-C", f"link-arg={start}"]
-    linking += ["-C", "link-arg=--export=_initialize", "--crate-type", "cdylib"]
-    _run(
-        [*base, *linking, "--extern", f"isopod={library}", "-o", str(out), str(source)], out.parent
-    )
+    try:
+        make_rust(source, out)
+    except NoCompiler as missing:
+        pytest.skip(str(missing))
     return out.read_bytes()
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
