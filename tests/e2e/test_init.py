@@ -1,5 +1,6 @@
 """`isopod init`: what it writes is deployed as it is, and answers."""
 
+import json
 import subprocess
 
 import pytest
@@ -15,7 +16,7 @@ def init(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("template", ["flask", "django", "static"])
+@pytest.mark.parametrize("template", ["flask", "django", "starlette", "static"])
 def test_a_template_is_deployed_as_it_is_and_answers(node, tmp_path, template):
     done = init("--template", template, str(tmp_path / "begun"))
     assert done.returncode == 0, done.stderr
@@ -26,8 +27,8 @@ def test_a_template_is_deployed_as_it_is_and_answers(node, tmp_path, template):
 
 def test_the_templates_are_listed():
     listed = init("--list", "--json").stdout
-    for name in ("flask", "django", "go", "hono", "rust", "static", "worker"):
-        assert f'"{name}"' in listed
+    names = ["c", "django", "flask", "go", "hono", "ruby", "rust", "starlette", "static", "worker"]
+    assert json.loads(listed) == [{"template": name} for name in names]
 
 
 def test_nothing_is_written_over(node, tmp_path):
@@ -45,7 +46,7 @@ def test_a_template_that_is_not_there_is_refused_with_those_that_are(node, tmp_p
         failed = Failed(node, "init", *arguments, str(tmp_path / "x"))
         assert (
             failed.code == "usage"
-            and "c, django, flask, go, hono, ruby, rust, static, worker" in failed.hint
+            and "c, django, flask, go, hono, ruby, rust, starlette, static, worker" in failed.hint
         )
     assert not (tmp_path / "x").exists()
 
