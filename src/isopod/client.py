@@ -218,7 +218,7 @@ class Client:
             raise Forbidden(
                 "the token has no scope 'deploy'", details={"scope": "deploy", "scopes": scopes}
             )
-        raise _unexpected(response)
+        raise _unexpected(str(response.url), response.status_code)
 
     def upload(
         self, digest: str, path: Path, *, progress: Callable[[int, int], None] | None = None
@@ -317,7 +317,7 @@ class Client:
                 out.write(chunk)
             said = json.loads(response.headers.get("x-isopod-copied", "null"))
         if not isinstance(said, dict):
-            raise _unexpected(response)
+            raise _unexpected(str(response.url), response.status_code)
         return said
 
     def fill_volume(
@@ -395,8 +395,9 @@ class Client:
         return self._list("/v1/audit", "entries", params=params)
 
     def _list(self, path: str, key: str, *, params: Params | None = None) -> list[Json]:
-        found = self._json("GET", path, params=params)[key]
-        assert isinstance(found, list)
+        found = self._json("GET", path, params=params).get(key)
+        if not isinstance(found, list):
+            raise _unexpected(f"{self.node.url}{path}", 200)
         return found
 
     def _json(
@@ -417,9 +418,9 @@ class Client:
         try:
             answer = response.json()
         except ValueError:
-            raise _unexpected(response) from None
+            raise _unexpected(str(response.url), response.status_code) from None
         if not isinstance(answer, dict):
-            raise _unexpected(response)
+            raise _unexpected(str(response.url), response.status_code)
         return answer
 
     def _lines(
@@ -440,8 +441,13 @@ class Client:
                 response.read()
             _raise_for(response)
             for line in response.iter_lines():
-                item = json.loads(line)
-                if "error" in item and isinstance(item["error"], dict):
+                try:
+                    item = json.loads(line)
+                except ValueError:
+                    item = None
+                if not isinstance(item, dict):
+                    raise _unexpected(str(response.url), response.status_code)
+                if isinstance(item.get("error"), dict):
                     raise IsopodError.from_wire(item["error"])
                 yield item
 
@@ -490,12 +496,12 @@ def _raise_for(response: httpx.Response) -> None:
     try:
         error = response.json()["error"]
         raise IsopodError.from_wire(error)
-    except (ValueError, KeyError, TypeError):
-        raise _unexpected(response) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _unexpected(str(response.url), response.status_code) from None
 
 
-def _unexpected(response: httpx.Response) -> IsopodError:
+def _unexpected(url: str, status: int) -> IsopodError:
     return NodeUnreachable(
-        f"{str(response.url)!r} answered {response.status_code} in a way no isopod node does",
+        f"{url!r} answered {status} in a way no isopod node does",
         hint="is this the control API's address?",
     )
