@@ -7,6 +7,9 @@ import time
 from contextlib import ExitStack
 
 import pytest
+import typer
+
+from isopod.cli.main import cli as cli_itself
 
 
 def said(result, status: int, *texts: str) -> str:
@@ -205,6 +208,7 @@ def test_url_and_token_from_the_environment_find_a_node(node, cli):
         (("volumes", "restore", "data", "/etc"), 2, ("'/etc'",)),
         (("volumes", "backup", "data", "/no/such/file"), 2, ("'/no/such'",)),
         (("volumes", "backup", "data", "/etc/hostname"), 2, ("is there already",)),
+        (("volumes", "copy-in", "data", "/etc/hostname/x"), 2, ("usage", "'/etc/hostname/x'")),
         (("deploi",), 2, ("deploy",)),
         (("apps", "--nope"), 2, ("--nope", "isopod apps --help")),
         (("app",), 2, ("NAME",)),
@@ -285,17 +289,38 @@ def test_a_node_that_is_not_there_is_told(cli):
     said(cli("apps", ISOPOD_URL="http://127.0.0.1:1", ISOPOD_TOKEN="x"), 3, "node_unreachable")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("", "up", "deploy", "logs", "login", "runtimes", "audit", "tenants", "members", "tokens"),
-        *("tenants create", "tenants set", "members add", "tokens create", "tokens revoke"),
-    ],
-)
-def test_help_shows_an_example(cli, command):
-    shown = cli(*command.split(), "--help")
+def commands(command, path=()):
+    """Every command of the command line with its words, groups too."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+
+def test_every_command_has_an_example_and_all_but_a_few_print_json():
+    without_json = set()
+    for path, command in commands(typer.main.get_command(cli_itself)):
+        assert "isopod " in (command.epilog or ""), path
+        if "--json" not in {name for option in command.params for name in option.opts}:
+            without_json.add(" ".join(path))
+    # What runs until it is stopped, what asks for a token, and groups that are no commands.
+    assert without_json == {"", "up", "login", "secrets", "jobs"}
+
+
+def test_help_shows_an_example(cli):
+    shown = cli("deploy", "--help")
     assert shown.returncode == 0
-    assert "isopod " in shown.stdout
+    assert "isopod deploy ./shop" in shown.stdout
+
+
+def test_a_command_that_asks_no_node_is_quick_to_load(env):
+    code = (
+        "import sys\nfrom isopod.cli.main import run\nrun(['version'])\n"
+        "print('httpx' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
+    )
+    assert ran.stdout.endswith("\nFalse\n")
 
 
 def test_commands_do_not_load_what_only_the_server_needs(env):

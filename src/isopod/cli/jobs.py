@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isopod.cli import output
 from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
-from isopod.client import Client
 from isopod.errors import JobFailed
+
+if TYPE_CHECKING:
+    from isopod.client import Client
 
 _LOOK_S = 0.25
 
-jobs = typer.Typer(help="What apps do by the clock: [[jobs]] in isopod.toml.", no_args_is_help=True)
+jobs = typer.Typer(
+    help="What apps do by the clock: [[jobs]] in isopod.toml.",
+    epilog="Examples:\n\nisopod jobs list --json\n\nisopod jobs runs shop tidy\n\n"
+    "isopod jobs run shop tidy",
+    no_args_is_help=True,
+)
 _Job = Annotated[str, typer.Argument(metavar="JOB", help="The job's name.")]
 
 

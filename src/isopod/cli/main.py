@@ -7,6 +7,7 @@ Every import of weight happens inside the command that needs it, so that each st
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -33,8 +34,16 @@ from isopod.cli import (
     usage,
     volumes,
 )
-from isopod.errors import IsopodError, UsageError
+from isopod.errors import DiskFull, IsopodError, UsageError
 from isopod.settings_file import SettingInvalid
+
+_OF_PATHS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 cli = typer.Typer(
     name="isopod",
@@ -125,8 +134,7 @@ def run(args: list[str]) -> int:
     except typer.Abort:
         return 130
     except OSError as bad:
-        where = f"{bad.filename!r}: " if bad.filename else ""
-        said_os = IsopodError(f"{where}{(bad.strerror or str(bad)).lower()}")
+        said_os = _of_a_file(bad)
         output.print_error(said_os)
         return said_os.exit_status
     except Exception as bad:
@@ -135,6 +143,15 @@ def run(args: list[str]) -> int:
         if message is None:
             raise
         return _usage(bad, message())
+
+
+def _of_a_file(bad: OSError) -> IsopodError:
+    """Files and folders that a command reads or writes here were named by whoever gave it."""
+    where = f"{bad.filename!r}: " if bad.filename else ""
+    text = f"{where}{(bad.strerror or str(bad)).lower()}"
+    if bad.errno == errno.ENOSPC:
+        return DiskFull(text, hint="free space on this machine, then do it again")
+    return UsageError(text) if isinstance(bad, _OF_PATHS) else IsopodError(text)
 
 
 def _usage(bad: Exception, message: str) -> int:
