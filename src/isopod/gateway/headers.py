@@ -45,6 +45,12 @@ _OURS = frozenset(
 # All others are passed on, or are not, without a look at them.
 _READ = HOP_BY_HOP | _OURS | {b"host", b"content-length", b"accept"}
 _OURS_OUT = frozenset({b"x-request-id", b"x-isopod-cpu-ms"})
+# What follows a host's name reaches apps, which make URLs of it. Excluded are the characters that
+# end a host in a URL, or that none may hold (URL Standard, "forbidden host code point").
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f#/:<>?@\[\\\]^|]+)(?::[0-9]{0,5})?", re.ASCII
+)
+_MAX_PORT = 65_535
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,128}")
 _NONE: frozenset[bytes] = frozenset()
 Headers = Iterable[tuple[bytes, bytes]]
@@ -85,7 +91,8 @@ def read_incoming(
     Raises BadRequest for a request without one valid Host, or with a damaged Content-Length.
     """
     given = list(headers)
-    host, accept, length = "", "", None
+    host: str | None = None
+    accept, length = "", None
     request_id = b""
     chunked = False
     passed: list[tuple[bytes, bytes]] = []
@@ -97,7 +104,8 @@ def read_incoming(
                 passed.append((name, value))
             continue
         if name == b"host":
-            if host and host != value.decode("latin-1"):
+            # RFC 9112 3.2. Of HTTP/2, one may be what `:authority` was.
+            if host is not None and not (http2 and host == value.decode("latin-1")):
                 raise BadRequest("the request has more than one Host header")
             host = value.decode("latin-1")
             continue
@@ -123,6 +131,8 @@ def read_incoming(
         passed.append((name, value))
     if not host:
         raise BadRequest("the request has no Host header")
+    if not _HOST.fullmatch(host) or _port(host) > _MAX_PORT:
+        raise BadRequest("the request's Host header is not a host name, or one and a port")
     if chunked:
         length = None  # RFC 9112 6.3: the chunks say how long it is, whatever else does
     ours = [] if length is None else [("content-length", str(length))]
@@ -190,9 +200,15 @@ def without_framing(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 def port_of(host_header: str, scheme: str) -> int:
     """The port a Host header names, or the scheme's."""
+    port = _port(host_header)
+    if 0 < port <= _MAX_PORT:
+        return port
+    return 443 if scheme == "https" else 80
+
+
+def _port(host_header: str) -> int:
+    """0 where it names none."""
     tail = host_header.rsplit("]", 1)[-1] if "[" in host_header else host_header
     _, colon, port = tail.rpartition(":")
     # isdigit alone holds for digits that int refuses, and int refuses thousands of digits.
-    if colon and port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536:
-        return int(port)
-    return 443 if scheme == "https" else 80
+    return int(port) if colon and port.isascii() and port.isdigit() and len(port) <= 5 else 0

@@ -19,7 +19,7 @@ def hostname_of(host_header: str) -> str:
     host = host_header.strip().lower()
     if host.startswith("["):  # an IPv6 address names no app
         return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
+    return host.partition(":")[0].removesuffix(".")
 
 
 def app_name_of(hostname: str, domain: str) -> str | None:

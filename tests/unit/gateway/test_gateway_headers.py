@@ -14,6 +14,12 @@ def read(*headers: tuple[bytes, bytes], trusted: bool = False, http2: bool = Fal
     )
 
 
+def read_host(host: bytes) -> Incoming:
+    return read_incoming(
+        [(b"host", host)], client="9.9.9.9", scheme="http", trusted=False, http2=False
+    )
+
+
 def passed(incoming: Incoming, name: str) -> list[str]:
     return [value for given_name, value in incoming.headers if given_name == name]
 
@@ -83,10 +89,35 @@ def test_two_lengths_or_hosts_are_refused_and_equal_ones_are_one():
         read((b"content-length", b"5"), (b"content-length", b"6"))
     with pytest.raises(BadRequest, match="more than one Host"):
         read((b"host", b"b.localhost"))
+    for same in (HOST[1], b""):
+        with pytest.raises(BadRequest, match="more than one Host"):
+            read((b"host", same))
+    assert read(HOST, http2=True).host == "a.localhost"  # `:authority`, and what it stands for
     with pytest.raises(BadRequest, match="no Host"):
         read_incoming([], client="", scheme="http", trusted=False, http2=False)
     twice = read((b"content-length", b"5"), (b"content-length", b"5"))
     assert passed(twice, "content-length") == ["5"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"a.localhost:80/evil?x", b"a.localhost:abc", b"a.localhost:65536", b"a.localhost:8 0"),
+        *(b"me@a.localhost", b"a.localhost#", b"a.localhost\\", b"a.localhost:80:80", b":80"),
+        *(b"a localhost", b"<a>.localhost", b"[::1", b"[a.localhost]", b"a.localhost:\xb2"),
+    ],
+)
+def test_a_host_that_would_be_something_else_in_a_url_is_refused(host):
+    with pytest.raises(BadRequest, match="not a host name"):
+        read_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"A.localhost.", b"a.localhost:", b"a.localhost:65535", b"[::1]:80", b"b\xfccher", b"a_b!$"],
+)
+def test_a_host_is_a_name_or_an_address_and_may_have_a_port(host):
+    assert read_host(host).host == host.decode("latin-1")
 
 
 def test_chunks_win_over_a_length_which_the_app_does_not_see():

@@ -18,6 +18,7 @@ from isopod.model.tenant import TenantName
         ("shop.localhost", "shop"),
         ("SHOP.LocalHost:8080", "shop"),
         ("shop.localhost.", "shop"),
+        ("shop.localhost..", None),
         ("a.localhost", "a"),
         ("localhost", None),
         ("localhost:8080", None),
