@@ -138,17 +138,38 @@ new TextDecoder(" Latin1\n").encoding
 new TextDecoder().decode(5)
 new TextEncoder().encodeInto("", new Uint16Array(1))
 (() => { const c = new AbortController(); const seen = []; c.signal.addEventListener("abort", () => seen.push(1)); c.signal.onabort = (e) => seen.push(e.target === c.signal); c.signal.addEventListener("abort", () => seen.push(2)); c.abort(); return seen })()
+new EventTarget().addEventListener("a", () => {}, { signal: null })
 new Request("https://u:p@x.test/")
 (async () => { const r = new Request("https://x.test", { method: "POST", body: "..." }); const reader = r.body.getReader(); await reader.read(); reader.releaseLock(); return new Request(r) })()
 (async () => { const s = new ReadableStream({ pull: (c) => c.enqueue(new Uint8Array(1)) }); const reader = s.getReader(); await reader.read(); reader.releaseLock(); return new Response(s) })()
 (async () => { const r = new Response("x"); const reader = r.body.getReader(); await reader.read(); reader.releaseLock(); return await r.text() })()
+await pipe(await pipe("ä".repeat(40000), new CompressionStream("gzip")), new DecompressionStream("gzip"), "length")
+await pipe(await pipe("deflated", new CompressionStream("deflate")), new DecompressionStream("deflate"), "text")
+await pipe(await pipe("raw", new CompressionStream("deflate-raw")), new DecompressionStream("deflate-raw"), "text")
+(async () => [...(await pipe("", new CompressionStream("gzip"))).slice(0, 4)])()
+new CompressionStream("br")
 [Object.prototype.toString.call(new Headers()), Object.prototype.toString.call(new Response()), String(new FormData())]
+""".strip().splitlines()  # noqa: E501  JavaScript
+
+# What is no such data, by the Compression standard: Node says Error, or nothing.
+NOT_COMPRESSED = r"""
+pipe("no gzip", new DecompressionStream("gzip"))
+(async () => pipe((await pipe("cut off", new CompressionStream("gzip"))).slice(0, -3), new DecompressionStream("gzip")))()
+(async () => { const b = await pipe("changed", new CompressionStream("gzip")); b[b.length - 6] ^= 1; return pipe(b, new DecompressionStream("gzip")) })()
+(async () => { const b = await pipe("and more", new CompressionStream("deflate")); return pipe(new Uint8Array([...b, 1]), new DecompressionStream("deflate")) })()
+(async () => { const c = new CompressionStream("gzip"); c.readable.getReader().read().catch(() => {}); await c.writable.getWriter().write("text") })()
 """.strip().splitlines()  # noqa: E501  JavaScript
 
 # What differs and stays so.
 KNOWN = ("new Intl.",)  # there is no Intl
 
 ASK = """
+async function pipe(from, through, what) {
+  const piped = new Response(new Response(from).body.pipeThrough(through));
+  const made = new Uint8Array(await piped.arrayBuffer());
+  const text = () => new TextDecoder().decode(made);
+  return what === "length" ? text().length : what === "text" ? text() : made;
+}
 async function all(cases) {
   const out = [];
   for (const make of cases) {
@@ -176,3 +197,9 @@ def test_a_guest_shows_a_script_what_node_does(shop, tmp_path):
     answers = zip(CASES, json.loads(app.text()), json.loads(theirs), strict=True)
     differ = [(case, mine, other) for case, mine, other in answers if mine != other]
     assert [one for one in differ if not one[0].startswith(KNOWN)] == []
+
+
+def test_what_is_not_compressed_right_is_a_type_error(shop):
+    cases = ",\n".join(f"async () => ({line})" for line in NOT_COMPRESSED)
+    app = shop.start(worker(f"return Response.json(await all([{cases}]))", ASK))
+    assert json.loads(app.text()) == ["! TypeError"] * len(NOT_COMPRESSED)

@@ -51,6 +51,11 @@ POLYFILLS = (
         "10.1.0",
         "IGjKp/o0NL3Bso1PymYURCJxMPNAf/ILOpendP9f5B6e1rTJgdgiOvgfoT8VxCAdY+Wisb9uhGaJJf3yZ2V9nw==",
     ),
+    Package(  # zlib, for CompressionStream
+        "pako",
+        "3.0.3",
+        "tmrebBBYI5FOw8QICGwJNqE8fotC8R+gwcxOvoFNv+GKehOI6Lc6YBolNcQNnC4v96l1wt7rh102ifD4kVeZAQ==",
+    ),
 )
 _ESBUILD = {
     "x86_64": Package(

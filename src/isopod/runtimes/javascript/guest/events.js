@@ -69,6 +69,17 @@ class AbortSignal extends EventTarget {
   }
 }
 
+const { addEventListener } = EventTarget.prototype;
+EventTarget.prototype.addEventListener = {
+  addEventListener(type, listener, options) {
+    // The shim takes null for no signal.
+    if (typeof options === "object" && options?.signal === null) {
+      throw new TypeError("signal is an AbortSignal");
+    }
+    return addEventListener.call(this, type, listener, options);
+  },
+}.addEventListener;
+
 const abort = AbortSignal._abort;
 delete AbortSignal._abort;
 

@@ -8,6 +8,7 @@ import * as streams from "web-streams-polyfill";
 import "urlpattern-polyfill";
 import "./encoding.js";
 import "./text_streams.js";
+import "./compression.js";
 import "./events.js";
 import "./random.js";
 import "./subtle.js";
