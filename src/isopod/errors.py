@@ -286,6 +286,16 @@ class ModuleInvalid(IsopodError):
     default_hint = "docs/wasi.md and docs/reactors.md say what a module may import and must export"
 
 
+class ModuleTooCostly(IsopodError):
+    """It is not tried again for a while: `details["retry_after_s"]`."""
+
+    code, status, whose = "module_too_costly", 422, "app"
+    default_hint = (
+        "leave out what the app does not need, or split its largest functions; the node's operator"
+        " can raise ISOPOD_BUILD_TIMEOUT_S and ISOPOD_BUILD_MEMORY_MIB"
+    )
+
+
 class EntrypointNotFound(IsopodError):
     code, status, whose = "entrypoint_not_found", 422, "app"
     default_hint = 'set [app] entrypoint = "module:object" in isopod.toml'
@@ -396,6 +406,19 @@ class StackLimitExceeded(IsopodError):
 class Overloaded(IsopodError):
     code, status, whose = "overloaded", 503, "app"
     default_hint = "raise scaling.max_instances or scaling.queue, or try again"
+
+
+class AppStarting(IsopodError):
+    code, status, whose = "app_starting", 503, "app"
+    default_hint = "its first instance is not ready yet: try again in a moment"
+
+
+class MachineCodeFull(IsopodError):
+    code, status, whose = "machine_code_full", 503, "app"
+    default_hint = (
+        "one tenant's own modules have a share of each worker's room for machine code: try again"
+        " when fewer of its apps run, make them smaller, or ask for a worker of its own"
+    )
 
 
 class VolumeBusy(IsopodError):

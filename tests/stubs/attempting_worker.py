@@ -101,6 +101,7 @@ coder = start_coder(
     handed.features,
     trees=folders.trees,
     folder=folders.machine_code,
+    alone=False,
     others=(ready, admin.fileno(), files.fileno()),
 )
 secrets = start_opener(

@@ -29,15 +29,22 @@ libc.mmap.argtypes = [
     *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 ]
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+HOG = 10  # modules of one tenant that take as long as they may
 
 
 def main(data_dir: str, seconds: str) -> None:
     settings = NodeSettings(data_dir=Path(data_dir), build_timeout_s=float(seconds))
+    named = json.loads((settings.data_dir / "modules.json").read_text())
     features = probe()
     folders = WorkerFolders.of(settings, 0, None)
     needs = folders.prepare(settings)
     coder = start_coder(
-        settings, features, trees=folders.trees, folder=folders.machine_code, others=()
+        settings,
+        features,
+        trees=folders.trees,
+        folder=folders.machine_code,
+        alone=False,
+        others=(),
     )
     rights = kernel_rights()
     sandbox = shut_in(needs, features=features)
@@ -45,45 +52,62 @@ def main(data_dir: str, seconds: str) -> None:
     coder.use(engine)
     imports = Imports(engine)
     sandbox.guard(shown_code=True)
-    seen = {"sandbox": sandbox.to_json(), **asyncio.run(load_all(coder, imports, folders))}
+    files = {name: folders.trees / tree / "tree" / "app.wasm" for name, tree in named.items()}
+    seen = {"sandbox": sandbox.to_json()}
+    seen |= asyncio.run(load_all(coder, imports, files, folders.machine_code))
     seen["rights"] = rights()
-    seen["answers"] = {
-        name: tried(lambda path=path: coder.load(path, "acme"))
-        for name, path in {
-            "a file outside of the trees": data_dir_file(settings),
-            "no module": folders.trees / "text.wasm",
-            "a component": folders.trees / "component.wasm",
-            "threads": folders.trees / "threads.wasm",
-            "nothing": folders.trees / "none.wasm",
-            "a bomb": folders.trees / "bomb.wasm",
-        }.items()
-    }
     seen["write its folder"] = tried(lambda: (folders.machine_code / "x.cwasm").write_bytes(b""))
     seen["gone"] = coder.is_gone()
     print(json.dumps(seen))
 
 
-def data_dir_file(settings: NodeSettings) -> Path:
-    return settings.data_dir / "secret.wasm"
-
-
-async def load_all(coder, imports, folders) -> dict:
+async def load_all(coder, imports, files, folder) -> dict:
     seen = {}
     async with Scheduler(imports.engine) as scheduler:
         for turn in ("compiled", "kept"):
-            loaded = coder.load(folders.trees / "gives.wasm", "acme")
+            loaded = await coder.load(files["gives"], "acme")
             linkage = Linkage(imports.engine, loaded.module, imports)
             weakref.finalize(linkage, loaded.release)
             seen[turn] = await returned(scheduler, linkage)
             del linkage, loaded
             gc.collect()
-        other = coder.load(folders.trees / "other.wasm", "acme")
+        other = await coder.load(files["other"], "acme")
         seen["other"] = await returned(scheduler, Linkage(imports.engine, other.module, imports))
-        coder.load(folders.trees / "gives.wasm", "globex")
-        seen["files"] = len(list(folders.machine_code.glob("*.cwasm")))
-        for path in folders.machine_code.glob("*.cwasm"):
-            seen["size"] = path.stat().st_size
+        await coder.load(files["gives"], "globex")
+        seen["files"] = len(list(folder.glob("*.cwasm")))
+    seen["answers"] = {
+        name: await refused_for(coder, files.get(name, folder / "none"))
+        for name in (
+            *("text", "component", "threads", "exceptions", "swapped", "beside", "dots"),
+            *("no such tree", "no such file"),
+        )
+    }
+    seen |= await beside_slow_ones(coder, files)
+    seen["failures"] = len(list(folder.glob("*.failed")))
+    seen["left"] = sorted(path.name for path in folder.glob(".*"))
     return seen
+
+
+async def beside_slow_ones(coder, files) -> dict:
+    """One tenant has more compiled than there are places, each of which takes too long."""
+    slow = [asyncio.create_task(refused_for(coder, files[f"bomb {n}"])) for n in range(HOG)]
+    # They are being compiled, or wait for that, and all of it before these.
+    loaded = await coder.load(files["gives"], "acme")
+    loaded.release()
+    mine = await coder.load(files["third"], "globex")
+    mine.release()
+    ended_before = sum(task.done() for task in slow)
+    codes = await asyncio.gather(*slow)
+    again = await refused_for(coder, files["bomb 0"])
+    return {"ended before": ended_before, "slow": codes, "again": again}
+
+
+async def refused_for(coder, file) -> str:
+    try:
+        await coder.load(file, "initech")
+    except IsopodError as error:
+        return f"{error.code}: {error.message}"
+    return ""
 
 
 async def returned(scheduler: Scheduler, linkage: Linkage) -> int:
@@ -124,8 +148,6 @@ def refused(result: int) -> str:
 def tried(what) -> str:
     try:
         what()
-    except IsopodError as error:
-        return error.code
     except OSError as error:
         return str(error.strerror)
     return ""

@@ -7,7 +7,7 @@ machine code there. A module is then deserialised as always, in memory that is n
 (the sandbox's filter lets that call succeed and do nothing), and the window's pages are put over
 its code. So nothing that a worker could ever write is executable.
 
-Range by range: one is used again when the module in it is gone.
+Range by range: one is used again when the module in it is gone. No owner has more than a share.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import wasmtime
 
 from isopod.engine.ffi import raw
-from isopod.errors import EngineError, NodeBusy
+from isopod.errors import EngineError, MachineCodeFull, NodeBusy
 
 _PAGE = mmap.PAGESIZE
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
@@ -53,11 +53,13 @@ class Text:
 class CodeWindow:
     """Made before the process is shut in, or has a thread. Safe for several threads."""
 
-    def __init__(self, size: int) -> None:
-        """`size` bytes of address space; memory only where there is code."""
+    def __init__(self, size: int, *, share: int) -> None:
+        """`size` bytes of address space, of which one owner has `share` at most; memory only where
+        there is code."""
         self.size = size
+        self._share = share
         self._lock = threading.Lock()
-        self._used: dict[int, int] = {}  # offset -> bytes
+        self._used: dict[int, tuple[int, str]] = {}  # offset -> bytes, owner
         self.writer = os.memfd_create("machine-code", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.writer, size)
         # Cut short, it would be SIGBUS for whoever runs code in it.
@@ -77,17 +79,24 @@ class CodeWindow:
         os.close(self.writer)
         self.writer = -1
 
-    def place(self, size: int) -> int:
-        """Where so many bytes go, theirs until `free`. Raises NodeBusy when there is no room."""
+    def place(self, size: int, owner: str) -> int:
+        """Where so many bytes go, theirs until `free`. Raises MachineCodeFull when `owner` has its
+        share, NodeBusy when there is no room for anybody."""
         with self._lock:
+            held = sum(had for had, whose in self._used.values() if whose == owner)
+            if held + size > self._share:
+                raise MachineCodeFull(
+                    f"the machine code of tenant {owner!r} takes {held >> 20} MiB in this worker,"
+                    f" and {max(1, size >> 20)} more are over its {self._share >> 20} MiB"
+                )
             at = 0
             for start in sorted(self._used):
                 if start - at >= size:
                     break
-                at = start + self._used[start]
+                at = start + self._used[start][0]
             if at + size > self.size:
                 raise NodeBusy("there is no room for the machine code of one more app")
-            self._used[at] = size
+            self._used[at] = size, owner
             return at
 
     def free(self, at: int) -> None:

@@ -6,8 +6,10 @@ bounded and gone afterwards; a worker, which may not compile, has a process besi
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
+from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,11 +17,15 @@ from typing import Protocol
 import wasmtime
 
 from isopod.engine.config import Engine
+from isopod.engine.ffi import raw
+from isopod.engine.kept_modules import KeptModules
 from isopod.engine.sections import FUNCTION_TYPE, TAG, TYPE, VALUES, body_of, leb, split
 from isopod.errors import ModuleInvalid
 
 # As `engine.compile` has it for runtimes' modules, and less: this one is each tenant's own.
 MAX_MODULE_BYTES = 64 << 20
+# What is made of one: a tenth of that, as a rule, to four times as much.
+MAX_COMPILED_BYTES = 256 << 20
 _FUNCREF, _EXTERNREF, _EXNREF = 0x70, 0x6F, 0x69
 _PLAIN = frozenset({*VALUES, _FUNCREF, _EXTERNREF, _EXNREF})
 # How a module begins, and what a component has in place of a core module's version (the "layer" of
@@ -29,19 +35,26 @@ _MAGIC, _CORE, _COMPONENT = b"\0asm", b"\x01\0\0\0", b"\x0d\0\x01\0"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`release` when nothing runs in it any more."""
+    """`release` when nothing runs in it any more. `size`: what its machine code takes of the room
+    that there is for it."""
 
     module: wasmtime.Module
     release: Callable[[], None]
+    size: int = 0
 
 
 class MachineCode(Protocol):
     @property
     def engine(self) -> Engine: ...
 
-    def load(self, file: Path, owner: str) -> Loaded:
-        """The module in `file`, of tenant `owner`. Takes as long as compiling takes, so call it in
-        a thread. Raises ModuleInvalid, and what keeps it from being compiled."""
+    @property
+    def kept(self) -> KeptModules:
+        """Those that are linked, of all runtimes."""
+
+    async def load(self, file: Path, owner: str) -> Loaded:
+        """The module in `file`, of tenant `owner`. Takes as long as compiling takes. Raises
+        ModuleInvalid, ModuleTooCostly, what keeps it from being compiled; MachineCodeFull, NodeBusy
+        when there is no room until others of `kept` are let go."""
 
 
 class CompiledHere:
@@ -50,14 +63,19 @@ class CompiledHere:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.kept = KeptModules()
         self._last: tuple[bytes, wasmtime.Module] | None = None
 
-    def load(self, file: Path, owner: str) -> Loaded:  # noqa: ARG002  it ends with this process
+    async def load(self, file: Path, owner: str) -> Loaded:  # noqa: ARG002  it ends with this process
+        return Loaded(await asyncio.to_thread(self.compiled, file), lambda: None)
+
+    def compiled(self, file: Path) -> wasmtime.Module:
+        """Raises ModuleInvalid."""
         data = read_module(file)
         digest = hashlib.sha256(data).digest()
         if self._last is None or self._last[0] != digest:
             self._last = digest, compile_module(self.engine, data)
-        return Loaded(self._last[1], lambda: None)
+        return self._last[1]
 
 
 def read_module(file: Path) -> bytes:
@@ -69,28 +87,33 @@ def read_module(file: Path) -> bytes:
         raise ModuleInvalid(
             f"the module {file.name!r} cannot be read: {(error.strerror or '').lower()}"
         ) from error
+    check_head(data, file.name)
+    return data
+
+
+def check_head(data: bytes, name: str) -> None:
+    """Raises ModuleInvalid for what is no core module, or too large a one."""
     if len(data) > MAX_MODULE_BYTES:
         raise ModuleInvalid(
-            f"the module {file.name!r} is larger than {MAX_MODULE_BYTES >> 20} MiB",
+            f"the module {name!r} is larger than {MAX_MODULE_BYTES >> 20} MiB",
             hint="leave debugging information out of it (-s, or wasm-strip)",
         )
     if data[:4] != _MAGIC:
-        raise ModuleInvalid(f"{file.name!r} is no WebAssembly module")
+        raise ModuleInvalid(f"{name!r} is no WebAssembly module")
     if data[4:8] == _COMPONENT:
         raise ModuleInvalid(
-            f"{file.name!r} is a component (WASI preview 2), and only modules of preview 1 are run",
+            f"{name!r} is a component (WASI preview 2), and only modules of preview 1 are run",
             hint="build for wasm32-wasip1 (wasm32-wasi), or take the core module from before"
             " `wasm-tools component new`",
         )
     if data[4:8] != _CORE:
-        raise ModuleInvalid(f"{file.name!r} is of a version of WebAssembly that is not known")
-    return data
+        raise ModuleInvalid(f"{name!r} is of a version of WebAssembly that is not known")
 
 
 def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
-    """Raises ModuleInvalid."""
+    """Raises ModuleInvalid. What is refused for what it has is refused before it is compiled."""
     try:
-        module = wasmtime.Module(engine, data)
+        wasmtime.Module.validate(engine, data)
     except wasmtime.WasmtimeError as error:
         raise _explained(str(error)) from error
     if not _has_plain_types(data):
@@ -102,6 +125,19 @@ def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
         raise ModuleInvalid(
             "the module throws exceptions (it has tags)",
             hint="build it without them: the engine keeps each in memory that nobody meters",
+        )
+    try:
+        module = wasmtime.Module(engine, data)
+    except wasmtime.WasmtimeError as error:
+        raise _explained(str(error)) from error
+    start, end = c_void_p(), c_void_p()
+    raw.wasmtime_module_image_range(module.ptr(), byref(start), byref(end))
+    size = int(end.value or 0) - int(start.value or 0)
+    if size > MAX_COMPILED_BYTES:
+        raise ModuleInvalid(
+            f"the module's machine code takes {size >> 20} MiB, of at most"
+            f" {MAX_COMPILED_BYTES >> 20}",
+            hint="leave out what the app does not need, or make several apps of it",
         )
     return module
 

@@ -24,6 +24,9 @@ _SENTENCES = {
     "cpu_limit_exceeded": "The app used more CPU than one request may.",
     "response_too_large": "The app's response is larger than it may be.",
     "memory_limit_exceeded": "The app reached its memory limit.",
+    "module_too_costly": "The app's module takes too long, or too much memory, to be compiled.",
+    "app_starting": "This app is still starting.",
+    "machine_code_full": "This app waits for room for its machine code.",
     "overloaded": "Too many requests wait for this app.",
     "too_many_requests": "This app gets more requests than it may have.",
     # Whose app it is, and what was agreed with them, is no visitor's business.
@@ -46,6 +49,7 @@ _STATUS = {
     "app_failed_to_start": 502,
     "app_syntax_error": 502,
     "module_invalid": 502,
+    "module_too_costly": 502,
     "entrypoint_not_found": 502,
     "entrypoint_not_callable": 502,
     "volume_not_found": 502,
@@ -53,6 +57,9 @@ _STATUS = {
 }
 # Unless the error itself knows better: details["retry_after_s"].
 _RETRY_AFTER_S = {
+    "app_starting": 2,
+    "machine_code_full": 5,
+    "module_too_costly": 60,
     "overloaded": 1,
     "node_busy": 2,
     "node_draining": 2,

@@ -485,6 +485,7 @@ def main(*, kill_unlisted: bool = False) -> None:
         handed.features,
         trees=folders.trees,
         folder=folders.machine_code,
+        alone=tenant is not None,
         others=others,
     )
     secrets = start_opener(settings, handed.features, others=(*others, coder.fileno()))

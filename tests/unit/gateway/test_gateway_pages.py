@@ -51,7 +51,13 @@ def test_every_error_has_a_page_that_tells_strangers_nothing_of_ours(kind, accep
         assert json.loads(text)["error"]["request_id"] == "id-1"
 
 
-@pytest.mark.parametrize("code", ["overloaded", "node_busy", "node_draining", "too_many_requests"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("overloaded", "node_busy", "node_draining", "too_many_requests", "app_starting"),
+        *("machine_code_full", "module_too_costly"),
+    ],
+)
 def test_who_may_try_again_is_told_when(code):
     _, headers, _ = error_page(errors.ERRORS[code]("x"), request_id="", accept="")
     assert b"retry-after" in dict(headers)

@@ -43,7 +43,9 @@ class Stage:
             folder.mkdir(parents=True)
         (self.tree / "cases.wasm").write_bytes(compiled(CASES))
         (self.tree / "data" / "greeting.txt").write_text("good morning ")
-        self.modules = OwnModules(here, Imports(here.engine, streams=True))
+        imports = Imports(here.engine, streams=True)
+        exports = {"_start": ("", ""), "memory": None}
+        self.modules = OwnModules(here, imports, exports=exports)
         self.output: list[tuple[str, bytes]] = []
         self.program = Program(
             file=self.tree / "cases.wasm",

@@ -19,7 +19,7 @@ from isopod.runtimes.temporary import scratch
 def link(site_tree: Path) -> Linkage:
     """Compile the module here. Raises ModuleInvalid."""
     engine = make_engine(EngineSettings())
-    module = CompiledHere(engine).load(site_tree / MODULE, "").module
+    module = CompiledHere(engine).compiled(site_tree / MODULE)
     imports = Imports(engine, abi.IMPORTS, streams=True)
     check_module(module, imports, abi.EXPORTS, optional=abi.OPTIONAL)
     return Linkage(engine, module, imports)

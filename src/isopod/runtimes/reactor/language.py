@@ -141,7 +141,9 @@ class ReactorGuests:
         self._runtime = runtime
         self._precise_clocks = lent.precise_clocks
         imports = Imports(lent.engine, abi.IMPORTS, streams=True)
-        self._modules = OwnModules(lent.machine_code, imports)
+        self._modules = OwnModules(
+            lent.machine_code, imports, exports=abi.EXPORTS, optional=abi.OPTIONAL
+        )
         self._loaded: WeakValueDictionary[tuple[str, Path], Linkage] = WeakValueDictionary()
 
     @property

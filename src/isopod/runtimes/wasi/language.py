@@ -78,7 +78,7 @@ class WasiLanguage:
     def compile_app(self, cache_dir: Path, folder: Path, manifest: Manifest) -> str:  # noqa: ARG002
         """Nothing is kept of it: a worker's machine code is made beside the worker."""
         name = detect.detect(folder, manifest)
-        check_module(self._here.load(folder / name, "").module, self._imports, _EXPORTS)
+        check_module(self._here.compiled(folder / name), self._imports, _EXPORTS)
         return f"{name}, {(folder / name).stat().st_size / 1024:,.0f} KiB"
 
     def compile_site(self, cache_dir: Path, site: Path) -> None:
@@ -96,7 +96,7 @@ class WasiLanguage:
         check = HealthCheck(spec, do_less="do less before the response")
 
         async def ask() -> HealthResult:
-            modules = OwnModules(self._here, self._imports)
+            modules = OwnModules(self._here, self._imports, exports=_EXPORTS)
             async with Scheduler(self._here.engine) as scheduler, asyncio.timeout(_TIMEOUT_S):
                 program = Program(
                     file=app_tree / spec.entrypoint,
@@ -132,7 +132,8 @@ class WasiLanguage:
         return unneeded("each request starts the program afresh")
 
     def in_worker(self, lent: InWorker) -> Programs:
-        modules = OwnModules(lent.machine_code, Imports(lent.engine, streams=True))
+        imports = Imports(lent.engine, streams=True)
+        modules = OwnModules(lent.machine_code, imports, exports=_EXPORTS)
         return Programs(modules, 1 if lent.precise_clocks else 1_000_000)
 
     @functools.cached_property
