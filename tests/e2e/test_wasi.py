@@ -10,6 +10,9 @@ import wasmtime
 from tests.c_modules import COMPILER, compiled
 from tests.e2e.nodes import Failed, folder, get, log, messages, text, until, up
 
+from isopod.errors import ModuleTooCostly
+from isopod.model.tenant import DEFAULT_TENANT
+from isopod.server.code_folder import Bounds, CodeFolder
 from tools.http_calls import Caller
 from tools.node import Node
 
@@ -92,6 +95,26 @@ def test_a_new_version_is_another_program_and_the_old_one_comes_back(node, tmp_p
     assert text(node, "versions").startswith("Hello from C!")
     node.cli("sleep", "versions")
     assert text(node, "versions").startswith("Hello from C!")
+
+
+def test_a_module_is_compiled_before_its_version_goes_live_and_else_it_does_not(node, tmp_path):
+    app = made(ROOT / "src/isopod/runtimes/wasi/templates/c", tmp_path / "ready")
+    code = CodeFolder(node.data_dir / "machine-code", room_bytes=1 << 30, share_bytes=1 << 30)
+    source = (app / "hello.c").read_text()
+    for version, greeting in enumerate(("Good evening", "Good night")):
+        (app / "hello.c").write_text(source.replace("Hello", greeting))
+        make(app)
+        key = code.key(DEFAULT_TENANT, (app / "hello.wasm").read_bytes())
+        if version:  # as if this one had been tried a moment ago
+            code.remember(
+                key, ModuleTooCostly("the module takes too long"), Bounds(600, 4096 << 20)
+            )
+            failed = Failed(node, "deploy", str(app))
+            assert failed.code == "module_too_costly" and "too long" in failed.message
+        else:
+            node.cli("deploy", str(app))
+            assert code.find(key) is not None
+        assert text(node, "ready").startswith("Good evening from C!")
 
 
 def test_a_tenants_own_worker_has_machine_code_of_its_own(node, tmp_path):

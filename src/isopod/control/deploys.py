@@ -4,6 +4,7 @@
     same but for the app's name? -> a new version with the same build and snapshot
       (both only among the tenant's own)
     else builder (reusing an earlier build of the package) -> new immutable version
+    a module of the app's own is compiled for the workers
     state (one transaction) -> routes.db -> workers look -> acknowledged
 
 Until the transaction commits, the previous version serves; a crash before it leaves only blobs
@@ -25,6 +26,7 @@ from isopod.control.build_output import built_apart, forget_shared_copies
 from isopod.control.builds import Built
 from isopod.control.deploy_request import DeployRequest
 from isopod.control.log_files import log_paths
+from isopod.control.module_making import make_module
 from isopod.control.node import Node, fitting, sound
 from isopod.control.post_deploy import run_post_deploy
 from isopod.control.switching import follow, hold, make_live, to_the_end
@@ -105,6 +107,12 @@ async def _deploy(
             app, version = known
             if not request.name:
                 hold(held, node, who.tenant, app.name)
+            if version.number != app.live_version:
+                async with aclosing(
+                    make_module(who.tenant, version.spec, version.build, node=node)
+                ) as steps:
+                    async for step in steps:
+                        yield step
             if version.spec.post_deploy and version.number != app.live_version:
                 await asyncio.to_thread(_check_known, app, version, request, mine)
                 async with aclosing(run_post_deploy(who, app, version, node=node)) as steps:
@@ -139,6 +147,9 @@ async def _deploy(
             raise _unsound(built)
         if not request.name:
             hold(held, node, who.tenant, built.spec.name)
+        async with aclosing(make_module(who.tenant, built.spec, built.build, node=node)) as steps:
+            async for step in steps:
+                yield step
         if built.spec.post_deploy:
             async with aclosing(_before_live(who, built, request, node=node)) as steps:
                 async for step in steps:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 
 from isopod.control.apps import find_app
 from isopod.control.audit import audited
+from isopod.control.module_making import make_module
 from isopod.control.node import Node
 from isopod.control.switching import hold, make_live, to_the_end
 from isopod.errors import VersionNotFound
@@ -30,6 +31,11 @@ async def rollback(
             hold(held, node, who.tenant, name)
             app = await find_app(who, name, node=node)
             version = await asyncio.to_thread(_choose, who, app, number, node)
+            async with aclosing(
+                make_module(who.tenant, version.spec, version.build, node=node)
+            ) as steps:
+                async for _ in steps:
+                    pass  # an answer has no steps
             work = make_live(who, "app.rollback", app, version, source=None, node=node)
             await to_the_end(work, held=held)
     return app, version

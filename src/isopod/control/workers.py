@@ -23,6 +23,7 @@ from isopod.model.tenant import TenantName
 _ANSWER_S = 1.0
 # A worker of a tenant's own is started with its first app, in some seconds.
 _STARTING_S, _LOOK_AGAIN_S = 20.0, 0.1
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.01, 0.5
 _LINE_BYTES = 64 * 2**20  # a worker lists every instance in one line
 
 
@@ -104,6 +105,26 @@ class Workers:
         answers = await self._ask_all({"op": "failed_images"})
         return {str(image) for answer in answers for image in answer.get("images", ())}
 
+    async def make_module(
+        self, question: Mapping[str, Any], *, own: TenantName | None
+    ) -> dict[str, Any] | None:
+        """Until one worker, of those that may serve the app, has the module compiled; None: it is,
+        or there is no worker to ask. Else the error, as it goes over the wire."""
+        if own is None:
+            numbers = random.sample(range(self._shared), self._shared)
+        else:
+            numbers = [one.worker for one in await self.status() if one.tenant == own]
+        for number in numbers:
+            wait_s = _FIRST_LOOK_S
+            while (answer := await self._ask_one(number, question)) is not None:
+                if (error := answer.get("error")) is not None:
+                    return dict(error) if isinstance(error, dict) else None
+                if answer.get("ready", True):
+                    return None
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LAST_LOOK_S)
+        return None
+
     async def run(
         self, question: Mapping[str, Any], *, own: TenantName | None, within_s: float
     ) -> Outcome:
@@ -147,6 +168,16 @@ class Workers:
                             return one.worker
                     await asyncio.sleep(_LOOK_AGAIN_S)
         return -1
+
+    async def _ask_one(self, number: int, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        try:
+            folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        try:
+            return await _ask(f"/proc/self/fd/{folder}/worker-{number}.sock", question)
+        finally:
+            os.close(folder)
 
     async def _ask_all(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         names = sorted(path.name for path in self._run_dir.glob("worker-*.sock"))

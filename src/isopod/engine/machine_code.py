@@ -51,6 +51,9 @@ class MachineCode(Protocol):
     def kept(self) -> KeptModules:
         """Those that are linked, of all runtimes."""
 
+    async def make(self, file: Path, owner: str) -> None:
+        """What `load` would wait for. Raises as that does, but for room in this process."""
+
     async def load(self, file: Path, owner: str) -> Loaded:
         """The module in `file`, of tenant `owner`. Takes as long as compiling takes. Raises
         ModuleInvalid, ModuleTooCostly, what keeps it from being compiled; MachineCodeFull, NodeBusy
@@ -65,6 +68,9 @@ class CompiledHere:
         self.engine = engine
         self.kept = KeptModules()
         self._last: tuple[bytes, wasmtime.Module] | None = None
+
+    async def make(self, file: Path, owner: str) -> None:  # noqa: ARG002
+        await asyncio.to_thread(self.compiled, file)
 
     async def load(self, file: Path, owner: str) -> Loaded:  # noqa: ARG002  it ends with this process
         return Loaded(await asyncio.to_thread(self.compiled, file), lambda: None)

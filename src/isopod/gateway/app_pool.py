@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from isopod.errors import (
+    AppStarting,
     DeadlineExceeded,
     EngineError,
     IsopodError,
@@ -92,7 +93,8 @@ class AppPool:
 
     async def acquire(self, request_id: str) -> Acquired:
         """An instance for one request. Raises Overloaded (queue full, or waited as long as a
-        request may take), NodeBusy, or the error of a boot that failed."""
+        request may take; AppStarting when there has been none yet), NodeBusy, or the error of a
+        boot that failed."""
         self.requests += 1
         free = self._find_room()
         if free is not None:
@@ -239,6 +241,11 @@ class AppPool:
                     self.busy.discard(slot)
                 self._offer(slot)
             if isinstance(error, TimeoutError):
+                if self.starting and not (self.busy or self.idle):
+                    raise AppStarting(
+                        f"the first instance of app {self.route.name!r} was not ready within"
+                        f" {deadline_s:g} s"
+                    ) from None
                 raise Overloaded(
                     f"no instance of app {self.route.name!r} was free within {deadline_s:g} s"
                 ) from None

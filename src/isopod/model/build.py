@@ -52,8 +52,8 @@ StepState = Literal["start", "progress", "done"]
 @dataclass(frozen=True, slots=True)
 class Step:
     """Progress of one step of a deploy: `name` is stable ("upload", "unpack", "detect",
-    "dependencies", "compile", "start", "snapshot", "post_deploy", "publish"), `text` is for
-    people."""
+    "dependencies", "compile", "start", "snapshot", "module", "post_deploy", "publish"), `text` is
+    for people."""
 
     name: str
     state: StepState

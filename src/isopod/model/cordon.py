@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from isopod.model.app import AppSpec
 from isopod.model.route import Route
 from isopod.model.tenant import Tenant, TenantName
 
@@ -15,10 +16,13 @@ from isopod.model.tenant import Tenant, TenantName
 def own_worker(route: Route, tenant: Tenant | None) -> TenantName | None:
     """The tenant whose own worker serves the route; None: any shared one. The tenant's setting is
     for all of its apps; without it, an app may ask for itself."""
-    asked = route.spec.isolation.cordon == "tenant"
-    if asked or (tenant is not None and tenant.cordon == "tenant"):
-        return route.tenant
-    return None
+    return own_worker_of(route.spec, route.tenant, tenant)
+
+
+def own_worker_of(spec: AppSpec, name: TenantName, tenant: Tenant | None) -> TenantName | None:
+    """The same of a version that has no route yet."""
+    asked = spec.isolation.cordon == "tenant"
+    return name if asked or (tenant is not None and tenant.cordon == "tenant") else None
 
 
 def for_shared_workers(route: Route) -> Route:

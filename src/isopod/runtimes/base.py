@@ -104,9 +104,15 @@ class RunsCommands(Protocol):
 class LoadsModules(Protocol):
     """Guests whose apps bring modules of their own, which take a compiler's time to load."""
 
-    async def load(self, site_tree: Path, tenant: str) -> object:
+    def module(self, app_tree: Path, site_tree: Path, entrypoint: str) -> Path:
+        """Where it is, in one of the app's trees."""
+
+    async def make(self, module: Path, tenant: str) -> None:
+        """Have machine code of it, for any worker to load. Raises ModuleInvalid and its kin."""
+
+    async def load(self, module: Path, tenant: str) -> object:
         """Before `new_guest`, which cannot wait; as long as somebody holds what it gives. Raises
-        ModuleInvalid."""
+        ModuleInvalid and its kin."""
 
 
 @dataclass(frozen=True, slots=True)

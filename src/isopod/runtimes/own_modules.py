@@ -41,6 +41,11 @@ class OwnModules:
         """If it is linked: no thread, no wait."""
         return self._kept.get((self._kind, owner, file))
 
+    async def make(self, file: Path, owner: str) -> None:
+        """Have it compiled, and linked when somebody needs it. Raises as `linkage`."""
+        if self.known(file, owner) is None:
+            await self._machine_code.make(file, owner)
+
     async def linkage(self, file: Path, owner: str) -> Linkage:
         """The module in `file`, which never changes, of tenant `owner`. Raises ModuleInvalid,
         ModuleTooCostly, EngineError, MachineCodeFull and NodeBusy."""

@@ -64,17 +64,23 @@ class Coder:
             raise RuntimeError("modules are loaded before there is an engine")
         return self._engine
 
+    async def make(self, file: Path, owner: str) -> None:
+        await self._found(file, owner)
+
     async def load(self, file: Path, owner: str) -> Loaded:
         """`file` is one of a tree, and is not read: its tree's blob is."""
-        tree, name = self._place_in_tree(file)
-        about = {"tree": tree, "name": name, "owner": owner}
         for _ in range(_TRIES):
-            found = await self._ask({"what": "find", **about})
-            found = found or await self._ask({"what": "compile", **about})
+            found = await self._found(file, owner)
             with suppress(FileNotFoundError):
                 return await self._show(self._folder / found, owner)
         # Each time it made room for others.
         raise NodeBusy("an app's machine code was removed at once", hint="try again in a moment")
+
+    async def _found(self, file: Path, owner: str) -> str:
+        tree, name = self._place_in_tree(file)
+        about = {"tree": tree, "name": name, "owner": owner}
+        found = await self._ask({"what": "find", **about})
+        return found or await self._ask({"what": "compile", **about})
 
     def _place_in_tree(self, file: Path) -> tuple[str, str]:
         """`trees/DIGEST/tree/NAME`."""

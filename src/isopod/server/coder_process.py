@@ -91,17 +91,26 @@ class _Desk:
         for places in (self._short, self._compiling):
             while (taken := places.take()) is not None:
                 owner, job = taken
-                if _is_gone(job.reply):  # nobody waits for it any more
+                try:
+                    if _is_gone(job.reply):  # nobody waits for it any more
+                        places.done(owner)
+                    else:
+                        self._start_one(owner, job, places)
+                except OSError:  # no process, no file: not for now
                     places.done(owner)
-                else:
-                    self._start_one(owner, job, places)
+                    _refuse(job.reply, NodeBusy("the node has no process left for that"))
                 job.reply.close()
 
     def _start_one(self, owner: str, job: _Job, places: FairPlaces[_Job]) -> None:
         # It is the only one that has the other end: that is closed when it has ended, however.
         done, its = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(done)
+            os.close(its)
+            raise
         if not pid:
             keep_only((its, job.reply.fileno(), self._work.writer))
             _answer_in_child(job, self._work, parent)

@@ -15,7 +15,13 @@ from isopod.blobs.images import ImageCache, OpenImage
 from isopod.blobs.trees import TreeCache
 from isopod.engine.image import Image
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import CommandUnsupported, FilesUnreadable, IsopodError, RuntimeNotPrepared
+from isopod.errors import (
+    AppStarting,
+    CommandUnsupported,
+    FilesUnreadable,
+    IsopodError,
+    RuntimeNotPrepared,
+)
 from isopod.host.capabilities import World
 from isopod.model.ids import Digest
 from isopod.model.route import Route
@@ -30,6 +36,10 @@ from isopod.volumes.size import folder_bytes
 _MAX_OPEN_IMAGES = 512
 # An image that could not be had is not asked for again for so long: plain boots serve.
 _RETRY_S = 30.0
+# Machine code is made before a version goes live; what was removed since, or is of another engine,
+# is made again while its first request waits. Below what a boot may take, which the app is to blame
+# for (`gateway.app_pool`).
+_LOADED_WITHIN_S = 45.0
 
 
 @dataclass(slots=True)
@@ -112,7 +122,7 @@ class GuestMaker:
         site_tree = await self._tree(route.site_tree)
         secrets = await self._secrets(route)
         volumes = tuple([await self._volume(route, one) for one in route.volumes])
-        loaded = await _load(runtime, site_tree, route)  # held until there is a guest
+        loaded = await _load(runtime, app_tree, site_tree, route)  # held until there is a guest
         held = await self._image(route, runtime, output)
         for line in self._unsaid.pop(route.digest, ()):
             output("isopod", line)
@@ -175,11 +185,11 @@ class GuestMaker:
             if route.snapshot is not None:  # it may be mended
                 self._failed.pop(route.snapshot.image, None)
             with contextlib.suppress(IsopodError):
-                await self._tree(route.app_tree)
-                await self._tree(route.site_tree)
+                app_tree = await self._tree(route.app_tree)
+                site_tree = await self._tree(route.site_tree)
                 said = self._unsaid.setdefault(route.digest, [])
                 runtime = self._runtime_of(route)
-                await _load(runtime, await self._tree(route.site_tree), route)
+                await _load(runtime, app_tree, site_tree, route)
                 await self._image(route, runtime, lambda _stream, data: said.append(data))
             if not self._unsaid.get(route.digest):
                 self._unsaid.pop(route.digest, None)
@@ -271,10 +281,18 @@ class GuestMaker:
         return held
 
 
-async def _load(runtime: Guests, site_tree: Path, route: Route) -> object:
+async def _load(runtime: Guests, app_tree: Path, site_tree: Path, route: Route) -> object:
     if not isinstance(runtime, LoadsModules):
         return None
-    return await runtime.load(site_tree, route.tenant)
+    module = runtime.module(app_tree, site_tree, route.spec.entrypoint)
+    try:
+        async with asyncio.timeout(_LOADED_WITHIN_S):
+            return await runtime.load(module, route.tenant)
+    except TimeoutError:  # it goes on, for those who come next
+        raise AppStarting(
+            f"the module of app {route.name!r} is still being compiled",
+            hint="try again in a while: it is compiled once, and other modules may be before it",
+        ) from None
 
 
 def _remove_soon(tmp: TemporaryFolder) -> None:

@@ -64,6 +64,7 @@ from isopod.server.guests import GuestMaker
 from isopod.server.handover import Handover
 from isopod.server.http_server import BACKLOG, http_server
 from isopod.server.maker import Maker, ReadImages, ReadTrees, start_maker
+from isopod.server.module_making import ModuleMaking
 from isopod.server.opener import Opener, start_opener
 from isopod.server.room import max_instances, max_websockets
 from isopod.server.runtimes import WorkerRuntimes
@@ -170,6 +171,7 @@ class Worker:
                 secrets=self.secrets.secrets,
                 volumes_dir=self.folders.volumes_root,
             )
+            modules = ModuleMaking(self.runtimes.guests, self.trees)
             files = StaticSites(self.trees, beside=beside.FOLDER)
             self.direct = DirectApps(self.runtimes.direct, files=files)
             wires = Wires(port=settings.port, memory_bytes=self.quotas.memory_bytes)
@@ -233,6 +235,7 @@ class Worker:
                     "forget_reached": self._forget_reached,
                     "usage_today": self._usage_today,
                     "failed_images": self._failed_images,
+                    "make_module": modules.ask,
                 },
                 {"run": jobs.run},
             )
@@ -264,6 +267,7 @@ class Worker:
                 await self._drain(gateway, websockets, _LAST_RECORDS_S)
                 await meter.close()
                 maker.close()
+                modules.close()
                 world.close()
                 outside.close()
                 lag.close()

@@ -1,6 +1,8 @@
 import asyncio
 import json
 
+import pytest
+
 from isopod.control.workers import Workers
 
 
@@ -68,3 +70,41 @@ def test_a_folder_whose_path_is_longer_than_a_socket_address_works(tmp_path, mon
 
 def test_no_workers_is_no_error(tmp_path):
     assert asyncio.run(Workers(tmp_path, shared=2).status()) == []
+
+
+def test_a_module_is_made_by_the_first_worker_that_answers_and_asked_for_until_it_is(tmp_path):
+    asked = []
+
+    def answer(question):
+        asked.append(question)
+        return {"ready": len(asked) > 3}
+
+    async def main():
+        silent = await worker(tmp_path, 0, None)
+        busy = await worker(tmp_path, 1, answer)
+        workers = Workers(tmp_path, shared=2)
+        question = {"op": "make_module", "entrypoint": "app.wasm"}
+        assert await workers.make_module(question, own=None) is None
+        assert asked == [question] * 4
+        silent.close()
+        busy.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ({"error": {"code": "module_too_costly"}}, {"code": "module_too_costly"}),
+        ({"error": "unknown operation"}, None),  # of an earlier isopod
+        ({"ready": True}, None),
+    ],
+)
+def test_why_a_module_cannot_be_made_is_told(tmp_path, said, error):
+    async def main():
+        server = await worker(tmp_path, 0, said)
+        assert await Workers(tmp_path, shared=1).make_module({}, own=None) == error
+        server.close()
+        assert await Workers(tmp_path / "none", shared=1).make_module({}, own=None) is None
+
+    asyncio.run(main())

@@ -7,6 +7,7 @@ import pytest
 
 from isopod.errors import (
     AppFailedToStart,
+    AppStarting,
     EngineError,
     IsopodError,
     NodeBusy,
@@ -95,6 +96,23 @@ def test_who_waited_as_long_as_a_request_may_take_is_told(stage, route):
         assert pool.queued == 0
         pool.release(held.slot, reusable=True)
         assert len(pool.idle) == 1
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_who_waited_so_long_for_the_first_instance_is_told_that_the_app_starts(stage, route):
+    async def main() -> None:
+        stage.boots = asyncio.Event()
+        pool = AppPool(route(max_instances=1, deadline_ms=20), stage.slot, Turns(8))
+        with pytest.raises(AppStarting, match=r"not ready within 0\.02 s"):
+            await pool.acquire("r1")
+        stage.boots.set()
+        await until(lambda: pool.idle)
+        held = await pool.acquire("r2")
+        with pytest.raises(Overloaded):
+            await pool.acquire("r3")
+        pool.release(held.slot, reusable=True)
         await pool.close()
 
     asyncio.run(main())

@@ -154,16 +154,23 @@ class ReactorGuests:
     def base_image(self) -> Path:
         return self._runtime.BASE_IMAGE
 
-    async def load(self, site_tree: Path, tenant: str) -> object:
-        linkage = await self._modules.linkage(site_tree / self._runtime.MODULE, tenant)
+    def module(self, app_tree: Path, site_tree: Path, entrypoint: str) -> Path:  # noqa: ARG002
+        return site_tree / self._runtime.MODULE
+
+    async def make(self, module: Path, tenant: str) -> None:
+        await self._modules.make(module, tenant)
+
+    async def load(self, module: Path, tenant: str) -> object:
+        linkage = await self._modules.linkage(module, tenant)
         # A tree may be of two tenants, and each has its own machine code.
-        self._loaded[tenant, site_tree] = linkage
+        self._loaded[tenant, module] = linkage
         return linkage
 
     def new_guest(self, order: GuestOrder) -> ReactorGuest:
         tenant, _ = order.share
+        module = self.module(order.app_tree, order.site_tree, order.entrypoint)
         return self._runtime.new_guest(
-            self._loaded[tenant, order.site_tree],
+            self._loaded[tenant, module],
             scheduler=order.scheduler,
             app_tree=order.app_tree,
             tmp=order.tmp,

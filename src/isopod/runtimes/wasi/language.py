@@ -147,7 +147,7 @@ class WasiLanguage:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The runtime in a worker, as `isopod.runtimes.base.Guests`."""
+    """The runtime in a worker, as `isopod.runtimes.base.Guests` and `LoadsModules`."""
 
     modules: OwnModules
     clock_step_ns: int
@@ -159,6 +159,15 @@ class Programs:
     @property
     def base_image(self) -> Path:
         return Path()
+
+    def module(self, app_tree: Path, site_tree: Path, entrypoint: str) -> Path:  # noqa: ARG002
+        return app_tree / entrypoint
+
+    async def make(self, module: Path, tenant: str) -> None:
+        await self.modules.make(module, tenant)
+
+    async def load(self, module: Path, tenant: str) -> object:
+        return await self.modules.linkage(module, tenant)
 
     def new_guest(self, order: GuestOrder) -> ProgramGuest:
         return ProgramGuest(
