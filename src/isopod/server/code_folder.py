@@ -3,7 +3,7 @@
     OWNER.KEY.SHA256.cwasm   KEY: of what it was made (tenant, module, engine); SHA256: what is in
                              it, so that a damaged one is seen and made again
     OWNER.KEY.failed         why it is not compiled now, and until when
-    .lock-OWNER.KEY          while somebody compiles it; .tmp-*: before it has its name
+    .lock-OWNER.*            while somebody compiles it; .tmp-*: before it has its name
 
 Several processes write here at once: one beside each worker. OWNER is a tenant's name, hashed: how
 much each holds is seen from the names. A worker that has a file mapped keeps what it maps: files
@@ -30,6 +30,7 @@ from isopod.engine.config import EngineSettings, fingerprint
 from isopod.errors import IsopodError, ModuleTooCostly
 
 _ABANDONED_S = 60.0  # it is written in one piece
+_PLACES = 2  # of one tenant, where something is compiled
 _MAX_FAILURES = 64  # of one tenant
 _FIRST_WAIT_S, _LONGER, _LAST_WAIT_S = 60.0, 4.0, 86_400.0
 _MAX_FAILURE_BYTES = 64 << 10
@@ -101,6 +102,12 @@ class CodeFolder:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+    def place(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """One of two that a tenant has: what is compiled for it at once takes memory, and there is
+        a process like this one beside each worker."""
+        owner, _, made_of = key.partition(".")
+        return self.locked(f"{owner}.place-{int(made_of[-1], 16) % _PLACES}")
 
     @contextlib.contextmanager
     def locked(self, key: str) -> Iterator[None]:

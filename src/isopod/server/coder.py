@@ -72,7 +72,8 @@ class Coder:
         for _ in range(_TRIES):
             found = await self._found(file, owner)
             with suppress(FileNotFoundError):
-                return await self._show(self._folder / found, owner)
+                if found:
+                    return await self._show(self._folder / found, owner)
         # Each time it made room for others.
         raise NodeBusy("an app's machine code was removed at once", hint="try again in a moment")
 
@@ -129,7 +130,10 @@ class Coder:
                     ) from error
             answer = await _line_of(ours)
         if not answer:
-            raise EngineError("the process that compiles modules gave no answer")
+            raise NodeBusy(
+                "the process that compiles modules gave no answer in time",
+                hint="other modules are before it: try again in a while",
+            )
         body = json.loads(answer)
         if "error" in body:
             raise IsopodError.from_wire(body["error"])

@@ -83,7 +83,7 @@ def _done(question: Mapping[str, Any], work: Work) -> str:
     key = work.code.key(str(question["owner"]), module)
     found = _found(key, work)
     if found is None and question["what"] == "compile":
-        with work.code.locked(key):
+        with work.code.place(key), work.code.locked(key):
             found = _found(key, work) or _compiled(module, key, work)
     return found.name if found else ""
 

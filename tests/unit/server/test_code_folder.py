@@ -1,6 +1,7 @@
 """Machine code on disk: whose goes, who waits for whom, and what is not tried again."""
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
@@ -61,6 +62,20 @@ def test_modules_whose_keys_begin_alike_do_not_wait_for_each_other(code):
             held.enter_context(code.locked(key))
         assert len(list(code.folder.glob(".lock-*"))) == 257
     assert list(code.folder.glob(".lock-*")) == []
+
+
+def test_a_tenant_has_two_compiled_at_once_beside_all_workers_together(code):
+    keys = [code.key("acme", str(number).encode()) for number in range(50)]
+    with contextlib.ExitStack() as held:
+        for key in {key[-1] in "02468ace": key for key in keys}.values():
+            held.enter_context(code.place(key))
+        assert len(list(code.folder.glob(".lock-*"))) == 2
+        for lock in code.folder.glob(".lock-*"):
+            with lock.open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        names = {path.name for path in code.folder.iterdir()}
+        held.enter_context(code.place(code.key("globex", b"1")))
+        assert len(set(code.folder.iterdir())) == len(names) + 1
 
 
 def test_two_that_want_the_same_go_one_after_the_other_and_leave_no_lock(code):
