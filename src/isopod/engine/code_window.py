@@ -42,6 +42,10 @@ _remap.argtypes = [c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, c_v
 _compare.argtypes = [c_void_p, c_void_p, ctypes.c_size_t]
 
 
+class WindowFull(NodeBusy):
+    """There is room again when a module that nothing runs in is let go. Its code is its base's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """Where a compiled module's machine code is in its file; whole pages."""
@@ -81,7 +85,7 @@ class CodeWindow:
 
     def place(self, size: int, owner: str) -> int:
         """Where so many bytes go, theirs until `free`. Raises MachineCodeFull when `owner` has its
-        share, NodeBusy when there is no room for anybody."""
+        share, WindowFull when there is no room for anybody."""
         with self._lock:
             held = sum(had for had, whose in self._used.values() if whose == owner)
             if held + size > self._share:
@@ -95,7 +99,7 @@ class CodeWindow:
                     break
                 at = start + self._used[start][0]
             if at + size > self.size:
-                raise NodeBusy("there is no room for the machine code of one more app")
+                raise WindowFull("there is no room for the machine code of one more app")
             self._used[at] = size, owner
             return at
 

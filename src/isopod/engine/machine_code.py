@@ -56,8 +56,8 @@ class MachineCode(Protocol):
 
     async def load(self, file: Path, owner: str) -> Loaded:
         """The module in `file`, of tenant `owner`. Takes as long as compiling takes. Raises
-        ModuleInvalid, ModuleTooCostly, what keeps it from being compiled; MachineCodeFull, NodeBusy
-        when there is no room until others of `kept` are let go."""
+        ModuleInvalid, ModuleTooCostly, what keeps it from being compiled; MachineCodeFull and
+        WindowFull when there is no room until others of `kept` are let go."""
 
 
 class CompiledHere:

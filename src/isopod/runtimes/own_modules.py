@@ -9,10 +9,11 @@ from collections.abc import Hashable
 from pathlib import Path
 from types import MappingProxyType
 
+from isopod.engine.code_window import WindowFull
 from isopod.engine.linker import Imports, Linkage
 from isopod.engine.machine_code import Loaded, MachineCode
 from isopod.engine.module_check import Exports, check_module
-from isopod.errors import MachineCodeFull, NodeBusy
+from isopod.errors import MachineCodeFull
 
 
 class OwnModules:
@@ -85,6 +86,6 @@ class OwnModules:
             except MachineCodeFull:
                 if not self._kept.let_go(owner):
                     raise
-            except NodeBusy:
+            except WindowFull:
                 if not self._kept.let_go():
                     raise

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
+from isopod.engine.code_window import WindowFull
 from isopod.engine.config import EngineSettings, make_engine
 from isopod.engine.linker import Imports
 from isopod.engine.machine_code import CompiledHere, Loaded
@@ -30,7 +31,7 @@ class Narrow(CompiledHere):
         if self.held[owner] == SHARE:
             raise MachineCodeFull("full")
         if self.held.total() == ROOM:
-            raise NodeBusy("full")
+            raise WindowFull("full")
         module = (await super().load(file, owner)).module
         self.loads += 1
         self.held[owner] += 1
@@ -117,6 +118,22 @@ def test_what_something_runs_in_is_not_let_go_and_the_next_is_told_that_there_is
         held.clear()
         gc.collect()
         await modules.linkage(files[2], "d")
+
+    asyncio.run(main())
+
+
+def test_a_compiler_that_is_busy_costs_nobody_what_is_linked(imports, code, files, monkeypatch):
+    async def main() -> None:
+        modules = OwnModules(code, imports, exports=EXPORTS)
+        await modules.linkage(files[0], "globex")
+
+        async def busy(file: Path, owner: str) -> Loaded:
+            raise NodeBusy("too many modules wait to be compiled")
+
+        monkeypatch.setattr(code, "load", busy)
+        with pytest.raises(NodeBusy):
+            await modules.linkage(files[1], "acme")
+        assert modules.known(files[0], "globex") and code.held == {"globex": 1}
 
     asyncio.run(main())
 
