@@ -49,7 +49,9 @@ class Lab:
         )
         world = World.make(broker, trust="", extra=extra, key_folder=self.folder)
         async with Scheduler(self.here.engine) as scheduler:
-            modules = OwnModules(self.here, Imports(self.here.engine, streams=True))
+            imports = Imports(self.here.engine, streams=True)
+            exports = {"_start": ("", ""), "memory": None}
+            modules = OwnModules(self.here, imports, exports=exports)
             spec = Program(
                 file=self.folder / "net.wasm", app_tree=self.folder, tmp=self.folder, env={},
                 memory_bytes=24 << 20, disk_bytes=1 << 20, share=("default", "app"),
