@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyseccomp
 
+from isopod.engine.written import WrittenPages
 from isopod.gateway.admin import AdminSocket
 from isopod.model.tenant import TenantName
 from isopod.sandbox.worker import shut_in
@@ -101,7 +102,7 @@ coder = start_coder(
     handed.features,
     trees=folders.trees,
     folder=folders.machine_code,
-    alone=False,
+    alone=tenant is not None,
     others=(ready, admin.fileno(), files.fileno()),
 )
 secrets = start_opener(
@@ -109,6 +110,7 @@ secrets = start_opener(
     handed.features,
     others=(ready, admin.fileno(), files.fileno(), coder.fileno()),
 )
+written = WrittenPages.open()
 sandbox = shut_in(needs, features=handed.features)
 egress, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 lines, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -126,6 +128,7 @@ worker = Worker(
     extra="",
     folders=folders,
     tenant=tenant,
+    written=written,
 )
 sandbox.guard(shown_code=True)
 
