@@ -21,6 +21,7 @@ from isopod.model.job import Outcome
 from isopod.model.tenant import TenantName
 
 _ANSWER_S = 1.0
+_BUSY_ANSWER_S = 5.0  # where it is worth waiting for one that has much to do
 # A worker of a tenant's own is started with its first app, in some seconds.
 _STARTING_S, _LOOK_AGAIN_S = 20.0, 0.1
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.01, 0.5
@@ -175,7 +176,8 @@ class Workers:
         except FileNotFoundError:
             return None
         try:
-            return await _ask(f"/proc/self/fd/{folder}/worker-{number}.sock", question)
+            path = f"/proc/self/fd/{folder}/worker-{number}.sock"
+            return await _ask(path, question, within_s=_BUSY_ANSWER_S)
         finally:
             os.close(folder)
 
@@ -193,9 +195,11 @@ class Workers:
         return [answer for answer in answers if answer is not None]
 
 
-async def _ask(path: str, question: Mapping[str, Any]) -> dict[str, Any] | None:
+async def _ask(
+    path: str, question: Mapping[str, Any], *, within_s: float = _ANSWER_S
+) -> dict[str, Any] | None:
     try:
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
             try:
                 writer.write(orjson.dumps(question) + b"\n")

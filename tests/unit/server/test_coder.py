@@ -99,7 +99,8 @@ def test_what_is_no_module_is_an_answer_and_the_process_lives(seen):
 
 
 def test_a_module_that_is_compiled_already_and_another_tenants_new_one_wait_for_no_slow_ones(seen):
-    assert seen["ended before"] < HOG // 2
+    # In the order in which they were asked for, four at once, it would be eight.
+    assert seen["ended before"] < HOG - 2
 
 
 def test_a_module_that_takes_too_long_says_so_and_is_not_tried_again_at_once(seen):
