@@ -20,8 +20,9 @@ from isopod.errors import RuntimePrepareFailed
 from tools.http_calls import Answer, Caller
 
 _ATTACKERS = Path(__file__).parent / "attackers"
+_COMPILED_S = 300
 # Those that no node prepares by itself; before it starts.
-_PREPARED = {"JavaScript": "javascript", "Ruby": "ruby"}
+_PREPARED = {"Go": "go", "JavaScript": "javascript", "Ruby": "ruby"}
 
 
 def across(tried: str, got: str, *languages: str) -> Callable[[Any], Any]:
@@ -42,17 +43,24 @@ class Attackers:
         self._folder = folder
         self._missing = missing
         self._deployed: dict[str, Attacker] = {}
+        self._failed: dict[str, str] = {}
 
     def get(self, language: str) -> Attacker:
         if language in self._missing:
             pytest.skip(self._missing[language])
+        if language in self._failed:  # a build takes minutes: not once more for each test
+            pytest.fail(f"the attacker in {language} was not deployed: {self._failed[language]}")
         if language not in self._deployed:
             source = _ATTACKERS / language.lower()
             app = shutil.copytree(source, self._folder / language.lower())
             if language == "C":
                 _compile(app)
             made = Attacker(self.field, f"attacker-{language.lower()}", app)
-            made.deploy()
+            try:
+                made.deploy()
+            except (RuntimeError, AssertionError) as error:
+                self._failed[language] = str(error)
+                raise
             self._deployed[language] = made
         return self._deployed[language]
 
@@ -70,8 +78,9 @@ class Attacker:
 
     def deploy(self, *options: str) -> None:
         self.node.cli("deploy", str(self.folder), "--name", self.name, "--env", "MINE=1", *options)
-        # Its deadline is short, and its machine code or its image may still be on their way.
-        until("it serves", lambda: self.run("").status == 200)
+        # Its deadline is short, and its machine code or its image may still be on their way: of a
+        # program in Go that takes a minute and more beside other work.
+        until("it serves", lambda: self.run("").status == 200, within_s=_COMPILED_S)
 
     def run(self, path: str) -> Answer:
         with Caller(self.node.gateway_port, self.name, timeout_s=30) as caller:

@@ -15,7 +15,7 @@ from tests.e2e.nodes import get, until
 from tests.e2e.wire import wire
 from tests.hostile.languages import Attacker, Attackers, across, opened
 
-C, JAVASCRIPT, RUBY = "C", "JavaScript", "Ruby"
+C, GO, JAVASCRIPT, RUBY = "C", "Go", "JavaScript", "Ruby"
 DEADLINE = (
     "504 deadline_exceeded after its second, or the response is cut; the instance is replaced"
 )
@@ -37,14 +37,14 @@ def attacker(attackers: Attackers, request: pytest.FixtureRequest) -> Iterator[A
     attackers.field.assert_lives(before)
 
 
-@across("an infinite loop in a request, in any language", DEADLINE, JAVASCRIPT, C, RUBY)
+@across("an infinite loop in a request, in any language", DEADLINE, JAVASCRIPT, C, GO, RUBY)
 def test_a_loop_is_ended(attacker):
     began = time.monotonic()
     assert attacker.run("loop").status == 504
     assert time.monotonic() - began < 6
 
 
-@across("never answering, in any language", DEADLINE, JAVASCRIPT, C, RUBY)
+@across("never answering, in any language", DEADLINE, JAVASCRIPT, C, GO, RUBY)
 def test_silence_is_ended(attacker):
     assert attacker.run("never").status == 504
 
@@ -54,6 +54,7 @@ def test_silence_is_ended(attacker):
     "the client has its response; the loop is ended, and the next request has another instance",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_a_loop_after_the_response_is_ended(attacker):
@@ -66,6 +67,7 @@ def test_a_loop_after_the_response_is_ended(attacker):
     "507 or 502, or 504 before that; limits.memory_mib holds",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_memory_without_end_ends_with_its_instance(attacker):
@@ -77,6 +79,7 @@ def test_memory_without_end_ends_with_its_instance(attacker):
     "an error of the language's own, or the end of the instance's stack: of that request alone",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_recursion_ends_the_request(attacker):
@@ -88,6 +91,7 @@ def test_recursion_ends_the_request(attacker):
     "502; the next request is served",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_an_app_that_ends_itself(attacker):
@@ -99,6 +103,7 @@ def test_an_app_that_ends_itself(attacker):
     "cut at limits.max_response_mib",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_a_response_without_end_is_cut(attacker):
@@ -114,6 +119,7 @@ def test_a_response_without_end_is_cut(attacker):
     "has a line of it",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_a_log_flood_is_dropped(attacker):
@@ -127,6 +133,7 @@ def test_a_log_flood_is_dropped(attacker):
     "text in the attacker's own log, and nothing else",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_log_lines_cannot_be_forged(attacker):
@@ -141,6 +148,7 @@ def test_log_lines_cannot_be_forged(attacker):
     "502; the client sees none of them",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_headers_that_are_none(attacker):
@@ -155,6 +163,7 @@ def test_headers_that_are_none(attacker):
     "removed: the connection is the gateway's",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_the_connection_is_not_the_apps(attacker):
@@ -168,6 +177,7 @@ def test_the_connection_is_not_the_apps(attacker):
     "longer: cut there; shorter: 502, or the connection is closed; the next request is in step",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_lengths_cannot_shift_the_next_response(attacker):
@@ -186,6 +196,7 @@ def test_lengths_cannot_shift_the_next_response(attacker):
     "one's own variables, and nothing else",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_the_environment_is_its_own(attacker):
@@ -199,6 +210,7 @@ def test_the_environment_is_its_own(attacker):
     "reading files of the node, the host and a neighbour, in any language",
     "nothing there: one's own folders",
     C,
+    GO,
     RUBY,
 )
 def test_there_are_no_files_to_read(attacker):
@@ -220,6 +232,7 @@ def test_there_is_nothing_to_start(attacker):
     "connecting to the node's own ports, to a cloud's metadata and to files, in any language",
     "refused: nothing is listed",
     JAVASCRIPT,
+    GO,
     RUBY,
 )
 def test_nothing_is_reached(attacker):
@@ -247,6 +260,7 @@ def test_nothing_is_reached(attacker):
     "steps of 1 ms",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_clocks_step_in_milliseconds(attacker):
@@ -275,6 +289,7 @@ def test_an_app_that_forges_the_protocol(attacker):
     "different in each: all that draw from the image's state are seeded anew",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_two_instances_of_an_image_share_no_randomness(attacker):
@@ -293,6 +308,7 @@ def test_two_instances_of_an_image_share_no_randomness(attacker):
     "the time of now in each instance, and forward",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_clocks_of_restored_instances_are_of_now(attacker):
@@ -310,6 +326,7 @@ def test_clocks_of_restored_instances_are_of_now(attacker):
     "those of now, in each instance of the same image",
     JAVASCRIPT,
     C,
+    GO,
     RUBY,
 )
 def test_settings_are_those_of_now(attacker):
