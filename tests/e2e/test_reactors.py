@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,27 @@ def test_a_reactor_in_c_starts_from_what_its_setup_made(node, tmp_path):
         body = os.urandom(1 << 20)
         assert caller.call("/", "POST", body).body == body
     assert messages(node, "primes").count("sieved") == 0  # at its deploy, and never again
+
+
+def test_a_volume_has_one_writer_over_both_workers_and_outlives_instances_and_versions(
+    node, tmp_path
+):
+    app = tmp_path / "counts"
+    app.mkdir()
+    c_module(GUESTS / "kitchen.c", app / "app.wasm")
+    node.cli("deploy", str(app))
+    assert "No such file" in text(node, "counts", "/count")
+    (app / "isopod.toml").write_text('[[volumes]]\nname = "data"\nmount = "/data"\n')
+    node.cli("volumes", "create", "data", "--size", "16")
+    done = node.run("deploy", str(app), "--allow-new", "--strict")
+    assert done.returncode == 0, done.stderr
+    with ThreadPoolExecutor(8) as pool:  # over both workers
+        counted = [pool.submit(text, node, "counts", "/count") for _ in range(8)]
+        assert sorted(int(one.result()) for one in counted) == [*range(1, 9)]
+    node.cli("sleep", "counts")
+    assert text(node, "counts", "/count") == "9"
+    node.cli("deploy", str(app), "--env", "KEY=new")
+    assert text(node, "counts", "/count") == "10"
 
 
 def test_a_reactor_in_rust_is_one_as_well(node, tmp_path):

@@ -67,6 +67,7 @@ class Attackers:
 
 def _compile(app: Path) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O1", "-s"]
+    command.append(f"-I{_ATTACKERS.parents[2] / 'sdk' / 'c'}")
     subprocess.run([*command, "-o", "attacker.wasm", "attacker.c"], cwd=app, check=True)
 
 

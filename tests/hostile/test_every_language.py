@@ -232,6 +232,7 @@ def test_there_is_nothing_to_start(attacker):
     "connecting to the node's own ports, to a cloud's metadata and to files, in any language",
     "refused: nothing is listed",
     JAVASCRIPT,
+    C,
     GO,
     RUBY,
 )

@@ -17,7 +17,9 @@ use std::cell::UnsafeCell;
 use std::io::{self, Read, Write};
 
 mod net;
+mod response;
 pub use net::{connect, connect_tls};
+pub use response::Response;
 
 const BOX: usize = 256 * 1024;
 
@@ -91,71 +93,6 @@ impl Read for Request {
     }
 }
 
-/// Sent whole when the handler returns, or in pieces. `flush` sends what there is.
-#[derive(Default)]
-pub struct Response {
-    status: u16,
-    head: Vec<u8>,
-    body: Vec<u8>,
-    sent: bool,
-    gone: bool,
-}
-
-impl Response {
-    /// Before the first piece has gone out.
-    pub fn status(&mut self, status: u16) -> &mut Self {
-        self.status = status;
-        self
-    }
-
-    /// Line breaks and other control bytes become blanks.
-    pub fn header(&mut self, name: &str, value: &str) -> &mut Self {
-        self.head.push(b'\n');
-        self.head.extend(name.bytes());
-        self.head.push(b':');
-        self.head.extend(value.bytes().map(|byte| if byte < b' ' { b' ' } else { byte }));
-        self
-    }
-
-    pub fn write(&mut self, data: &[u8]) -> &mut Self {
-        let _ = self.write_all(data);
-        self
-    }
-
-    fn say(&self, operation: u8, send: fn(u8, &[&[u8]]) -> &'static [u8]) -> &'static [u8] {
-        if self.sent {
-            return send(operation, &[&self.body]);
-        }
-        let status = self.status.to_string();
-        let length = ((status.len() + self.head.len()) as u32).to_le_bytes();
-        send(operation, &[&length, status.as_bytes(), &self.head, &self.body])
-    }
-}
-
-impl Write for Response {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if self.gone {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let part = data.len().min(64 * 1024 - self.body.len());
-        self.body.extend(&data[..part]);
-        if self.body.len() == 64 * 1024 {
-            self.flush()?;
-        }
-        Ok(part)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if !self.gone && !(self.sent && self.body.is_empty()) {
-            let answer = self.say(if self.sent { b'D' } else { b'H' }, call);
-            self.gone = !answer.is_empty();
-            self.sent = true;
-            self.body.clear();
-        }
-        Ok(())
-    }
-}
-
 #[doc(hidden)]
 pub fn record() -> u32 {
     let (inbox, outbox) = (INBOX.0.get() as u32, OUTBOX.0.get() as u32);
@@ -185,7 +122,7 @@ pub fn handle(answer: fn(&mut Request, &mut Response)) {
     request.headers.extend(lines.filter_map(|line| {
         line.split_once(':').map(|(name, value)| (name.into(), value.into()))
     }));
-    let mut response = Response { status: 200, ..Response::default() };
+    let mut response = Response::new();
     answer(&mut request, &mut response);
     if response.sent {
         let _ = response.flush();

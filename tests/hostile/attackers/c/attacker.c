@@ -8,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "isopod_net.h"
 
 extern char **environ;
 
@@ -123,6 +126,25 @@ static void say(const char *escaped) {
   printf("1");
 }
 
+static void connects(int port) {
+  const struct {
+    const char *host;
+    int port;
+  } to[] = {{"127.0.0.1", port}, {"localhost", port}, {"0x7f.1", port}, {"::ffff:127.0.0.1", port},
+            {"169.254.169.254", 80}, {"metadata", 80}, {"/etc/passwd", 1}, {"", port}};
+  json();
+  for (size_t n = 0; n < sizeof to / sizeof *to; n++) {
+    int fd = isopod_connect(to[n].host, to[n].port, n % 2 ? ISOPOD_TLS : 0);
+    printf(n ? "," : "[");
+    if (fd < 0) quoted(strerror(errno));
+    else printf("%d", fd);
+  }
+  // Descriptors that nobody gave it.
+  for (int fd = 3; fd < 2000; fd++)
+    if (isopod_connected(fd) == 0 || send(fd, "x", 1, 0) >= 0) printf(",%d", fd);
+  printf("]");
+}
+
 int main(void) {
   const char *path = getenv("PATH_INFO");
   if (!path || !*++path) {
@@ -164,6 +186,8 @@ int main(void) {
     printf("5\r\nhello");
   } else if (!strcmp(path, "env")) {
     environment();
+  } else if (!strncmp(path, "connect/", 8)) {
+    connects(atoi(path + 8));
   } else if (!strcmp(path, "files")) {
     files();
   } else if (!strcmp(path, "clock")) {
