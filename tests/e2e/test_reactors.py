@@ -119,11 +119,13 @@ def test_a_volume_has_one_writer_over_both_workers_and_outlives_instances_and_ve
     app.mkdir()
     c_module(GUESTS / "kitchen.c", app / "app.wasm")
     node.cli("deploy", str(app))
+    served(node, "counts")
     assert "No such file" in text(node, "counts", "/count")
     (app / "isopod.toml").write_text('[[volumes]]\nname = "data"\nmount = "/data"\n')
     node.cli("volumes", "create", "data", "--size", "16")
     done = node.run("deploy", str(app), "--allow-new", "--strict")
     assert done.returncode == 0, done.stderr
+    served(node, "counts")
     with ThreadPoolExecutor(8) as pool:  # over both workers
         counted = [pool.submit(text, node, "counts", "/count") for _ in range(8)]
         assert sorted(int(one.result()) for one in counted) == [*range(1, 9)]
