@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,8 @@ _STATUS_LINE = len("HTTP/1.1 200 OK")
 _REQUEST_LINE = len(" ? HTTP/1.1")  # beside the method, the path and the query
 # Of a WebSocket, as headers tell it: a handshake is an HTTP request.
 _SCHEMES = {"ws": "http", "wss": "https"}
+
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 Scope = dict[str, Any]
 FindRoute = Callable[[str], Route | None]
@@ -136,9 +139,6 @@ class Gateway:
     ) -> None:
         if self.draining:
             raise NodeDraining("this worker is shutting down")
-        if scope["method"] == "CONNECT":
-            # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
-            raise BadRequest("CONNECT is for proxies, and this is none")
         try:
             await self._serve_once(scope, receive, incoming, answer)
         except VolumeNotFound:
@@ -258,6 +258,12 @@ class Gateway:
     def read(self, scope: Scope) -> Incoming:
         """Its headers. Raises BadRequest."""
         client, scheme = _client(scope), str(scope.get("scheme", "http"))
+        if scope.get("method") == "CONNECT":
+            # An app's 200 would turn the connection into a tunnel (RFC 9110 9.3.6).
+            raise BadRequest("CONNECT is for proxies, and this is none")
+        if not _raw_path(scope).startswith("/"):
+            # RFC 9112 3.2: "*" is no app's matter, and an authority is a proxy's.
+            raise BadRequest("the request's target is not a path")
         return read_incoming(
             scope["headers"],
             client=client,
@@ -291,7 +297,7 @@ class Gateway:
         return GuestRequest(
             method=scope.get("method", "GET"),  # a WebSocket's scope has none
             path=_raw_path(scope),
-            query=scope["query_string"].decode("latin-1"),
+            query=_escaped(scope["query_string"]),
             protocol=f"HTTP/{version}",
             scheme=scheme,
             host=hostname_of(incoming.host),
@@ -363,7 +369,7 @@ class _Answer:
 def _direct_request(scope: Scope) -> DirectRequest:
     headers = [*scope["headers"]]
     return DirectRequest(
-        scope["method"], _raw_path(scope), scope["query_string"].decode("latin-1"), headers
+        scope["method"], _raw_path(scope), _escaped(scope["query_string"]), headers
     )
 
 
@@ -374,7 +380,15 @@ def _client(scope: Scope) -> str:
 
 def _raw_path(scope: Scope) -> str:
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    return raw.partition(b"?")[0].decode("latin-1")
+    return _escaped(raw.partition(b"?")[0])
+
+
+def _escaped(part: bytes) -> str:
+    """Some clients, curl for one, send letters as they are that a URL has escaped: apps in every
+    language shall see the same."""
+    if not part.isascii():
+        part = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], part)
+    return part.decode("ascii")
 
 
 def _head_bytes_in(scope: Scope) -> int:

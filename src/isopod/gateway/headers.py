@@ -36,19 +36,21 @@ _OURS = frozenset(
         b"x-real-ip",
         b"forwarded",
         b"x-request-id",
-        b"x-isopod-job",  # only a job's own request has it
         # httpoxy: would become HTTP_PROXY in a CGI-like environment.
         b"proxy",
         b"expect",
     }
 )
+# Set by a proxy alone: JavaScript apps are told to find the client's address there.
+_A_PROXYS = frozenset({b"cf-connecting-ip"})
+_FOR_APPS = b"x-isopod-"  # what we tell an app: that it is a job's request, or a warm-up
 # All others are passed on, or are not, without a look at them.
-_READ = HOP_BY_HOP | _OURS | {b"host", b"content-length", b"accept"}
+_READ = HOP_BY_HOP | _OURS | _A_PROXYS | {b"host", b"content-length", b"accept", b"cookie"}
 _OURS_OUT = frozenset({b"x-request-id", b"x-isopod-cpu-ms"})
 # What follows a host's name reaches apps, which make URLs of it. Excluded are the characters that
-# end a host in a URL, or that none may hold (URL Standard, "forbidden host code point").
+# end a host in a URL or that none may hold (URL Standard, "forbidden host code point"), and quotes.
 _HOST = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f#/:<>?@\[\\\]^|]+)(?::[0-9]{0,5})?", re.ASCII
+    r'(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f"#/:<>?@\[\\\]^|]+)(?::[0-9]{0,5})?', re.ASCII
 )
 _MAX_PORT = 65_535
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,128}")
@@ -95,12 +97,13 @@ def read_incoming(
     accept, length = "", None
     request_id = b""
     chunked = False
+    cookies: list[bytes] = []
     passed: list[tuple[bytes, bytes]] = []
     forwarded: dict[bytes, bytes] = {}
     named = _named_by_connection(given)
     for name, value in given:
         if name not in _READ:
-            if b"_" not in name and name not in named:
+            if b"_" not in name and name not in named and not name.startswith(_FOR_APPS):
                 passed.append((name, value))
             continue
         if name == b"host":
@@ -115,7 +118,13 @@ def read_incoming(
                 raise BadRequest("the request has more than one Content-Length")
             continue  # passed on once, below
         if name == b"transfer-encoding":
+            # RFC 9112 6.1: chunked once, and last. Nobody here undoes another coding.
+            if chunked or value.strip().lower() != b"chunked":
+                raise BadRequest("the request has a Transfer-Encoding other than chunked")
             chunked = True
+        elif name == b"cookie":
+            cookies.append(value)
+            continue
         elif name == b"accept":
             accept = value.decode("latin-1")
         if name in HOP_BY_HOP or name in named:
@@ -128,7 +137,12 @@ def read_incoming(
                 if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                     request_id = value
             continue
+        if name in _A_PROXYS and not trusted:
+            continue
         passed.append((name, value))
+    if cookies:
+        # HTTP/2 sends them apart (RFC 9113 8.2.3); joined like other headers they would be others.
+        passed.append((b"cookie", b"; ".join(cookies)))
     if not host:
         raise BadRequest("the request has no Host header")
     if not _HOST.fullmatch(host) or _port(host) > _MAX_PORT:

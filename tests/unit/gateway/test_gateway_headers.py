@@ -25,7 +25,7 @@ def passed(incoming: Incoming, name: str) -> list[str]:
 
 
 def test_hop_by_hop_headers_stay_here():
-    given_headers = [(name, b"x") for name in HOP_BY_HOP if name != b"connection"]
+    given_headers = [(name, b"chunked") for name in HOP_BY_HOP if name != b"connection"]
     incoming = read((b"connection", b"X-One, close"), (b"connection", b"x-two"), *given_headers,
                     (b"x-one", b"1"), (b"x-two", b"2"), (b"x-three", b"3"))  # fmt: skip
     names = {name for name, _ in incoming.headers}
@@ -59,6 +59,32 @@ def test_a_strangers_word_about_itself_is_dropped():
     assert passed(incoming, "x-request-id") == [incoming.request_id]
     assert incoming.request_id != "mine"
     assert len(incoming.headers) == 5
+
+
+def test_what_apps_are_told_by_us_is_told_by_nobody_else():
+    for trusted in (False, True):
+        told = read(
+            (b"x-isopod-job", b"tidy"), (b"x-isopod-warmup", b"1"), (b"x-isopod-", b"1"),
+            trusted=trusted,
+        )  # fmt: skip
+        assert not [name for name, _ in told.headers if name.startswith("x-isopod-")]
+    address = (b"cf-connecting-ip", b"1.1.1.1")
+    assert passed(read(address), "cf-connecting-ip") == []
+    assert passed(read(address, trusted=True), "cf-connecting-ip") == ["1.1.1.1"]
+
+
+def test_cookies_that_came_apart_are_one():
+    incoming = read((b"cookie", b"a=1"), (b"x", b"1"), (b"cookie", b"b=2; c=3"), http2=True)
+    assert passed(incoming, "cookie") == ["a=1; b=2; c=3"]
+    assert passed(read((b"cookie", b"a=1")), "cookie") == ["a=1"]
+
+
+@pytest.mark.parametrize(
+    "codings", [(b"gzip, chunked",), (b"chunked, chunked",), (b"chunked", b"chunked"), (b"",)]
+)
+def test_a_body_in_another_coding_is_refused_and_not_passed_on_as_it_is(codings):
+    with pytest.raises(BadRequest, match="Transfer-Encoding"):
+        read(*((b"transfer-encoding", coding) for coding in codings))
 
 
 def test_a_trusted_proxy_is_believed_and_added_to():
@@ -134,7 +160,7 @@ def test_chunks_win_over_a_length_which_the_app_does_not_see():
         ([], False, False),
         ([(b"content-length", b"0")], False, False),
         ([(b"content-length", b"1")], False, True),
-        ([(b"transfer-encoding", b"chunked")], False, True),
+        ([(b"transfer-encoding", b" Chunked")], False, True),
         ([], True, True),
         ([(b"content-length", b"0")], True, False),
     ],

@@ -28,6 +28,7 @@ def test_a_request_is_rfc_3875s_variables_and_none_of_its_headers_is_another():
         ("content-type", "text/plain"), ("content-length", "5"), ("accept", "a"), ("accept", "b"),
         ("cookie", "a=1"), ("cookie", "b=2"), ("proxy", "http://evil"), ("x_y", "no"),
         ("x.y", "no"), ("x-request-id", "r1"), ("authorization", "Bearer t"),
+        ("x-name", "J\u00c3\u00bcrgen"), ("x-latin", "J\u00fcrgen"),  # bytes, as latin-1
     )  # fmt: skip
     own = {"OWN": "1", "PATH_INFO": "no"}
     assert environment(request(headers=headers, has_body=True), own) == {
@@ -52,6 +53,8 @@ def test_a_request_is_rfc_3875s_variables_and_none_of_its_headers_is_another():
         "HTTP_COOKIE": "a=1; b=2",
         "HTTP_X_REQUEST_ID": "r1",
         "HTTP_AUTHORIZATION": "Bearer t",
+        "HTTP_X_NAME": "Jürgen",
+        "HTTP_X_LATIN": "J\ufffdrgen",
     }
 
 

@@ -51,7 +51,9 @@ def environment(request: GuestRequest, own: Mapping[str, str]) -> dict[str, str]
     if request.scheme == "https":
         found["HTTPS"] = "on"
     passed: dict[str, str] = {}
-    for name, value in request.headers:
+    for name, latin1 in request.headers:
+        # An environment is UTF-8, as what clients mean by other bytes is as a rule.
+        value = latin1.encode("latin-1", "replace").decode("utf-8", "replace")
         if name == "content-type":
             found["CONTENT_TYPE"] = value
         elif name == "content-length":
