@@ -271,10 +271,6 @@ class MethodNotAllowed(IsopodError):
 
 class AppNotDetected(IsopodError):
     code, status, whose = "app_not_detected", 422, "app"
-    default_hint = (
-        "name the object `app` or `application` in app.py, main.py or wsgi.py, or write "
-        'isopod.toml with [app] entrypoint = "module:object"'
-    )
 
 
 class AppSyntaxError(IsopodError):

@@ -118,6 +118,7 @@ APP = "run ->(_) { [200, {}, ['x']] }\n"
 def test_what_cannot_be_deployed_is_named(node, tmp_path, files, code, message):
     failed = Failed(node, "deploy", str(folder(tmp_path / "bad", files)), "--name", "bad")
     assert (failed.code, message in failed.message) == (code, True), failed.err
+    assert "LoadError" not in failed.err  # an app without the gem rack does not lack it
 
 
 def test_the_template_is_deployed_as_it_is_written(node, tmp_path):

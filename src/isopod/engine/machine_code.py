@@ -19,7 +19,7 @@ import wasmtime
 from isopod.engine.config import Engine
 from isopod.engine.ffi import raw
 from isopod.engine.kept_modules import KeptModules
-from isopod.engine.sections import FUNCTION_TYPE, TAG, TYPE, VALUES, body_of, leb, split
+from isopod.engine.sections import FUNCTION_TYPE, TAG, TYPE, VALUES, Section, body_of, leb, split
 from isopod.errors import ModuleInvalid
 
 # As `engine.compile` has it for runtimes' modules, and less: this one is each tenant's own.
@@ -122,12 +122,16 @@ def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
         wasmtime.Module.validate(engine, data)
     except wasmtime.WasmtimeError as error:
         raise _explained(str(error)) from error
-    if not _has_plain_types(data):
+    try:
+        own = split(data)
+    except ValueError as error:
+        raise ModuleInvalid(f"the module cannot be read: {error}") from error
+    if not _has_plain_types(own):
         raise ModuleInvalid(
             "the module has types of garbage-collected languages: structs, arrays, references",
             hint="languages that bring their own memory management run here: C, Rust, Go, Zig...",
         )
-    if any(section.kind == TAG for section in split(data)):
+    if any(section.kind == TAG for section in own):
         raise ModuleInvalid(
             "the module throws exceptions (it has tags)",
             hint="build it without them: the engine keeps each in memory that nobody meters",
@@ -148,9 +152,9 @@ def compile_module(engine: Engine, data: bytes) -> wasmtime.Module:
     return module
 
 
-def _has_plain_types(data: bytes) -> bool:
+def _has_plain_types(own: list[Section]) -> bool:
     """The engine would keep the others in memory beside the linear one, which nobody meters."""
-    body = body_of(split(data), TYPE)
+    body = body_of(own, TYPE)
     count, at = leb(body, 0)
     for _ in range(count):
         if body[at] != FUNCTION_TYPE:

@@ -15,6 +15,8 @@ FUNCTION_TYPE = 0x60
 VALUES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 _HEAD = b"\0asm\x01\0\0\0"
 _MAX_LEB_BITS = 64
+# Compilers write a few dozen. One takes three bytes of a module, and eighty here.
+_MAX_SECTIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,11 @@ def encode(value: int) -> bytes:
 def _sections(module: bytes) -> Iterator[Section]:
     if module[:8] != _HEAD:
         raise ValueError("it is no core module")
-    at = 8
+    at, count = 8, 0
     while at < len(module):
+        count += 1
+        if count > _MAX_SECTIONS:
+            raise ValueError(f"it has more than {_MAX_SECTIONS:,} sections")
         kind = module[at]
         size, at = leb(module, at + 1)
         if at + size > len(module):

@@ -9,6 +9,8 @@ from isopod.errors import AppNotDetected, RuntimeNotFound
 from isopod.manifest import Manifest
 from isopod.runtimes.base import Claim, Runtime
 
+_HINT = "deploy the folder that holds the app; `isopod init --list` names small ones to begin with"
+
 
 class Registry:
     """Makes each runtime when it is first asked for."""
@@ -61,8 +63,9 @@ class Registry:
                 one.detect(folder, manifest)
             except AppNotDetected as error:
                 said.append(error)
-        hint = next((error.hint for error in said if error.hint), "")
         details = {key: value for error in said for key, value in error.details.items()}
         return AppNotDetected(
-            "; ".join(error.message for error in said), hint=hint, details=details
+            f"found no app in the folder: {'; '.join(error.message for error in said)}",
+            hint=next((error.hint for error in said if error.hint), _HINT),
+            details=details,
         )

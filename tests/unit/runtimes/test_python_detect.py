@@ -136,7 +136,7 @@ def test_an_asgi_app_is_found_like_any_other(
 @pytest.mark.parametrize(
     ("files", "message", "hint"),
     [
-        ({"x.py": ""}, "there is no app.py, main.py, wsgi.py", "isopod.toml"),
+        ({"x.py": ""}, "there is no app.py, main.py, wsgi.py", ""),
         ({"app.py": "x = 1", "wsgi.py": ""}, "looked at app.py, wsgi.py", "isopod.toml"),
         ({"app.py": "import app"}, "looked at app.py", "isopod.toml"),
         ({"app.py": "def create_app(): ..."}, "factory 'app:create_app'", "`app = create_app()`"),

@@ -255,8 +255,16 @@ def test_a_time_that_an_import_keeps_is_told(linter, source):
     ]
 
 
-def test_memory_larger_than_the_limit_means_plain_boot(linter):
-    app = "ballast = bytearray(40 << 20)\n" + FINE
+@pytest.mark.parametrize(
+    "ballast",
+    [
+        "bytearray(40 << 20)",
+        # With no room for a second one, so that nothing may be done to it first.
+        "bytearray(b'x') * (130 << 20)",
+    ],
+)
+def test_memory_larger_than_the_limit_means_plain_boot(linter, ballast):
+    app = f"ballast = {ballast}\n" + FINE
     snapshot = linter.take(app, limits=ImageLimits(max_bytes=64 << 20))
     assert snapshot.verdict == "plain"
     assert "MiB is larger than an image may be (64 MiB)" in snapshot.why

@@ -1,6 +1,7 @@
 """Which file of a folder is its worker: an ES module with a default export that has `fetch`.
 
-package.json's "main" or "module"; else the first of the usual names that is there. Nothing is run.
+package.json's "main" or "module"; else the first of the usual names that is there, but for what is
+in the src/ of a site that is built. Nothing is run.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from isopod.runtimes.base import Claim
 _NAMES = ("index", "worker", "app", "main", "server")
 _SUFFIXES = (".js", ".mjs", ".ts")
 _ROOTS = ("", "src/")
+_PAGES = ("index.html", "public/index.html")
 _MAX_SOURCE = 16 << 20
 _MAX_PACKAGE_JSON = 1 << 20
-_DEFAULT_EXPORT = re.compile(rb"^[ \t]*export\s+default\b|\bas\s+default\b", re.MULTILINE)
+_DEFAULT_EXPORT = re.compile(rb"(?:^|[;}])[ \t]*export\s+default\b|\bas\s+default\b", re.MULTILINE)
 _HINT = "an app is a module with `export default { async fetch(request, env, ctx) { ... } }`"
 
 
@@ -66,13 +68,23 @@ def _candidates(folder: Path) -> list[str]:
             path = (folder / said).resolve()
             if path.is_relative_to(folder.resolve()) and path.is_file():
                 found.append(path.relative_to(folder.resolve()).as_posix())
-    for root in _ROOTS:
+    # What a build makes a site of for browsers begins in src/, too: Vite's src/main.ts.
+    for root in _ROOTS[:1] if _is_front_end(folder, body) else _ROOTS:
         for name in _NAMES:
             for suffix in _SUFFIXES:
                 relative = f"{root}{name}{suffix}"
                 if (folder / relative).is_file() and relative not in found:
                     found.append(relative)
     return found
+
+
+def _is_front_end(folder: Path, body: dict[str, Any]) -> bool:
+    scripts = body.get("scripts")
+    return (
+        isinstance(scripts, dict)
+        and "build" in scripts
+        and any((folder / page).is_file() for page in _PAGES)
+    )
 
 
 def _exports_default(path: Path) -> bool:

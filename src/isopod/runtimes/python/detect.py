@@ -29,6 +29,10 @@ _SERVED: tuple[Kind, ...] = ("wsgi", "asgi")
 _ROOTS = ("", "src")
 _ENTRYPOINT = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _DJANGO_SETTINGS = re.compile(r"DJANGO_SETTINGS_MODULE['\"]\s*(?:,|\]\s*=)\s*['\"]([\w.]+)['\"]")
+_HINT = (
+    "name the object `app` or `application` in app.py, main.py or wsgi.py, or write "
+    'isopod.toml with [app] entrypoint = "module:object"'
+)
 _FACTORY_HINT = "a factory is not called: write `app = {0}()` below it and name that object"
 
 
@@ -214,7 +218,9 @@ def _nothing(folder: Path, looked: _Looked) -> str:
         }
         - {"src"}
     )
-    hint = f"deploy the folder {below[0]!r} if the app is there" if below else ""
+    hint = _HINT if looked.at else ""
+    if below:
+        hint = f"deploy the folder {below[0]!r} if the app is there"
     raise AppNotDetected(
         f"found no WSGI or ASGI application: {where}",
         hint=hint,

@@ -108,6 +108,8 @@ async def take(
             nonlocal objects
             objects += make_immortal(instance.memory(), addresses)
 
+        # It never shrinks, and what is done to a large one before its image is taken needs memory.
+        _check_size(instance.memory_bytes, limits)
         # The marker goes in two halves: our own code must not be what holds it.
         hook = spec.startup.before_snapshot
         halves = f"{hook!r}, {marker[:12]!r}, {marker[12:]!r}"
@@ -122,11 +124,7 @@ async def take(
                 details={"traceback": said},
             )
         memory = instance.memory()
-        if len(memory) > limits.max_bytes:
-            raise ImageTooLarge(
-                f"its memory of {len(memory) >> 20} MiB is larger than an image may be "
-                f"({limits.max_bytes >> 20} MiB)"
-            )
+        _check_size(len(memory), limits)
         runtime.forget_sqlite_randomness(memory)
         clock_ns = instance.clock_ns
         pages = write_sparse(memory, out)
@@ -151,6 +149,14 @@ async def take(
         raise
     finally:
         guest.close()
+
+
+def _check_size(size_bytes: int, limits: ImageLimits) -> None:
+    if size_bytes > limits.max_bytes:
+        raise ImageTooLarge(
+            f"its memory of {size_bytes >> 20} MiB is larger than an image may be "
+            f"({limits.max_bytes >> 20} MiB)"
+        )
 
 
 def say_place(error: IsopodError) -> None:

@@ -17,12 +17,7 @@ module Isopod
         Dir.chdir("/app")
         $0 = path
         ENV["RACK_ENV"] ||= "production"
-        begin
-          require "rack"
-        rescue LoadError => error
-          raise unless error.path == "rack"
-          return evaluate(path)
-        end
+        return evaluate(path) unless rack?
         # Rack 2 gives the options of the first line, too.
         app, = Rack::Builder.parse_file(path)
         app
@@ -32,6 +27,15 @@ module Isopod
       def gems = lines(REQUIRED)
 
       private
+
+      # Apart from what follows: an app's own error would have this one as its cause.
+      def rack?
+        require "rack"
+        true
+      rescue LoadError => error
+        raise unless error.path == "rack"
+        false
+      end
 
       # At the top level, where the constants of a config.ru belong; as Rack does it.
       def evaluate(path)
