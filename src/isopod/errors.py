@@ -299,7 +299,6 @@ class EntrypointNotFound(IsopodError):
 
 class EntrypointNotCallable(IsopodError):
     code, status, whose = "entrypoint_not_callable", 422, "app"
-    default_hint = "the entrypoint must be a WSGI application: a callable (environ, start_response)"
 
 
 class AppFailedToStart(IsopodError):

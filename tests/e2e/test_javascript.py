@@ -101,6 +101,8 @@ def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one
 
 
 LOCK = {"name": "x", "lockfileVersion": 3, "packages": {"": {"dependencies": {"hono": "1"}}}}
+# On the node and readable to a build, as the system's libraries are; as a program it is none.
+MACHINES = str(Path("/usr/lib/os-release").resolve())
 FETCH = "export default { fetch: () => new Response('x') }\n"
 
 
@@ -123,6 +125,10 @@ FETCH = "export default { fetch: () => new Response('x') }\n"
         ({"index.js": "export default { get() {} }"}, "entrypoint_not_callable",
          "no function fetch"),
         ({"index.js": "throw new Error('at load');\n" + FETCH}, "app_failed_to_start", "at load"),
+        ({"index.js": f"import s from '{MACHINES}' with {{type: 'text'}};\ns;\n{FETCH}"},
+         "package_unsafe", f"imports '{MACHINES}'"),
+        ({"index.ts": FETCH, "tsconfig.json": json.dumps({"extends": MACHINES})},
+         "package_unsafe", MACHINES),
         ({"index.js": f"export const big = `{'x' * (11 << 20)}`;\nglobalThis.b = big;\n{FETCH}"},
          "package_too_large", "of at most"),
     ],
@@ -131,6 +137,7 @@ FETCH = "export default { fetch: () => new Response('x') }\n"
 def test_what_cannot_be_deployed_is_named(node, tmp_path, files, code, message):
     failed = Failed(node, "deploy", str(folder(tmp_path / "bad", files)), "--name", "bad")
     assert (failed.code, message in failed.message) == (code, True), failed.err
+    assert "PRETTY_NAME" not in failed.err  # of MACHINES
 
 
 def test_templates_are_deployed_as_they_are_written(node, tmp_path):

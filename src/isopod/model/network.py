@@ -51,7 +51,7 @@ class Target:
     def parse(text: str) -> Target:
         """Raises ValueError saying what it has to be."""
         host, colon, port = text.rpartition(":")
-        if not colon or not _PORT.fullmatch(port) or int(port) > 65535:
+        if not colon or "://" in text or not _PORT.fullmatch(port) or int(port) > 65535:
             raise ValueError('must be "host:port", such as "api.example.com:443"')
         bare = host.removeprefix("[").removesuffix("]")
         if ":" in bare and host != f"[{bare}]":

@@ -17,7 +17,7 @@ from isopod.errors import (
 )
 from isopod.model.ids import Digest
 from isopod.runtimes.installed import Installed
-from isopod.runtimes.javascript import artifacts, npm
+from isopod.runtimes.javascript import artifacts, npm, outside
 from isopod.runtimes.javascript.esbuild import Bundled, Complaint, bundle
 from isopod.runtimes.javascript.positions import POSITIONS, names_of, table
 from isopod.runtimes.javascript.runtime import BUNDLE
@@ -50,9 +50,11 @@ def install(folder: Path, entrypoint: str, site: Path, *, cache_dir: Path) -> In
             site / BUNDLE,
             *("--format=esm", "--sourcemap=external", "--sources-content=false"),
             *("--keep-names", '--define:process.env.NODE_ENV="production"'),
+            f"--metafile={work / 'inputs.json'}",
             folder=folder,
             environment={"NODE_PATH": str(work / "node_modules")},
         )
+        outside.refuse(done, work / "inputs.json", folder=folder, own=(folder, work))
     if done.complaints:
         raise _explain(done)
     size = (site / BUNDLE).stat().st_size
