@@ -22,7 +22,7 @@ def test_a_module_of_sections_without_number_is_refused_before_they_are_kept(tmp
     file = tmp_path / "a.wasm"
     file.write_bytes(_HEAD + _NAMELESS * 10_001)
     with pytest.raises(ModuleInvalid, match="sections"):
-        CompiledHere(engine).load(file, "")
+        CompiledHere(engine).compiled(file)
 
 
 def test_what_is_malformed_is_said_as_the_engine_says_it():
