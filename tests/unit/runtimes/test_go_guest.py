@@ -25,6 +25,7 @@ from isopod.model.app import WarmupRequest
 from isopod.model.volume import VolumeMount
 from isopod.runtimes.base import Claim
 from isopod.runtimes.go import detect
+from isopod.runtimes.go.building import explain
 from isopod.runtimes.go.language import GoLanguage
 from isopod.runtimes.reactor.runtime import MODULE
 
@@ -395,3 +396,26 @@ def proxy(folder: Path) -> Path:
     (where / "list").write_text("v1.0.0\n")
     shutil.make_archive(str(where / "v1.0.0"), "zip", folder / "source")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            "go: errors parsing go.mod:\n/data/x/source/go.mod:1: unknown directive: mod\n",
+            "errors parsing go.mod: go.mod:1: unknown directive: mod",
+        ),
+        (
+            "package x: build constraints exclude all Go files in /data/x/source\n",
+            "package x: build constraints exclude all Go files in the app's folder",
+        ),
+        (
+            "# x\nmain.go:2:8: no required module provides package y; to add it:\n\tgo get y\n",
+            "main.go:2:8: no required module provides package y; to add it: go get y",
+        ),
+    ],
+)
+def test_a_complaint_is_whole_and_does_not_say_where_the_node_keeps_things(said, message):
+    told = explain(said, source=Path("/data/x/source"))
+    assert told.message == message
+    assert "/data" not in str(told.details)

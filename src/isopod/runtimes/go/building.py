@@ -55,7 +55,8 @@ def build(
             folder=source, scratch=scratch, deadline_s=_DEADLINE_S,
         )  # fmt: skip
         if done.returncode or not out.is_file():
-            raise explain(done.stderr or f"the compiler ended with status {done.returncode}")
+            said = done.stderr or f"the compiler ended with status {done.returncode}"
+            raise explain(said, source=source)
         if abi.HANDLE not in functions_of(out):
             raise _without_sdk(folder)
         if keep is not None:
@@ -70,7 +71,7 @@ def _add_sdk(go: Toolchain, source: Path, scratch: Path) -> None:
         folder=source, scratch=scratch, deadline_s=_QUICK_S,
     )  # fmt: skip
     if done.returncode:
-        raise explain(done.stderr)
+        raise explain(done.stderr, source=source)
     vendored = source / "vendor" / "modules.txt"
     if not vendored.is_file():
         return
@@ -99,13 +100,15 @@ def _without_sdk(folder: Path) -> IsopodError:
     return AppSyntaxError("the program does not serve: nothing in it calls isopod.Serve", hint=hint)
 
 
-def explain(said: str) -> IsopodError:
-    """What the compiler, or the loader of modules, complained about."""
+def explain(said: str, *, source: Path) -> IsopodError:
+    """What the compiler, or the loader of modules, complained about. `source` is where the copy of
+    the app lay, which is the node's matter."""
+    said = said.replace(f"{source}/", "").replace(str(source), "the app's folder")
     details: dict[str, object] = {"traceback": said[-8000:]}
-    first = next(
-        (line for line in said.splitlines() if line.strip() and not line.startswith("# ")),
-        "no reason given",
-    )
+    lines = [line.strip() for line in said.splitlines() if line.strip() and line[:2] != "# "]
+    first = lines[0] if lines else "no reason given"
+    if first.endswith(":") and len(lines) > 1:  # as "errors parsing go.mod:"
+        first = f"{first} {lines[1]}"
     if "no space left on device" in said:
         return DiskFull("no space left while the app was compiled")
     if _NETWORK.search(said):
