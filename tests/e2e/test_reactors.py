@@ -146,8 +146,10 @@ def test_a_reactor_in_rust_is_one_as_well(node, tmp_path):
 
 
 def test_a_module_that_nobody_can_run_is_refused_and_what_served_serves_on(node, tmp_path):
-    app = tmp_path / "primes"
+    app = tmp_path / "steady"
     app.mkdir()
+    c_module(EXAMPLES / "c-reactor" / "app.c", app / "app.wasm")
+    node.cli("deploy", str(app))
     source = (EXAMPLES / "c-reactor" / "app.c").read_text()
     bad = tmp_path / "bad.c"
     bad.write_text(
@@ -160,7 +162,7 @@ def test_a_module_that_nobody_can_run_is_refused_and_what_served_serves_on(node,
     c_module(bad, app / "app.wasm")
     failed = Failed(node, "deploy", str(app))
     assert failed.code == "module_invalid" and "env.socket" in failed.message
-    assert text(node, "primes", "/prime/7") == "7 is prime\n"
+    assert text(node, "steady", "/prime/7") == "7 is prime\n"
     (app / "app.wasm").write_bytes(b"\0asm\x0d\0\1\0")
     (app / "isopod.toml").write_text('[app]\nruntime = "reactor"\n')
     failed = Failed(node, "deploy", str(app))
