@@ -111,7 +111,7 @@ APP = "run ->(_) { [200, {}, ['x']] }\n"
         ({"config.ru": APP, "Gemfile": "", "Gemfile.lock": lock({"none (1.0)": HELLO})},
          "dependency_failed", "404"),
         ({"config.ru": APP, "isopod.toml": "[[volumes]]\nname = 'v'\nmount = '/data'\n"},
-         "manifest_invalid", "volumes"),
+         "volume_not_found", "'v'"),
     ],
     ids=lambda value: value if isinstance(value, str) and "_" in value else "",
 )  # fmt: skip
