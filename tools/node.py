@@ -23,7 +23,10 @@ from tools.processes import Process
 ROOT = Path(__file__).resolve().parent.parent
 # The first start on a machine compiles the Python runtime.
 _START_S = 900
-_STOP_S = 30
+# A machine that does much else at the same time is slow, and no fault of the node's.
+_STOP_S = 120
+_GONE_S = 30
+_ANSWER_S = 60
 
 
 class Leftovers(Exception):
@@ -136,14 +139,16 @@ class Node:
         found = []
         for path in sorted((self.data_dir / "run").glob("worker-*.sock")):
             with socket.socket(socket.AF_UNIX) as line:
-                line.settimeout(5)
+                line.settimeout(_ANSWER_S)
                 try:
                     line.connect(str(path))
-                except (ConnectionRefusedError, FileNotFoundError):
+                    line.sendall(b'{"op": "status"}\n')
+                    with line.makefile("r") as reader:
+                        answer = reader.readline()
+                except (ConnectionError, FileNotFoundError):
                     continue  # of a worker that has just ended, or is just starting
-                line.sendall(b'{"op": "status"}\n')
-                with line.makefile("r") as reader:
-                    found.append(json.loads(reader.readline()))
+                if answer:  # else it ended meanwhile
+                    found.append(json.loads(answer))
         return found
 
     def instances(self) -> list[dict[str, Any]]:
@@ -168,7 +173,7 @@ class Node:
             self.process.kill()
             self.process.wait()
         # Children end by the kernel's hand when their parent does: give it a moment.
-        end = time.monotonic() + 2
+        end = time.monotonic() + _GONE_S
         while (left := self._left(family)) and time.monotonic() < end:
             time.sleep(0.05)
         for process in left:

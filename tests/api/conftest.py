@@ -43,7 +43,7 @@ class Clients:
             transport=self._transport,
             base_url="http://localhost",
             headers={"authorization": f"Bearer {token}", **headers},
-            timeout=30,
+            timeout=60,
         )
         self._open.append(client)
         return client

@@ -41,7 +41,7 @@ async def runs(api, **query) -> list[dict]:
 
 async def ended(api, count: int = 1) -> list[dict]:
     """The runs, when `count` have ended."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sum(run["ended_at"] is not None for run in await runs(api)) < count:
             await asyncio.sleep(0.01)
     return await runs(api)
@@ -147,7 +147,7 @@ def test_a_job_without_retries_fails_once(opened, run):
             await api.http.post("/v1/apps/hello/jobs/tidy/run")
             (only,) = await ended(api)
             assert only["outcome"] == "job_failed"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not api.node.jobs.reserve("hello", "tidy"):
                     await asyncio.sleep(0.01)
 
@@ -161,11 +161,11 @@ def test_what_control_left_behind_is_interrupted_and_tried_again(opened, run, mo
         async with with_jobs(opened, TIDY | {"retries": 1}) as (api, _clock, worker):
             worker.hold.clear()
             await api.http.post("/v1/apps/hello/jobs/tidy/run")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not worker.asked:
                     await asyncio.sleep(0.01)
             await api.node.jobs.stop()  # the worker sees that nobody waits
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not worker.gone:
                     await asyncio.sleep(0.01)
             worker.hold.set()
@@ -195,11 +195,11 @@ def test_jobs_follow_the_live_version_and_end_with_the_app(opened, run):
             assert await api.get("/v1/jobs") == first
             worker.hold.clear()
             await api.http.post("/v1/apps/hello/jobs/tidy/run")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not worker.asked:
                     await asyncio.sleep(0.01)
             await api.http.delete("/v1/apps/hello")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not worker.gone:
                     await asyncio.sleep(0.01)
             clock.now += HOUR
@@ -237,7 +237,7 @@ def test_a_damaged_app_keeps_no_others_jobs_from_running(opened, run, data_dir):
                 db.commit()
             clock.now += HOUR
             assert await start_due(api.node) == 2
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(worker.asked) < 2:
                     await asyncio.sleep(0.01)
             assert {asked["app"] for asked in worker.asked} == {"alpha", "zeta"}

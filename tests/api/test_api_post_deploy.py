@@ -90,7 +90,7 @@ def test_a_deploy_that_is_given_up_ends_its_command(opened, run):
                         pass
 
                 deploying = asyncio.create_task(give_up())
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while not worker.asked:
                         await asyncio.sleep(0.01)
                     deploying.cancel()

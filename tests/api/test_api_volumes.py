@@ -389,7 +389,7 @@ def test_a_volume_is_where_its_tenants_own_worker_alone_may_open_it(opened, run)
             async def cordon(which: str, *, here, there) -> None:
                 body = {"cordon": which}
                 assert (await api.http.patch("/v1/tenants/acme", json=body)).status_code == 200
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while not (here / "acme" / "used").exists():
                         await asyncio.sleep(0.01)
                 assert not (there / "acme" / "used").exists()
@@ -398,13 +398,13 @@ def test_a_volume_is_where_its_tenants_own_worker_alone_may_open_it(opened, run)
 
             held = try_lease(VolumeFolder.of(shared, "acme", "used"), worker=1)
             changing = asyncio.create_task(cordon("tenant", here=apart, there=shared))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "acme used" not in api.node.copying:
                     await asyncio.sleep(0.01)
             assert not (apart / "acme" / "used").exists()
             held.release()
             await changing
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not (apart / "acme" / "unused").exists():
                     await asyncio.sleep(0.01)
             await make(acme, "new")
@@ -421,7 +421,7 @@ def test_a_volume_is_where_its_tenants_own_worker_alone_may_open_it(opened, run)
             assert (await api.http.patch("/v1/tenants/acme", json=body)).status_code == 200
         async with opened() as api:
             moving = asyncio.create_task(keep_places(api.node))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not (apart / "acme" / "used").exists():
                     await asyncio.sleep(0.01)
             moving.cancel()

@@ -223,7 +223,7 @@ def test_whatever_happens_in_one_round_there_is_another(opened, run, monkeypatch
             monkeypatch.setattr(sweeping, "sweep", broken)
             monkeypatch.setattr(sweeping, "_EVERY_S", 0.0)
             task = asyncio.create_task(sweep_regularly(api.node))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await enough.wait()
             assert not task.done()
             task.cancel()
@@ -371,7 +371,7 @@ def test_a_version_that_is_forgotten_while_it_is_rolled_back_to_does_not_go_live
             def slowly(*args):
                 found = choose(*args)
                 chosen.set()
-                go.wait(10)
+                go.wait(60)
                 return found
 
             monkeypatch.setattr(rollback, "_choose", slowly)

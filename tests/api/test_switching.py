@@ -36,7 +36,7 @@ def test_of_two_switches_at_once_the_routes_get_what_state_says(opened, run, mon
             def slowly(*args):
                 if not first.is_set():
                     first.set()
-                    go.wait(10)
+                    go.wait(60)
                 put(*args)
 
             monkeypatch.setattr(switching, "put_route", slowly)
@@ -102,7 +102,7 @@ def test_nobody_else_deploys_an_app_until_a_publication_whose_caller_hung_up_has
             def slowly(*args):
                 if not first.is_set():
                     first.set()
-                    go.wait(10)
+                    go.wait(60)
                 put(*args)
 
             monkeypatch.setattr(switching, "put_route", slowly)

@@ -55,7 +55,7 @@ class StubNode:
     def wait(self) -> int:
         """Its exit status, once it ends by itself."""
         self.seen += self.process.stdout.readlines()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def cli(self, *args: str, **options) -> subprocess.CompletedProcess:
         return run_cli(self.env | {"ISOPOD_DATA_DIR": str(self.data_dir)}, *args, **options)
@@ -86,7 +86,7 @@ def run_cli(env: dict[str, str], *args: str, stdin: str = "") -> subprocess.Comp
         capture_output=True,
         text=True,
         env=env,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

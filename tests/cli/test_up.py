@@ -11,7 +11,7 @@ import pytest
 
 
 def get(port: int, path: str = "/") -> bytes:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request("GET", path)
         return connection.getresponse().read()
 
@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(start):
         node.until("Stopping")
         node.process.send_signal(signal.SIGINT)
         node.until("Stopped at once")
-        assert node.process.wait(10) == 130
+        assert node.process.wait(60) == 130
     wait_gone(children)
 
 
@@ -141,7 +141,7 @@ def test_a_killed_supervisor_leaves_no_process_and_the_next_start_is_consistent(
         node.process.kill()
         node.process.wait()
         wait_gone([*children, *builders])
-        assert deploy.wait(30) == 3
+        assert deploy.wait(60) == 3
         assert "error: " in deploy.stderr.read()
     (node.data_dir / "uploads" / "half").write_bytes(b"x")
     stale = node.cli("apps")
@@ -179,4 +179,4 @@ def test_each_stopping_signal_stops_in_order(start, number):
     node = start("--workers", "1")
     node.process.send_signal(number)
     node.until("Stopped.")
-    assert node.process.wait(10) == 0
+    assert node.process.wait(60) == 0

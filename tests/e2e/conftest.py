@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,16 @@ def validated(node: Node) -> str:
 @pytest.fixture(scope="session")
 def faults(node: Node) -> str:
     return _deployed(node, "faults", "faults")
+
+
+@pytest.fixture(scope="session")
+def brief(node: Node, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same app with a deadline that a test can wait for. Not for what ends by itself: a busy
+    machine needs longer for anything."""
+    made = shutil.copytree(APPS / "faults", tmp_path_factory.mktemp("brief") / "brief")
+    (made / "isopod.toml").write_text("[limits]\ndeadline_ms = 1000\n")
+    node.cli("deploy", str(made), "--name", "brief")
+    return "brief"
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,19 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.e2e.nodes import APPS, Failed, deploy_all, dial, folder, get, hello, text, until, up
+from tests.e2e.nodes import (
+    APPS,
+    PATIENCE_S,
+    Failed,
+    deploy_all,
+    dial,
+    folder,
+    get,
+    hello,
+    text,
+    until,
+    up,
+)
 from websockets.exceptions import ConnectionClosed
 
 from tools.http_calls import Caller
@@ -99,7 +111,7 @@ def test_no_process_holds_instances_of_both(node):
     assert own is not None
     assert pids_of(node, "acme-probe") == {own["pid"]}
     assert own["pid"] not in pids_of(node, "globex-probe")
-    assert {one["app"] for one in own["instances"]} == {"acme-probe"}
+    assert "globex-probe" not in {one["app"] for one in own["instances"]}
     shown = node.json("status")
     assert [one["tenant"] for one in shown["workers"]] == ["", "", "acme"]
     assert shown["workers_wanted"] == 2
@@ -131,6 +143,7 @@ def test_a_request_that_is_handed_over_is_seen_as_it_came(node):
 def test_it_is_counted_once_and_logged_where_its_tenant_reads_it(node, tmp_path):
     for _ in range(5):
         text(node, "acme-probe", "/logged")
+    until("five lines", lambda: printed(node).count("seen /logged") >= 5)
     assert printed(node).count("seen /logged") == 5
     node.cli("deploy", str(hello(tmp_path / "app")), "--name", "counted", "--tenant", "acme")
     for _ in range(5):
@@ -157,16 +170,16 @@ def requests(node: Node, app: str) -> int:
 def test_a_killed_worker_costs_its_own_requests_alone_and_is_started_again(node):
     own = own_worker(node, "acme")
     assert own is not None
-    answers = []
+    answers, before = [], len(printed(node))
 
     def hang() -> None:
         answers.append(get(node, "acme-probe", "/hang", accept="application/json"))
 
     hanging = threading.Thread(target=hang)
     hanging.start()
-    until("it hangs", lambda: own_worker(node, "acme")["in_flight"] == 1)
+    until("it hangs", lambda: "hanging" in printed(node)[before:])
     os.kill(own["pid"], signal.SIGKILL)
-    hanging.join(20)
+    hanging.join(PATIENCE_S)
     assert [answer.status for answer in answers] == [502]
     assert answers[0].json()["error"]["code"] == "worker_gone"
     # Not even then by another worker: it waits for the next one of its own.
@@ -187,39 +200,42 @@ def test_a_websocket_reaches_its_tenants_own_worker_and_ends_with_it(node):
         for client in clients:
             for message in ("é", b"", os.urandom(300_000)):
                 client.send(message)
-                assert client.recv(timeout=20) == message
+                assert client.recv(timeout=PATIENCE_S) == message
         own = own_worker(node, "acme")
         assert own is not None
         assert pids_of(node, "talk") == {own["pid"]}
         os.kill(own["pid"], signal.SIGKILL)
         for client in clients:
             with pytest.raises(ConnectionClosed):
-                client.recv(timeout=20)
+                client.recv(timeout=PATIENCE_S)
     with dial(node, "/echo", "talk") as client:
         client.send("again")
-        assert client.recv(timeout=20) == "again"
+        assert client.recv(timeout=PATIENCE_S) == "again"
     again = own_worker(node, "acme")
     assert again is not None
     assert pids_of(node, "talk") == {again["pid"]} != {own["pid"]}
 
 
-def test_a_neighbour_at_full_tilt_is_in_other_processes(node):
-    loops = [threading.Thread(target=get, args=(node, "globex-probe", "/loop")) for _ in range(4)]
+def test_a_neighbour_at_full_tilt_is_in_other_processes(node, tmp_path):
+    node.cli("tenants", "create", "hooli")
+    probe = folder(tmp_path / "probe", {"app.py": PROBE})
+    node.cli("deploy", str(probe), "--name", "loops", "--tenant", "hooli")
+    loops = [threading.Thread(target=get, args=(node, "loops", "/loop")) for _ in range(4)]
     for loop in loops:
         loop.daemon = True
         loop.start()
-    until("they loop", lambda: len(pids_of(node, "globex-probe")) and busy(node) >= 1)
+    until("they loop", lambda: busy(node, "loops") >= 1)
     for _ in range(20):
         assert get(node, "acme-probe").status == 200
     own = own_worker(node, "acme")
     assert own is not None
-    assert own["pid"] not in pids_of(node, "globex-probe")
-    node.cli("tenants", "suspend", "globex")
-    node.cli("delete", "globex-probe", "--yes", "--tenant", "globex")
+    assert own["pid"] not in pids_of(node, "loops")
+    node.cli("tenants", "suspend", "hooli")
+    node.cli("delete", "loops", "--yes", "--tenant", "hooli")
 
 
-def busy(node: Node) -> int:
-    return sum(one["state"] == "busy" for one in node.instances() if one["app"] == "globex-probe")
+def busy(node: Node, app: str) -> int:
+    return sum(one["state"] == "busy" for one in node.instances() if one["app"] == app)
 
 
 def test_a_cordon_is_taken_away_and_put_up_again_and_nothing_is_lost(node):
@@ -240,9 +256,6 @@ def test_a_cordon_is_taken_away_and_put_up_again_and_nothing_is_lost(node):
     said = printed(node)
     for path in ("/before", "/shared", "/behind"):
         assert f"seen {path}" in said
-
-
-_SLOW_S = 120  # for a control process to start and move it, on a machine that does much else
 
 
 def control_of(node: Node) -> int | None:
@@ -268,13 +281,13 @@ def test_a_volume_goes_with_its_app_behind_the_cordon_and_back(node):
     adding.start()
     try:
         for cordon in ("tenant", "shared", "tenant"):
-            control = until("control runs", lambda: control_of(node), within_s=_SLOW_S)
+            control = until("control runs", lambda: control_of(node))
             node.cli("tenants", "set", "keeper", "--cordon", cordon)
             # Whether it is moved by this control or by the next one.
             os.kill(control, signal.SIGKILL)
-            until(f"the volume is {cordon}'s", places[cordon].exists, within_s=_SLOW_S)
+            until(f"the volume is {cordon}'s", places[cordon].exists)
             more = len(added) + 5
-            until("rows are added there", lambda more=more: len(added) >= more, within_s=_SLOW_S)
+            until("rows are added there", lambda more=more: len(added) >= more)
             assert not places["tenant" if cordon == "shared" else "shared"].exists()
     finally:
         ended.set()

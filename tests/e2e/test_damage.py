@@ -55,7 +55,7 @@ def test_deploying_again_heals_what_was_damaged(deployed, tmp_path):
         print(f"SEEN deploy over damaged blobs: {done.stderr}")
         assert done.returncode == 0, done.stderr
         # An instance that failed to start answers for its successors for a second.
-        until("it serves", lambda: get(node, "app").status == 200, within_s=3)
+        until("it serves", lambda: get(node, "app").status == 200)
         assert text(node, "app") == "hello"
 
 
@@ -158,7 +158,7 @@ def test_a_full_disk_fails_the_deploy_clearly_and_loses_nothing(small_disk, tmp_
         answer = get(node, "kitchen")
         assert answer.status == 200 or answer["X-Isopod-Error"] == "disk_full", answer.text
         ballast.unlink()
-        until("it serves again", lambda: get(node, "kitchen").status == 200, within_s=5)
+        until("it serves again", lambda: get(node, "kitchen").status == 200)
         assert not list((node.data_dir / "uploads").iterdir())
         node.cli("deploy", str(new), "--name", "app")
         assert text(node, "app") == "new"

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tests.e2e.nodes import Failed, folder, get, refused, text, up
+from tests.e2e.nodes import PATIENCE_S, Failed, folder, get, refused, text, up
 from tests.unit.host.certificates import Authority
 
 from isopod.client import Client, find_node
@@ -32,7 +32,7 @@ def app(environ, start_response):
     if not port:
         return [b"here"]
     try:
-        with socket.create_connection((host, int(port)), timeout=10):
+        with socket.create_connection((host, int(port)), timeout=60):
             return [b"connected"]
     except OSError as error:
         return [repr(error).encode()]
@@ -248,7 +248,7 @@ def test_learning_proposes_just_what_an_app_used_and_then_the_list_holds(own, ra
             _said(learning, "  10.0.0.1:1 (refused)")
         finally:
             learning.send_signal(signal.SIGINT)
-        proposed, rest = learning.communicate(timeout=60)
+        proposed, rest = learning.communicate(timeout=PATIENCE_S)
     assert learning.returncode == 0, said + rest
     assert proposed.endswith(f'[network]\nallow = [\n    "{here}",\n]\n'), proposed
     assert "refused all the same: 10.0.0.1:1" in rest

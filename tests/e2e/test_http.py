@@ -204,7 +204,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_http_is_400_and_the_connection_ends_or_goes_on_in_step(node, kitchen, kind):
-    with wire(node, kitchen, timeout_s=5) as line:
+    with wire(node, kitchen) as line:
         line.send(MALFORMED[kind].replace(b"HOST", line.host.encode()))
         answer = line.response()
         print(f"SEEN malformed ({kind}): {answer.status}")
@@ -257,4 +257,4 @@ def test_200_half_sent_requests_do_not_keep_others_out(node, kitchen):
             held.enter_context(wire(node, kitchen)).send("GET / HTTP/1.1\r\nHost: HO")
         began = time.monotonic()
         assert get(node, kitchen).text == "hello\n"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 14, "they are given up after 15 s"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import Failed, dial, folder, get, messages, text, until, up
+from tests.e2e.nodes import PATIENCE_S, Failed, dial, folder, get, messages, text, until, up
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tools.http_calls import Caller
@@ -84,8 +84,9 @@ def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one
       if (pathname === "/throw") throw new TypeError("seen in the log");
       return new Response("fine"); } }
     """
-    files = {"worker.js": source, "isopod.toml": "[limits]\ndeadline_ms = 700\nmemory_mib = 32\n"}
+    files = {"worker.js": source, "isopod.toml": "[limits]\ndeadline_ms = 2000\nmemory_mib = 32\n"}
     node.cli("deploy", str(folder(tmp_path / "faults", files)), "--name", "js-faults")
+    until("its first start", lambda: get(node, "js-faults").status == 200)
     for path in ("/loop", "/never"):
         assert get(node, "js-faults", path).status == 504, path
         assert text(node, "js-faults") == "fine"
@@ -181,20 +182,20 @@ def test_websockets_are_taken_refused_and_sleep_without_their_instance(node, tmp
     node.cli("deploy", str(app), "--name", "js-sockets")
     with dial(node, "/hono", "js-sockets") as client:
         client.send("hi")
-        assert client.recv(timeout=20) == "hono says hi"
+        assert client.recv(timeout=PATIENCE_S) == "hono says hi"
     until("it is told", lambda: "gone 1000" in messages(node, "js-sockets"))
     with pytest.raises(InvalidStatus) as refused:
         dial(node, "/refused", "js-sockets")
     assert (refused.value.response.status_code, refused.value.response.body) == (451, b"not here")
     with dial(node, "/count", "js-sockets") as client:
         client.send("a")
-        assert client.recv(timeout=20) == "1 202"
+        assert client.recv(timeout=PATIENCE_S) == "1 202"
         until("its instance is gone", lambda: not _live(node, "js-sockets"))
         client.send("a")
-        assert client.recv(timeout=20) == "2 202"
+        assert client.recv(timeout=PATIENCE_S) == "2 202"
         client.send("bye")
         with pytest.raises(ConnectionClosed):
-            client.recv(timeout=20)
+            client.recv(timeout=PATIENCE_S)
         assert (client.close_code, client.close_reason) == (4001, "as asked")
 
 
@@ -226,9 +227,10 @@ def _live(node: Node, app: str) -> list[dict[str, object]]:
     return [one for one in node.instances() if one["app"] == app]
 
 
-def test_requests_are_metered_with_their_cpu(node):
-    text(node, "hono")
-    until("its usage", lambda: "hono" in node.cli("usage", "--json"))
+def test_requests_are_metered_with_their_cpu(node, tmp_path):
+    node.cli("deploy", str(folder(tmp_path / "metered", {"index.js": FETCH})))
+    text(node, "metered")
+    until("its usage", lambda: "metered" in node.cli("usage", "--json"))
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

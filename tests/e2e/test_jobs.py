@@ -62,6 +62,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         files = {"app.py": APP, "isopod.toml": MANIFEST}
         node.cli("deploy", str(folder(where / "clock", files)), "--name", "clock")
         yield node
+        node.cli("delete", "clock", "--yes")  # ends what runs
+        assert node.cli("apps", "--json").strip() == "[]"
 
 
 def runs(node: Node, job: str) -> list[dict]:
@@ -70,9 +72,13 @@ def runs(node: Node, job: str) -> list[dict]:
 
 def test_a_job_that_is_due_wakes_its_app(node):
     node.cli("sleep", "clock")
+    before = {one["id"] for one in runs(node, "tick")}
     with closing(sqlite3.connect(node.data_dir / "state.db", timeout=10)) as state, state:
         state.execute("UPDATE jobs SET next_at = ? WHERE name = 'tick'", (time.time() - 1,))
-    (run,) = until("it ran", lambda: [one for one in runs(node, "tick") if one["ended_at"]])
+    (run,) = until(
+        "it ran",
+        lambda: [one for one in runs(node, "tick") if one["ended_at"] and one["id"] not in before],
+    )
     assert (run["outcome"], run["status"], run["trigger"]) == ("ok", 200, "schedule")
     assert run["cpu_ms"] > 0
     assert messages(node, "clock", run["request_id"]) == "POST /tick for job 'tick'"
@@ -103,7 +109,7 @@ def test_a_jobs_deadline_is_its_own_and_not_the_apps(node):
     failed = Failed(node, "jobs", "run", "clock", "slow")
     assert "deadline_exceeded" in failed.message
     run = runs(node, "slow")[0]
-    assert 1.9 < run["ended_at"] - run["started_at"] < 10
+    assert 1.9 < run["ended_at"] - run["started_at"] < 50
     assert "ran past its deadline of 2000 ms" in messages(node, "clock", run["request_id"])
 
 
@@ -115,12 +121,11 @@ def test_a_worker_that_is_killed_loses_the_run_and_it_is_tried_again(node):
             worker["pid"]
             for worker in node.worker_status()
             if any(one["state"] == "busy" for one in worker["instances"])
+            and runs(node, "long")[0]["outcome"] == "running"
         ]
 
-    (pid,) = until("it runs", runs_it)
+    pid, *_ = until("it runs", runs_it)
     os.kill(pid, signal.SIGKILL)
     again = until("it is tried again", lambda: len(r := runs(node, "long")) > 1 and r)
     assert again[-1]["outcome"] == "worker_lost"
     assert (again[0]["outcome"], again[0]["trigger"]) == ("running", "retry")
-    node.cli("delete", "clock", "--yes")  # ends it
-    assert node.cli("apps", "--json").strip() == "[]"

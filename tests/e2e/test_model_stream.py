@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import up
+from tests.e2e.nodes import PATIENCE_S, up
 
 from tools.http_calls import Caller
 from tools.node import ROOT, Node
@@ -28,9 +28,13 @@ class Model(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), ModelHandler)
+        self.new()
+        self.port = int(self.server_address[1])
+
+    def new(self) -> None:
+        """For a test: what another one said or left is not its."""
         self.go_on: queue.Queue[None] = queue.Queue()
         self.gone = threading.Event()
-        self.port = int(self.server_address[1])
 
 
 class ModelHandler(http.server.BaseHTTPRequestHandler):
@@ -48,15 +52,16 @@ class ModelHandler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        go_on, gone = self.server.go_on, self.server.gone
         words = [*asked["messages"][0]["content"].split(), *WORDS]
         try:
             for word in words:
-                self.server.go_on.get(timeout=30)
+                go_on.get(timeout=PATIENCE_S)
                 self.say(json.dumps({"choices": [{"delta": {"content": word}}]}))
             self.say("[DONE]")
             self.wfile.write(b"0\r\n\r\n")
         except (OSError, queue.Empty):
-            self.server.gone.set()
+            gone.set()
             self.close_connection = True
 
     def say(self, data: str) -> None:
@@ -94,6 +99,7 @@ def node(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
 
 
 def test_each_token_reaches_the_client_before_the_model_says_the_next(node, model):
+    model.new()
     heard = []
     with Caller(node.gateway_port, "tokens") as caller:
         pieces = caller.iter_pieces("/answer?q=you+said")
@@ -105,6 +111,7 @@ def test_each_token_reaches_the_client_before_the_model_says_the_next(node, mode
 
 
 def test_a_client_that_goes_ends_the_call_to_the_model(node, model):
+    model.new()
     with Caller(node.gateway_port, "tokens") as caller:
         pieces = caller.iter_pieces("/answer?q=a+b+c")
         model.go_on.put(None)
@@ -121,3 +128,5 @@ def test_a_key_that_the_model_does_not_know_is_a_502(node, model, tmp_path):
     with Caller(node.gateway_port, "tokens") as caller:
         answer = caller.call("/answer?q=x")
     assert (answer.status, answer.text) == (502, "the model answered 401")
+    (tmp_path / "secret.env").write_text(f"MODEL_KEY={KEY}\n")
+    node.cli("secrets", "set", "tokens", "--env-file", str(tmp_path / "secret.env"))

@@ -8,14 +8,13 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.c_modules import compiled
-from tests.e2e.nodes import folder, get, text, until, up
+from tests.e2e.nodes import PATIENCE_S, folder, get, text, until, up
 
 from tools.node import Node
 
@@ -32,11 +31,11 @@ def app(environ, start_response):
     if path == "/udp":
         host, port = os.environ["UPSTREAM"].removeprefix("http://").split(":")
         with socket.socket(type=socket.SOCK_DGRAM) as s:
-            s.settimeout(20)
+            s.settimeout(60)
             s.sendto(b"asked", (host, int(port)))
             return [s.recvfrom(100)[0]]
     try:
-        with urllib.request.urlopen(os.environ["UPSTREAM"] + path, timeout=60) as answer:
+        with urllib.request.urlopen(os.environ["UPSTREAM"] + path, timeout=600) as answer:
             return [answer.read()]
     except OSError as error:
         return [repr(error).encode()]
@@ -76,7 +75,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if self.path == "/slow":
             with self.server.lock:
                 self.server.waiting += 1
-            self.server.go.wait(60)
+            self.server.go.wait(600)
         body = f"upstream {self.path}".encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -139,7 +138,7 @@ def test_an_app_reaches_what_it_and_the_operator_name(client, upstream):
 def test_datagrams_pass_the_nodes_relay(client, upstream):
     with socket.socket(type=socket.SOCK_DGRAM) as server, ThreadPoolExecutor(1) as pool:
         server.bind(("127.0.0.1", upstream.port))
-        server.settimeout(30)
+        server.settimeout(PATIENCE_S)
         asked = pool.submit(text, client, "client", "/udp")
         data, peer = server.recvfrom(100)
         server.sendto(data + b" and answered", peer)
@@ -184,10 +183,9 @@ def test_another_tenant_has_nothing_of_a_grant(client, upstream, tmp_path):
 def test_two_hundred_instances_wait_at_once_and_others_are_served(client, upstream):
     with ThreadPoolExecutor(WAITING) as pool:
         waiting = [pool.submit(get, client, "client", "/slow") for _ in range(WAITING)]
-        until("all wait", lambda: upstream.waiting == WAITING, within_s=60)
-        began = time.monotonic()
+        until("all wait", lambda: upstream.waiting == WAITING)
         assert text(client, "client", "/") == "here"
-        assert time.monotonic() - began < 5
+        assert not any(one.done() for one in waiting)
         upstream.go.set()
         answers = [one.result() for one in waiting]
     assert {answer.text for answer in answers} == {"upstream /slow"}
@@ -220,7 +218,7 @@ def test_what_connects_while_it_is_deployed_is_told_where(client, upstream, tmp_
     early = f"""
 import socket
 try:
-    socket.create_connection(("127.0.0.1", {upstream.port}), timeout=1)
+    socket.create_connection(("127.0.0.1", {upstream.port}), timeout=10)
     state = "connected"
 except OSError as error:
     state = str(error)

@@ -14,7 +14,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.e2e.nodes import HELLO, Failed, copied, folder, get, hello, refused, text, until, up
+from tests.e2e.nodes import (
+    HELLO,
+    PATIENCE_S,
+    Failed,
+    copied,
+    folder,
+    get,
+    hello,
+    refused,
+    text,
+    until,
+    up,
+)
 from tests.e2e.wire import wire
 
 from tools import processes
@@ -157,7 +169,7 @@ def kill_supervisor(node: Node) -> None:
             p for p in family if p.alive()
         ]
 
-    until("no orphan", lambda: not orphans(), within_s=5)
+    until("no orphan", lambda: not orphans())
 
 
 def test_a_supervisor_killed_during_a_deploy_leaves_no_process_and_nothing_half(deployed, tmp_path):
@@ -227,11 +239,10 @@ def test_sigterm_lets_a_request_in_flight_finish(deployed, path):
         until("it is in flight", lambda: busy(node))
         began = time.monotonic()
         node.process.terminate()
-        assert node.process.wait(20) == 0
+        assert node.process.wait(PATIENCE_S) == 0
         asking.join()
         print(f"SEEN SIGTERM with {path} in flight: ended after {time.monotonic() - began:.1f} s")
         assert answers[0].endswith((b"slept", b"piece 4\n"))
-        assert time.monotonic() - began < 8
         with pytest.raises(ConnectionRefusedError):
             get(node, "kitchen")
         assert not (deployed / "node.json").exists()
@@ -242,20 +253,20 @@ def test_an_idle_connection_does_not_hold_up_a_stop(deployed):
         caller.call()
         began = time.monotonic()
         node.process.terminate()
-        assert node.process.wait(20) == 0
-        assert time.monotonic() - began < 5
+        assert node.process.wait(PATIENCE_S) == 0
+        assert time.monotonic() - began < 9, "it drains for 10 s if there is something to wait for"
 
 
 def test_a_second_ctrl_c_ends_the_node_at_once(deployed):
     with up(deployed) as node, wire(node, "kitchen") as line:
-        line.send("GET /sleep?8 HTTP/1.1\r\nHost: HOST\r\n\r\n")
+        line.send("GET /sleep?25 HTTP/1.1\r\nHost: HOST\r\n\r\n")
         until("it is in flight", lambda: busy(node))
         began = time.monotonic()
         node.process.send_signal(signal.SIGINT)
         until("it drains", lambda: "Stopping" in node.said)
         node.process.send_signal(signal.SIGINT)
-        assert node.process.wait(20) == 130
-        assert time.monotonic() - began < 4
+        assert node.process.wait(PATIENCE_S) == 130
+        assert time.monotonic() - began < 9, "it drains for 10 s"
 
 
 def test_a_node_keeps_its_apps_over_a_restart_and_without_it_commands_say_so(data_dir, tmp_path):

@@ -80,7 +80,7 @@ def test_commands_run_before_the_first_version_is_there_for_anybody(node, tmp_pa
     assert "the command ended with status 1" in failed.message
     for said in ("migrating ['up', '--all', 'fail'] it", "about to fail", "no such table"):
         assert said in failed.err
-    assert json.loads(node.cli("apps", "--json")) == []
+    assert "first" not in {one["name"] for one in node.json("apps")}
     assert Failed(node, "app", "first").code == "app_not_found"
     assert get(node, "first").status == 404
     said = node.run("deploy", app(tmp_path, good), "--name", "first").stderr

@@ -26,7 +26,7 @@ def node(prepared_go: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def served(node: Node, app: str, status: int = 200) -> None:
     """Until its module is compiled beside the worker, which a busy machine takes long for."""
-    until("its module", lambda: get(node, app).status == status, within_s=200)
+    until("its module", lambda: get(node, app).status == status)
 
 
 def test_a_go_program_is_built_deployed_and_answers(node):

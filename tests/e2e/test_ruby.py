@@ -84,7 +84,7 @@ def test_deadlines_and_memory_end_an_instance_and_the_next_request_has_a_new_one
       end
     end
     """
-    files = {"config.ru": source, "isopod.toml": "[limits]\ndeadline_ms = 2000\nmemory_mib = 96\n"}
+    files = {"config.ru": source, "isopod.toml": "[limits]\ndeadline_ms = 3000\nmemory_mib = 96\n"}
     node.cli("deploy", str(folder(tmp_path / "faults", files)), "--name", "rb-faults")
     until("its first start", lambda: get(node, "rb-faults").status == 200)
     for path, status in (("/loop", 504), ("/sleep", 504), ("/memory", 507)):

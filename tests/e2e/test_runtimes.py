@@ -32,7 +32,7 @@ def test_a_toy_runtime_is_listed_detected_built_and_serves(node, tmp_path):
     shown = node.json("app", "hi")
     assert (shown["app"]["runtime"], shown["entrypoint"]) == ("toy", "greeting.toy")
     assert shown["app"]["instances"] == 1 and shown["app"]["cold_starts"] == 1
-    assert node.json("status")["instance_list"][0]["app"] == "hi"
+    assert "hi" in {one["app"] for one in node.json("status")["instance_list"]}
 
 
 def test_its_own_mistakes_are_told_as_its_own(node, tmp_path):

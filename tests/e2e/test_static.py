@@ -129,7 +129,8 @@ def test_it_needs_no_instance_and_is_metered(node, site):
     assert shown["instances"] == [] and shown["app"]["requests"] >= 3
     assert shown["snapshot"]["verdict"] == "unneeded" and not shown["app"]["needs_instances"]
     assert "none: the gateway serves it" in node.cli("app", site)
-    assert node.json("status")["instances"] == 0 and node.instances() == []
+    assert site not in {one["app"] for one in node.json("status")["instance_list"]}
+    assert site not in {one["app"] for one in node.instances()}
 
 
 def usage(node: Node, app: str) -> dict:

@@ -65,8 +65,9 @@ def test_a_module_alone_in_a_folder_is_an_app_and_streams_both_ways(node, tmp_pa
 
 
 def test_what_goes_wrong_is_an_answer_and_a_line_in_the_log(node, tmp_path):
-    limits = "[limits]\ndeadline_ms = 700\nmemory_mib = 32\nmax_response_mib = 8\n"
+    limits = "[limits]\ndeadline_ms = 2000\nmemory_mib = 32\nmax_response_mib = 8\n"
     node.cli("deploy", str(program(tmp_path / "faults", NAMED + limits)), "--name", "faults")
+    until("its machine code", lambda: get(node, "faults").status == 200)
     for path, status in (
         ("/loop", 504), ("/sleep", 504), ("/memory", 507), ("/trap", 502), ("/exit", 502),
         ("/nothing", 502), ("/body-first", 502), ("/half", 502), ("/nul", 502), ("/binary", 502),

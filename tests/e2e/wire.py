@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.e2e.nodes import PATIENCE_S
+
 from tools.node import Node
 
 
@@ -83,7 +85,7 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire(node: Node, app: str, *, timeout_s: float = 20) -> Iterator[Wire]:
+def wire(node: Node, app: str, *, timeout_s: float = PATIENCE_S) -> Iterator[Wire]:
     address = ("127.0.0.1", node.gateway_port)
     with socket.create_connection(address, timeout=timeout_s) as link:
         yield Wire(link, f"{app}.localhost:{node.gateway_port}")
@@ -100,7 +102,7 @@ class SlowEnd:
 def wait_for_the_end(node: Node, app: str, text: str) -> SlowEnd:
     """Send this and nothing more."""
     began, got = time.monotonic(), b""
-    with wire(node, app, timeout_s=60) as line:
+    with wire(node, app) as line:
         line.send(text)
         with contextlib.suppress(ConnectionError):
             while data := line.link.recv(1 << 16):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.nodes import messages, text, until, up
+from tests.e2e.nodes import had, messages, text, until, up
 from tests.hostile.battlefield import NEXT_DOOR, Battlefield, deploy_neighbour
 
 from isopod import runtimes
@@ -84,8 +84,12 @@ class Attacker:
         until("it serves", lambda: self.run("").status == 200, within_s=_COMPILED_S)
 
     def run(self, path: str) -> Answer:
-        with Caller(self.node.gateway_port, self.name, timeout_s=30) as caller:
-            return caller.call(f"/{path}")
+
+        def sent() -> Answer:
+            with Caller(self.node.gateway_port, self.name) as caller:
+                return caller.call(f"/{path}")
+
+        return had(sent)
 
     def ask(self, path: str) -> Any:
         answer = self.run(path)
@@ -94,7 +98,7 @@ class Attacker:
 
     def assert_serves(self) -> None:
         """What it did was the end of an instance at most."""
-        assert text(self.node, self.name) == "fine"
+        assert self.run("").text == "fine"
 
     def log(self) -> str:
         return messages(self.node, self.name)

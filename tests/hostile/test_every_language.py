@@ -41,7 +41,7 @@ def attacker(attackers: Attackers, request: pytest.FixtureRequest) -> Iterator[A
 def test_a_loop_is_ended(attacker):
     began = time.monotonic()
     assert attacker.run("loop").status == 504
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
 
 
 @across("never answering, in any language", DEADLINE, JAVASCRIPT, C, GO, RUBY)

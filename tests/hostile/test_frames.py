@@ -62,7 +62,7 @@ class Conversation:
         self._run(self.guest.finish())
 
     def _run(self, coroutine):
-        return self.arena.run(asyncio.wait_for(coroutine, 10))
+        return self.arena.run(asyncio.wait_for(coroutine, 60))
 
 
 @attack("answering before there was a question", "ended: protocol error; it never serves")

@@ -19,7 +19,7 @@ SECONDS = 2.0
 def test_a_short_campaign_finds_nothing(name, tmp_path, seen):
     result = campaign.run(TARGETS[name], seconds=SECONDS, seed="tests", keep=tmp_path)
     seen(f"{name} {result.inputs:,} inputs")
-    assert result.inputs > 20
+    assert result.inputs > 5  # on a machine that does much else
     assert not result.findings, result.text()
 
 
@@ -33,7 +33,7 @@ def test_a_short_campaign_finds_nothing(name, tmp_path, seen):
     ids=["raises", "dies", "hangs"],
 )
 def test_an_input_that_hurts_is_kept_and_can_be_run_again(target, text, tmp_path):
-    result = campaign.run(target, seconds=20, seed="x", keep=tmp_path, most_findings=1)
+    result = campaign.run(target, seconds=300, seed="x", keep=tmp_path, most_findings=1)
     assert text in result.findings[0]
     (kept,) = result.kept
     assert kept.read_bytes()[0] % 7 == 3

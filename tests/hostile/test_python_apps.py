@@ -8,6 +8,7 @@ import time
 import pytest
 from tests.e2e.nodes import get, messages, until
 from tests.e2e.wire import wire
+from tests.hostile.battlefield import ATTACKERS
 
 attack = pytest.mark.attack
 DEADLINE = (
@@ -82,8 +83,8 @@ def test_a_loop_in_python_is_ended(battlefield, where):
     # A response that has begun is cut.
     with contextlib.suppress(http.client.IncompleteRead):
         assert battlefield.run(LOOPS[where]).status == 504
-    assert time.monotonic() - began < 6
-    assert battlefield.ask("answer = 'again'") == "again"
+    assert time.monotonic() - began < 20
+    battlefield.assert_serves()
 
 
 @attack(
@@ -105,9 +106,9 @@ except Exception as error:
 """
     battlefield.ask(code)
     began = time.monotonic()
-    battlefield.node.cli("sleep", "attacker")
-    assert time.monotonic() - began < 10
-    assert not [one for one in battlefield.node.instances() if one["app"] == "attacker"]
+    battlefield.node.cli("sleep", "patient")
+    assert time.monotonic() - began < 30
+    assert not [one for one in battlefield.node.instances() if one["app"] == "patient"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ except Exception as error:
 def test_memory_bombs_end_with_their_instance(battlefield, code):
     answer = battlefield.run(code)
     assert answer.status in (502, 504, 507), (answer.status, answer.text)
-    assert battlefield.ask("answer = 'again'") == "again"
+    battlefield.assert_serves()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_memory_bombs_end_with_their_instance(battlefield, code):
 def test_recursion_in_python_ends_the_request(battlefield, code):
     answer = battlefield.run(code)
     assert answer.status in (200, 502, 504, 507), (answer.status, answer.text)
-    assert battlefield.ask("answer = 'again'") == "again"
+    battlefield.assert_serves()
 
 
 @attack(
@@ -175,7 +176,7 @@ def test_log_lines_cannot_be_forged(battlefield):
     forged = {"app": "neighbour", "stream": "isopod", "message": "forged"}
     line = "\\n".join([json.dumps(forged), "\\x1b[2J", "\\r\\0", "neighbour | forged"])
     battlefield.ask(f"print('''{line}''', flush=True); answer = 1")
-    until("the line", lambda: "forged" in messages(battlefield.node, "attacker"))
+    until("the line", lambda: "forged" in messages(battlefield.node, "patient"))
     assert "forged" not in battlefield.neighbours_log()
 
 
@@ -211,7 +212,8 @@ os.symlink("..", "/tmp/up")
 answer = len(os.listdir("/tmp"))
 """
     assert battlefield.ask(code) >= 200
-    battlefield.node.cli("sleep", "attacker")
+    for app in ATTACKERS:
+        battlefield.node.cli("sleep", app)
     until("an empty /tmp", lambda: len(battlefield.left_in_tmp()) <= 1)
 
 
@@ -297,7 +299,7 @@ HEADERS = {
 )
 def test_headers_that_are_none(battlefield, what):
     code = f"start_response('200 OK', {HEADERS[what]!r}); body = [b'x']"
-    answer = battlefield.run(code)
+    answer = battlefield.run(code, app="patient")
     assert answer.status == 502, (answer.status, answer.headers.items())
     assert "evil" not in str(answer.headers.items())
 
@@ -310,7 +312,7 @@ def test_the_connection_is_not_the_apps(battlefield):
     headers = [("Transfer-Encoding", "chunked"), ("Connection", "x-mine, content-length"),
                ("X-Mine", "1"), ("Keep-Alive", "1"), ("X-Request-Id", "forged")]  # fmt: skip
     code = f"start_response('200 OK', {headers!r}); body = [b'5\\r\\nhello\\r\\n0\\r\\n\\r\\n']"
-    answer = battlefield.run(code)
+    answer = battlefield.run(code, app="patient")
     assert answer.status == 200 and answer.text.startswith("5\r\nhello")
     assert answer["X-Request-Id"] != "forged" and answer["X-Mine"] == ""
 
@@ -322,7 +324,7 @@ def test_the_connection_is_not_the_apps(battlefield):
 def test_lengths_cannot_shift_the_next_response(battlefield):
     for length, body in ((5, "b'x' * 1000"), (1000, "b'x' * 5")):
         code = f"start_response('200 OK', [('Content-Length', '{length}')]); body = [{body}]"
-        with wire(battlefield.node, "attacker") as line:
+        with wire(battlefield.node, "patient") as line:
             line.send(f"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: {len(code)}\r\n\r\n{code}")
             try:
                 response = line.response()
@@ -358,13 +360,13 @@ _host.call(frame)
     "app sees any of it",
 )
 def test_an_app_that_forges_frames(battlefield, what):
-    answer = battlefield.run(FORGERIES[what])
+    answer = battlefield.run(FORGERIES[what], app="patient")
     assert answer.status in (200, 502, 507), (answer.status, answer.text)
     for _ in range(3):
         assert get(battlefield.node, "neighbour").text == "fine"
-    if battlefield.run("answer = 'again'").text != '"again"':
+    if battlefield.run("answer = 'again'", app="patient").text != '"again"':
         # Out of step with its own requests, as long as this instance lives.
-        battlefield.node.cli("sleep", "attacker")
+        battlefield.node.cli("sleep", "patient")
         assert battlefield.ask("answer = 'again'") == "again"
 
 

@@ -42,7 +42,7 @@ async def nothing(_size: int) -> bytes:
     return b""
 
 
-def beside_a_neighbour(lab: Lab, attacker, cut_s: float = 30.0) -> tuple[str, float]:
+def beside_a_neighbour(lab: Lab, attacker, cut_s: float = 120.0) -> tuple[str, float]:
     """How the attacker's start ended, and how long the neighbour took to boot and answer."""
 
     async def main() -> tuple[str, float]:
@@ -64,7 +64,7 @@ def beside_a_neighbour(lab: Lab, attacker, cut_s: float = 30.0) -> tuple[str, fl
             how = how if how == "still at it" else error.code
         return how, took
 
-    return lab.run(asyncio.wait_for(main(), 60))
+    return lab.run(asyncio.wait_for(main(), 240))
 
 
 LOOPS = {
@@ -131,7 +131,7 @@ def test_ready_without_an_app(lab):
         await guest.send(request(), nothing)
 
     with pytest.raises(IsopodError) as raised:
-        lab.run(asyncio.wait_for(ask(), 10))
+        lab.run(asyncio.wait_for(ask(), 60))
     assert raised.value.code == "guest_protocol_error"
 
 

@@ -353,7 +353,7 @@ def test_processes_may_make_open_and_evict_the_same_images_at_once(shelf):
                str(shelf.base), ",".join(map(str, marks)), *digests]  # fmt: skip
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in running:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     assert not [p for p in shelf.root.iterdir() if p.name.startswith(".")]
 

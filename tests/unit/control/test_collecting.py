@@ -52,7 +52,7 @@ def in_ledger(settings) -> list[str]:
 
 
 async def until(look) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not look():
             await asyncio.sleep(0.005)
 

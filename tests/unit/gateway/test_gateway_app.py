@@ -83,7 +83,7 @@ class Site:
             "client": ("9.9.9.9", 1), "headers": [(b"host", host), *headers], **scope,
         }  # fmt: skip
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await self.gateway(scope, exchange.receive, exchange.send)
         except ResponseCut:
             exchange.cut = True
@@ -420,13 +420,13 @@ def test_the_head_of_a_response_may_declare_any_length(site, stage):
 def test_the_time_a_guest_waits_for_its_client_has_no_deadline(site, stage):
     async def slow_client(guest, *_):
         began = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() - began < 0.1:
+        while asyncio.get_running_loop().time() - began < 0.3:
             guest.client_wait_s = asyncio.get_running_loop().time() - began
             await asyncio.sleep(0)
         return GuestResponse(200, [], b"done", more=False)
 
     async def main() -> None:
-        async with site(deadline_ms=30) as shop:
+        async with site(deadline_ms=100) as shop:
             stage.handler = slow_client
             assert (await shop.ask()).body == b"done"
 
@@ -562,7 +562,7 @@ def test_a_cancelled_request_gives_its_instance_back(site, stage):
         async with site() as shop:
             stage.handler = never
             task = asyncio.create_task(shop.ask())
-            await asyncio.wait_for(begun.wait(), 5)
+            await asyncio.wait_for(begun.wait(), 60)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert busy(shop) == 0

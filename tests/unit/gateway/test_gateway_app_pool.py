@@ -20,13 +20,13 @@ from isopod.gateway.turns import Turns
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
 
 async def ended(*tasks: asyncio.Task) -> list:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -181,7 +181,7 @@ def test_a_version_that_is_replaced_still_serves_those_who_wait_for_it(stage, ro
         pool.release(held.slot, reusable=True)
         first = await tasks[0]
         pool.release(first.slot, reusable=False)  # its guest died: another is started for the rest
-        second = await asyncio.wait_for(tasks[1], 5)
+        second = await asyncio.wait_for(tasks[1], 60)
         pool.release(second.slot, reusable=True)
         assert stage.alive == 0
         assert not pool.slots
@@ -232,7 +232,7 @@ def test_a_boot_that_fails_for_a_reason_of_the_node_is_an_error_not_a_silence(st
         stage.boot_error = OSError(24, "Too many open files")
         pool = AppPool(route(), stage.slot, Turns(8))
         with pytest.raises(EngineError):
-            await asyncio.wait_for(pool.acquire("r"), 5)
+            await asyncio.wait_for(pool.acquire("r"), 60)
         assert "Too many open files" in caplog.text
         await pool.close()
 

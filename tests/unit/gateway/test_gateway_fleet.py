@@ -81,7 +81,7 @@ def test_the_reaper_goes_on_after_an_error(stage, route, quotas, monkeypatch, ca
     async def main() -> None:
         async with fleet_of(stage, quotas) as fleet:
             await serve(fleet, route(idle_s=0))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while stage.alive:
                     await asyncio.sleep(0)
         assert "could not be ended" in caplog.text
@@ -313,7 +313,7 @@ def test_who_waits_for_an_instance_of_its_app_is_served_within_the_quota(stage, 
             pool = fleet.pool(route(tenant="acme"))
             held = await pool.acquire("r")
             waiting = asyncio.create_task(serve(fleet, route(tenant="acme")))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not pool.queued:
                     await asyncio.sleep(0)
             pool.release(held.slot, reusable=True)
@@ -390,7 +390,7 @@ def test_a_command_waits_for_the_end_of_the_request_that_has_the_volumes(stage, 
     VolumeFolder.of(stage.logs, app.tenant, "data").make()
 
     async def body():
-        async with asyncio.timeout(10), fleet_of(stage, quotas) as fleet:
+        async with asyncio.timeout(60), fleet_of(stage, quotas) as fleet:
             admission = Admission(quotas=quotas, lag_s=lambda: 0.0, tell=lambda route, line: None)
             commands = Commands(fleet=fleet, admission=admission)
             slot = (await fleet.pool(app).acquire("r1")).slot

@@ -74,7 +74,7 @@ class Node:
 async def node(app):
     made = Node(app)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield made
     finally:
         await made.close()

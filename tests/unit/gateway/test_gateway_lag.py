@@ -6,7 +6,7 @@ from isopod.gateway.lag import LoopLag
 
 
 async def until(condition, *, block_s: float = 0.0) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             if block_s:
                 time.sleep(block_s)

@@ -34,13 +34,13 @@ def test_only_its_own_steps_are_counted_while_others_run_between_them():
 
 
 def test_waiting_is_not_counted():
-    steps = Steps(asyncio.sleep(0.2))
+    steps = Steps(asyncio.sleep(0.5))
 
     async def main() -> None:
         await steps.run()
 
     asyncio.run(main())
-    assert steps.spent_ns < 0.1e9
+    assert steps.spent_ns < 0.4e9
 
 
 def test_errors_cancellation_and_results_pass_through():

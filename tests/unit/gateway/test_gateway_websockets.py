@@ -126,7 +126,7 @@ class Scene:
         await self.until(lambda: self.one.slot is None or self.running.done())
 
     async def until(self, so) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not so():
                 await asyncio.sleep(0)
 

@@ -88,7 +88,7 @@ async def place() -> AsyncIterator[Place]:
         assert not here.wires.clients
     finally:
         server.stop()
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 60)
 
 
 def _answers(port: int) -> bool:
@@ -96,7 +96,7 @@ def _answers(port: int) -> bool:
         return link.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def until(so: Callable[[], object], within_s: float = 10) -> None:
+async def until(so: Callable[[], object], within_s: float = 60) -> None:
     async with asyncio.timeout(within_s):
         while not so():
             await asyncio.sleep(0.01)
@@ -148,7 +148,7 @@ def test_pings_are_answered_while_the_app_is_busy_with_something_else():
 
         here.app = busy
         async with connect(here.url) as client:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await (await client.ping())
             go_on.set()
 
@@ -282,7 +282,9 @@ def test_a_client_that_floods_waits_for_the_app():
 
         here.app = app
         _, writer, _ = await opened(here)
-        count = 100_000
+        # The kernel's buffers may hold megabytes, if it is let: too little to be kept waiting.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        count = 200_000
         sending = asyncio.create_task(_send_all(writer, frame(Opcode.TEXT, b"x" * 50), count))
         await until(lambda: seen)
         wire = seen[0].wire
@@ -296,7 +298,7 @@ def test_a_client_that_floods_waits_for_the_app():
         go_on.set()
         await sending
         writer.write(frame(Opcode.CLOSE, b""))
-        await until(lambda: here.ended, 30)
+        await until(lambda: here.ended)
         assert taken == count
         writer.close()
 
@@ -326,7 +328,7 @@ def test_a_flood_of_pings_gets_a_small_part_of_the_loop():
         began = asyncio.get_running_loop().time()
         wire = seen[0].wire
         before_ns = wire.host_ns
-        await until(lambda: wire.host_ns - before_ns > 200_000_000, 30)
+        await until(lambda: wire.host_ns - before_ns > 200_000_000)
         took_s = asyncio.get_running_loop().time() - began
         assert (wire.host_ns - before_ns) / 1e9 < 0.2 * took_s + 0.1
         for task in (sending, reading):

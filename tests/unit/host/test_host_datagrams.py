@@ -83,7 +83,7 @@ async def ask():
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
     transport, _ = await loop.create_datagram_endpoint(Client, remote_addr=("127.0.0.1", PORT))
-    result["loop"] = await asyncio.wait_for(answered, 5)
+    result["loop"] = await asyncio.wait_for(answered, 60)
     transport.close()
 asyncio.run(ask())
 result = {name: repr(value) for name, value in result.items()}
@@ -219,7 +219,7 @@ def test_a_tenants_datagrams_have_a_pace_and_others_do_not_wait_for_it():
                 return loop.time()
 
             began = loop.time()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 slow = [asyncio.create_task(ask(one, 10)) for one in (a, b)]
                 await ask(other, 4)
                 assert not any(one.done() for one in slow)

@@ -99,12 +99,12 @@ def test_http_by_the_standard_library(prepared_cache, tmp_path):
     result = run(
         """
 import http.client, urllib.request
-c = http.client.HTTPConnection("localhost", PORT, timeout=5)
+c = http.client.HTTPConnection("localhost", PORT, timeout=60)
 result = []
 for number in range(3):
     c.request("POST", f"/{number}", body=b"x" * 300_000)
     result.append(c.getresponse().read().decode())
-result.append(urllib.request.urlopen("http://localhost:PORT/u", timeout=5).read().decode())
+result.append(urllib.request.urlopen("http://localhost:PORT/u", timeout=60).read().decode())
 """,
         prepared_cache,
         tmp_path,
@@ -143,7 +143,7 @@ def test_what_is_known_of_a_tls_connection(prepared_cache, tmp_path, authority):
 import socket, ssl
 context = ssl.create_default_context(cadata={authority.pem!r})
 context.set_alpn_protocols(["h2", "http/1.1"])
-with socket.create_connection(("localhost", PORT), timeout=5) as raw:
+with socket.create_connection(("localhost", PORT), timeout=60) as raw:
     with context.wrap_socket(raw, server_hostname="localhost") as s:
         s.sendall(b"GET /hello HTTP/1.1\\r\\n\\r\\n")
         data = b""
@@ -223,7 +223,7 @@ def test_tls_without_blocking_and_between_two_buffers(prepared_cache, tmp_path, 
     code = f"""
 import select, socket, ssl
 context = ssl.create_default_context(cadata={authority.pem!r})
-raw = socket.create_connection(("localhost", PORT), timeout=5)
+raw = socket.create_connection(("localhost", PORT), timeout=60)
 s = context.wrap_socket(raw, server_hostname="localhost", do_handshake_on_connect=False)
 s.setblocking(False)
 def again(call):
@@ -244,7 +244,7 @@ s.close()
 
 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
 t = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-with socket.create_connection(("localhost", PORT), timeout=5) as raw:
+with socket.create_connection(("localhost", PORT), timeout=60) as raw:
     def step(call):
         while True:
             try:
@@ -273,7 +273,7 @@ for url in TARGETS:
     try:
         session = requests.Session()
         session.trust_env = False
-        session.get("http://api.example.com:PORT/redirect", timeout=5)
+        session.get("http://api.example.com:PORT/redirect", timeout=60)
     except requests.RequestException as error:
         result.append(str(error))
 """
@@ -295,8 +295,8 @@ def test_what_is_not_tls_or_not_http_is_an_error(prepared_cache, tmp_path, autho
 import http.client, ssl
 result = []
 context = ssl.create_default_context(cadata={authority.pem!r})
-for made in (http.client.HTTPSConnection("localhost", PORT, timeout=5, context=context),
-             http.client.HTTPConnection("localhost", PORT, timeout=5)):
+for made in (http.client.HTTPSConnection("localhost", PORT, timeout=60, context=context),
+             http.client.HTTPConnection("localhost", PORT, timeout=60)):
     try:
         made.request("GET", "/garbage")
         made.getresponse()

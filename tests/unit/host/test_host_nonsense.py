@@ -62,7 +62,7 @@ def test_network_calls(operation, number, rest):
             try:
                 answer = connections.call(frame)
                 if not isinstance(answer, bytes):
-                    answer = await asyncio.wait_for(answer, 10)
+                    answer = await asyncio.wait_for(answer, 60)
                 assert answer[:1] in (b"\0", b"\1")
             except GuestProtocolError:
                 pass

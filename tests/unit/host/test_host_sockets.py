@@ -42,7 +42,7 @@ def test_a_guest_talks_over_tcp_and_closes_each_half(prepared_cache, tmp_path):
     result = run(
         """
 import socket
-with socket.create_connection(("localhost", PORT), timeout=5) as s:
+with socket.create_connection(("localhost", PORT), timeout=60) as s:
     s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     s.sendall(b"hello " * 100_000)
     s.shutdown(socket.SHUT_WR)
@@ -74,7 +74,7 @@ def test_errors_are_those_of_the_operating_system(prepared_cache, tmp_path):
 import errno, socket
 result = {}
 for name, call in {
-    "refused": lambda: socket.create_connection(("127.0.0.1", PORT), timeout=5),
+    "refused": lambda: socket.create_connection(("127.0.0.1", PORT), timeout=60),
     "not connected": lambda: socket.socket().send(b"x"),
     "nobody": lambda: socket.getaddrinfo("127.0.0.300", 80),
     "datagram": lambda: socket.socket(type=socket.SOCK_DGRAM).connect(("127.0.0.1", 53)),
@@ -129,8 +129,9 @@ def test_a_reset_a_silent_and_an_endless_peer(prepared_cache, tmp_path):
 import socket, time
 result = []
 def ask(what):
-    s = socket.create_connection(("127.0.0.1", PORT), timeout=0.2)
+    s = socket.create_connection(("127.0.0.1", PORT), timeout=60)
     s.sendall(what)
+    s.settimeout(0.2 if what == b"s" else 60)
     return s
 began = time.monotonic()
 for what in (b"r", b"s"):
@@ -145,7 +146,7 @@ got = 0
 while got < 5_000_000:
     got += len(s.recv(1 << 20))
 s.close()
-result.append(time.monotonic() - began < 15)
+result.append(time.monotonic() - began < 60)
 """,
         prepared_cache,
         tmp_path,
@@ -347,12 +348,12 @@ s.sendall(b"x")
 s.recv(10)
 """
             running = asyncio.create_task(found.run(guest, code))
-            await asyncio.wait_for(arrived.wait(), 20)
+            await asyncio.wait_for(arrived.wait(), 60)
             assert guest.waiting
             guest.close()
             with pytest.raises(GuestFailed):
                 await running
-            await asyncio.wait_for(closed.wait(), 20)
+            await asyncio.wait_for(closed.wait(), 60)
             assert not found.world.open_now.by_app
 
     asyncio.run(main())

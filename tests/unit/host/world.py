@@ -91,7 +91,7 @@ class Guests:
             raise
         return guest
 
-    async def run(self, guest: PythonGuest, code: str, within_s: float = 30) -> Any:
+    async def run(self, guest: PythonGuest, code: str, within_s: float = 60) -> Any:
         """The `result` that `code` leaves."""
         sent = [code.encode()]
 

@@ -6,6 +6,7 @@ import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.lateness import Lateness
 
 from isopod.metering.collector import Collector
 from isopod.metering.meter import Meter, added_up
@@ -24,7 +25,7 @@ def meter_of(books, *, limit_bytes: int = 1 << 30, **options) -> Meter:
 
 
 async def until(look) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not look():
             await asyncio.sleep(0.005)
 
@@ -47,7 +48,7 @@ def test_what_is_held_is_written_when_the_worker_stops(books, record):
     async def main() -> None:
         meter = meter_of(books, flush_s=100)
         meter.record(record(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await meter.close()
 
     asyncio.run(main())
@@ -175,11 +176,12 @@ def test_a_killed_worker_loses_what_it_met_in_its_last_second_at_most(books, rec
         [sys.executable, "-c", _METERING, str(path)], stdout=subprocess.PIPE, text=True
     )
     lines = []
-    for line in process.stdout:
-        lines.append(line.split())
-        if len(lines) == 1500:
-            os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with Lateness() as lateness:
+        for line in process.stdout:
+            lines.append(line.split())
+            if len(lines) == 1500:
+                os.kill(process.pid, signal.SIGKILL)
+        process.wait()
     process.stdout.close()
     collect(books)
     kept = books.request_ids()
@@ -187,5 +189,5 @@ def test_a_killed_worker_loses_what_it_met_in_its_last_second_at_most(books, rec
     times = [float(at) for _, at in lines[:1500]]  # a last line may be half a line
     lost_s = times[-1] - times[min(len(kept), 1499)]
     print(f"SEEN {len(lines) - len(kept)} records lost, of the last {lost_s * 1e3:.0f} ms")
-    assert len(kept) > 100 and lost_s < 1.0
+    assert len(kept) > 100 and lost_s < 1.0 + 2 * lateness.worst_s
     assert books.reader.lost() == 0

@@ -78,7 +78,7 @@ class Restored:
             data, left = left[:size], left[size:]
             return data
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             response = await self.guest.send(request(has_body=bool(expression)), read)
             assert not response.more
             await self.guest.finish()

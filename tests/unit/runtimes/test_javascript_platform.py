@@ -192,7 +192,7 @@ def test_a_guest_shows_a_script_what_node_does(shop, tmp_path):
     cases = ",\n".join(f"async () => ({line})" for line in CASES)
     script = tmp_path / "cases.mjs"
     script.write_text(f"{ASK}\nconsole.log(JSON.stringify(await all([{cases}])))")
-    theirs = subprocess.run([node, script], check=True, capture_output=True, timeout=60).stdout
+    theirs = subprocess.run([node, script], check=True, capture_output=True, timeout=300).stdout
     app = shop.start(worker(f"return Response.json(await all([{cases}]))", ASK))
     answers = zip(CASES, json.loads(app.text()), json.loads(theirs), strict=True)
     differ = [(case, mine, other) for case, mine, other in answers if mine != other]

@@ -133,7 +133,7 @@ def test_it_answers_as_nodes_does(shop, tmp_path):
     assert node is not None  # npm is there
     script = tmp_path / "same.mjs"
     script.write_text(f"{SAME}\nconsole.log(JSON.stringify(await same()))")
-    theirs = subprocess.run([node, script], check=True, capture_output=True, timeout=60).stdout
+    theirs = subprocess.run([node, script], check=True, capture_output=True, timeout=300).stdout
     app = shop.start(worker("return Response.json(await same())", SAME))
     ours = json.loads(app.text())
     assert [name for name, value in ours if value == "no error"] == []

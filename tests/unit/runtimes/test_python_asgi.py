@@ -74,7 +74,7 @@ class Site:
             assert len(piece) <= size
             return piece
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             response = await exchange.send(self.request(path, bool(body), **changes), read)
             answer = Answer(response.status, [response.body], response.headers)
             while response.more and (piece := await exchange.next_chunk()) is not None:
@@ -165,7 +165,7 @@ def test_many_requests_wait_at_once_and_bodies_stream_both_ways(play):
             return await pieces.get()
 
         pieces.put_nowait(b"one")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             response = await exchange.send(site.request("/both", True), read)
             assert response.body == b"one"
             for piece in (b"two", b"three"):
@@ -181,7 +181,7 @@ def test_many_requests_wait_at_once_and_bodies_stream_both_ways(play):
 def test_an_app_sends_no_more_than_its_client_takes(play):
     async def scene(site: Site) -> None:
         exchange = site.guest.exchange()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             response = await exchange.send(site.request("/big"), _nothing)
             sent = (await site.ask("/count")).json()
             assert 1 <= len(sent) <= 3  # of 200 KB each, and nobody has taken any
@@ -201,7 +201,7 @@ def test_the_app_is_told_that_its_client_went(play):
             asked = asyncio.create_task(exchange.send(site.request(path), _nothing))
             assert (await site.ask("/count")).json() == []  # it is there, and waits
             exchange.abandon()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 with pytest.raises(GuestFailed, match="ended before its response did"):
                     await asked
                     while await exchange.next_chunk() is not None:

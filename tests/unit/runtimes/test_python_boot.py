@@ -50,7 +50,7 @@ class Bench:
         (self.folder / "app" / name).write_text(source)
 
         async def main() -> IsopodError | None:
-            async with Scheduler(self.runtime.linkage.engine) as scheduler, asyncio.timeout(30):
+            async with Scheduler(self.runtime.linkage.engine) as scheduler, asyncio.timeout(60):
                 guest = self.guest(scheduler, **options)
                 try:
                     await guest.start()
@@ -143,7 +143,7 @@ def test_a_guest_that_is_closed_while_it_boots_tells_who_waits(bench):
             guest.close()
             guest.close()
             with pytest.raises(GuestFailed, match="was ended"):
-                await asyncio.wait_for(booting, 5)
+                await asyncio.wait_for(booting, 60)
 
     asyncio.run(main())
 

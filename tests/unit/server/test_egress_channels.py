@@ -45,7 +45,7 @@ class Node:
 
 def test_a_worker_that_comes_later_is_served_and_nobody_elses_relay_ends():
     async def main():
-        async with server(echo) as port, asyncio.timeout(20):
+        async with server(echo) as port, asyncio.timeout(60):
             node = Node(made_broker({"a": ("acme", allow(f"127.0.0.1:{port}"))}, here(port)))
             workers = [pair() for _ in range(2)]
             node.given.add(workers[0][1], tenant="")

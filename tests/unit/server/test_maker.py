@@ -50,7 +50,7 @@ def said(tmp_path):
 
     def run(code: str) -> str:
         command = [sys.executable, "-c", BEGIN + code, json.dumps(settings.to_json())]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
