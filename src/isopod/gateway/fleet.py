@@ -34,6 +34,8 @@ _ENDED_AT_ONCE = 16
 # Guests may grow past the budget while they serve. Beyond so much of it requests are ended, those
 # of tenants above their part first: the rest of the machine's memory is not ours.
 _LAST_RESORT = 1.25
+# An instance's memory is given back by a thread, which a busy machine may not run for so long.
+_GIVEN_BACK_S = 2.0
 # A guest that grows while it serves is billed for that from the next look on.
 _LOOK_EVERY_S = 1.0
 # What a killed worker's idle instances held since they were last recorded is lost; thousands of
@@ -78,6 +80,8 @@ class Fleet:
         self._used_bytes = 0
         self._limited_before: set[str] = set()  # tenants with a quota and instances
         self._anonymous_before = _anonymous_bytes()
+        self._ended_bytes = 0  # of those that a reap ended, if they may not have given it back yet
+        self._ended_at = 0.0
         self._reaper = asyncio.get_running_loop().create_task(self._reap())
 
     def set_budget(self, budget_bytes: int) -> None:
@@ -184,6 +188,14 @@ class Fleet:
         shared pages miss, this does not."""
         return max(0, _anonymous_bytes() - self._anonymous_before)
 
+    def _counted_bytes(self) -> int:
+        """What a reap holds against the budget: without the memory of those that one has just
+        ended, for which no others shall end. Only ever for a while: who grows again and again
+        does not hide behind it."""
+        if time.monotonic() - self._ended_at >= _GIVEN_BACK_S:
+            self._ended_bytes = 0
+        return max(self.memory_bytes(), self._written_bytes() - self._ended_bytes)
+
     def _all(self) -> list[AppPool]:
         return [*self._pools.values(), *self._retired]
 
@@ -260,7 +272,7 @@ class Fleet:
     def _make_room(self, need: Need) -> int:
         """End instances until `need` fits in the budget; gives what they had. Raises NodeBusy when
         they cannot."""
-        used = max(self.memory_bytes(), self._written_bytes())
+        used = self._counted_bytes()
         held = self._held()
         chosen = to_end(held, need, used=used, room=self._budget, may_end_busy=bool(need.tenant))
         if chosen is None:
@@ -292,15 +304,15 @@ class Fleet:
 
     def _end_for_growth(self) -> None:
         """Idle instances end down to the budget, and busy ones down to what is beyond bearing."""
-        # Memory of those that have just ended may not be given back yet.
-        written, ended = self._written_bytes(), 0
         with contextlib.suppress(NodeBusy):
             ended = self._make_room(Need())
-        used = max(self.memory_bytes(), written - ended)
+            if ended and not self._ended_bytes:
+                self._ended_at = time.monotonic()
+            self._ended_bytes += ended
         chosen = to_end(
             self._held(),
             Need(),
-            used=used,
+            used=self._counted_bytes(),
             room=int(self._budget * _LAST_RESORT),
             may_end_busy=True,
         )
@@ -384,7 +396,7 @@ class Fleet:
         self._volumes.tidy(in_use | set(self.sockets))
         self._look_at_memory(time.monotonic())
         # Guests may have grown since they were let in.
-        self._used_bytes = max(self.memory_bytes(), self._written_bytes())
+        self._used_bytes = self._counted_bytes()
         self._live = self._count()
         if self._used_bytes > self._budget:
             self._end_for_growth()

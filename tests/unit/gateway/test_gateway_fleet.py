@@ -118,6 +118,30 @@ def test_a_guest_that_grew_makes_idle_ones_end(stage, route, quotas):
     asyncio.run(main())
 
 
+def test_nobody_ends_for_memory_that_one_who_ended_has_not_given_back_yet(
+    stage, route, quotas, monkeypatch
+):
+    written = [0]
+    monkeypatch.setattr(fleet_module, "_anonymous_bytes", lambda: written[0])
+
+    async def main() -> None:
+        async with fleet_of(stage, quotas, budget_mib=100) as fleet:
+            for app in ("older", "newer"):
+                held = await fleet.pool(route(app)).acquire("r")
+                held.slot.guest.memory_bytes = 60 * MIB
+                fleet.pool(route(app)).release(held.slot, reusable=True)
+            written[0] = 130 * MIB
+            for _ in range(3):
+                fleet.reap()
+                assert [one["app"] for one in fleet.status()["instances"]] == ["newer"]
+            # It must be back by then: it is memory that somebody has.
+            monkeypatch.setattr(fleet_module, "_GIVEN_BACK_S", 0.0)
+            fleet.reap()
+            assert fleet.status()["instances"] == []
+
+    asyncio.run(main())
+
+
 def test_when_all_memory_is_busy_the_answer_is_that_the_node_is_busy(stage, route, quotas):
     async def main() -> None:
         async with fleet_of(stage, quotas, budget_mib=50) as fleet:
