@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,39 @@ class Leftovers(Exception):
     """A node was stopped and something of it remains."""
 
 
+# Runs the command line: its arguments, environment and folder.
+RunCommand = Callable[
+    [Sequence[str], Mapping[str, str], Path | None], subprocess.CompletedProcess[str]
+]
+
+
+def run_command(
+    arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None
+) -> subprocess.CompletedProcess[str]:
+    """The real command to its end, whatever that is."""
+    return subprocess.run(
+        [*command(), *arguments],
+        env=dict(env),
+        cwd=cwd,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+
+
 class Node:
     """`isopod up` on a data directory. Made by `start` or `running`."""
 
     def __init__(
-        self, data_dir: Path, process: subprocess.Popen[bytes], env: dict[str, str], said: Path
+        self,
+        data_dir: Path,
+        process: subprocess.Popen[bytes],
+        env: dict[str, str],
+        said: Path,
+        run_command: RunCommand = run_command,
     ):
+        self._run_command = run_command
         self.data_dir = data_dir
         self.process = process
         self.gateway_port = 0
@@ -85,28 +112,24 @@ class Node:
 
     def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs the real command against this node to its end, whatever that is."""
-        process = self.popen(*arguments, cwd=cwd)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return self._run_command(arguments, self._env, cwd)
 
     def cli(self, *arguments: str, show: bool = False) -> str:
         """Runs the real command against this node and returns what it printed. With `show` its
         output goes to the terminal instead. Raises when it fails."""
-        done = subprocess.run(
-            [*command(), *arguments],
-            env=self._env,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=None if show else subprocess.PIPE,
-            stderr=None if show else subprocess.PIPE,
-            check=False,
+        done = (
+            subprocess.run(
+                [*command(), *arguments], env=self._env, stdin=subprocess.DEVNULL, check=False
+            )
+            if show
+            else self.run(*arguments)
         )
         if done.returncode:
             said = "" if show else f":\n{done.stdout}{done.stderr}"
             raise RuntimeError(
                 f"`isopod {' '.join(arguments)}` ended with status {done.returncode}{said}"
             )
-        return done.stdout or ""
+        return "" if show else str(done.stdout)
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with `--json`."""
@@ -220,6 +243,7 @@ def start(
     options: tuple[str, ...] = ("--port", "0", "--control-port", "0"),
     extra_env: Mapping[str, str] | None = None,
     program: Sequence[str] = (),
+    run_command: RunCommand = run_command,
 ) -> Node:
     """Starts `isopod up` (or `program` in the command's place); it is not ready yet. What it prints
     goes to `said`, or with `show` to the terminal. Who starts it stops it."""
@@ -235,7 +259,7 @@ def start(
             stdout=None if show else log,
             stderr=None if show else log,
         )
-    return Node(data_dir, process, env, said)
+    return Node(data_dir, process, env, said, run_command)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import shutil
 import socket
@@ -15,6 +17,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from tools import node as nodes
+from tools.forked import Forked
 from tools.http_calls import Answer, Caller
 from tools.node import Node
 
@@ -27,6 +30,14 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"%s"]
 """
+
+
+@functools.cache
+def commands() -> Forked:
+    """What runs the command line for all nodes of this process, and ends with it."""
+    forked = Forked()
+    atexit.register(forked.close)
+    return forked
 
 
 def folder(path: Path, files: Mapping[str, str]) -> Path:
@@ -64,6 +75,7 @@ def up(
         options=options,
         extra_env=extra_env,
         program=program,
+        run_command=commands().run,
     )
     try:
         node.wait_until_ready()
