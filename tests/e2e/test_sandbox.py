@@ -313,10 +313,14 @@ def test_a_worker_with_guests_at_full_tilt_is_not_taken_for_one_that_stands_stil
     callers = [socket.create_connection(("127.0.0.1", strict.gateway_port)) for _ in range(8)]
     for one in callers:
         one.sendall(b"GET /loops HTTP/1.1\r\nHost: brief.localhost\r\n\r\n")
+    answers = []
     for one in callers:
         one.settimeout(PATIENCE_S)
-        assert b" 504 " in one.recv(65536)
+        answers.append(one.recv(65536))
         one.close()
+    # A busy machine has no instance for each within its short deadline.
+    assert any(b" 504 " in answer for answer in answers)
+    assert all(b" 504 " in answer or b'"overloaded"' in answer for answer in answers)
     after = _worker(strict)
     assert before.pid == after.pid, strict.said
 
