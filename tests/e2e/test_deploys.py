@@ -11,6 +11,8 @@ from tests.e2e.nodes import APPS, HELLO, Failed, folder, get, hello, text, until
 from tools.http_calls import Caller
 from tools.node import Node
 
+# They take half a minute to be given up, while these tests go on.
+pytestmark = pytest.mark.usefixtures("slow_clients")
 CALLABLE = HELLO.replace("def app(", "def application(")
 DJANGO = {
     "requirements.txt": "django==5.2.*\n",
