@@ -22,8 +22,7 @@ settings.register_profile("unhurried", settings(), deadline=None)
 settings.load_profile("unhurried")
 
 # Where several processes share the modules, each takes the next of these first: what takes longest
-# is not begun last. On a new machine, the first also prepares the runtime, for a minute, and those
-# below it need none.
+# is not begun last. On a new machine the first ones also prepare the runtimes, for a minute each.
 _FIRST = (
     "unit/runtimes/test_snapshot_linter.py",
     "unit/runtimes/test_reactors.py",
