@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,9 @@ _FIRST = (
 )
 
 
+_GONE_S = 30
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not hasattr(config, "workerinput"):  # of pytest-xdist: one process of several
         return
@@ -80,7 +84,9 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """Here, and so made before every other fixture and ended after all of them."""
     yield
     # Every node's data directory is below it, and so in its processes' environment or command.
-    left = processes.mentioning(str(tmp_path_factory.getbasetemp()))
+    base, end = str(tmp_path_factory.getbasetemp()), time.monotonic() + _GONE_S
+    while (left := processes.mentioning(base)) and time.monotonic() < end:
+        time.sleep(0.05)  # what was ended last may be about to be gone
     assert not left, left
 
 

@@ -46,22 +46,15 @@ def app(environ, start_response):
 """
 LIBRARY = ROOT / "examples" / "django-postgres"
 NOTES = ROOT / "examples" / "fastapi-crud"
-# What a deploy will run before a version goes live.
+# Run before the version goes live.
 COMMANDS = """
-import os
-import django
-from django.core.management import call_command
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "library.settings")
-os.environ["DJANGO_SUPERUSER_PASSWORD"] = "a long word"
-django.setup()
-
-def app(environ, start_response):
-    if environ["PATH_INFO"] == "/run":
-        call_command("migrate", verbosity=0)
-        call_command("createsuperuser", interactive=False, username="ada", email="ada@x.org")
-    start_response("200 OK", [])
-    return [b"done"]
+[deploy]
+post_deploy = [
+    "python manage.py migrate",
+    "python manage.py createsuperuser --noinput --username ada --email ada@x.org",
+]
+[env]
+DJANGO_SUPERUSER_PASSWORD = "a long word"
 """
 MANIFEST = """
 [network]
@@ -108,16 +101,14 @@ class World:
         health: str = "/",
         instances: int = 1,
         more: str = "",
-        **modules: str,
     ) -> str:
-        """What the command said. `more`: of the manifest; `modules`: text of other files."""
+        """What the command said. `more`: of the manifest."""
         files = {
             str(file.relative_to(source)): file.read_text()
             for file in source.rglob("*")
             if file.is_file() and "__pycache__" not in file.parts
         }
         allow = ", ".join(f'"localhost:{server.port}"' for server in self.servers.values())
-        files |= {f"{module}.py": text for module, text in modules.items()}
         manifest = MANIFEST.format(allow=allow, health=health, instances=instances) + more
         path = folder(where / name, {**files, "isopod.toml": manifest})
         env = {f"{key}_PORT": str(server.port) for key, server in self.servers.items()}
@@ -250,10 +241,8 @@ def test_django_with_its_admin_runs_on_postgresql(
     where = tmp_path_factory.mktemp("django")
     with pytest.raises(RuntimeError, match=r"(?s)health_failed.*asked for 'localhost'.*\[health\]"):
         world.deploy("library", LIBRARY, where)
-    world.deploy("library", LIBRARY, where, health="/admin/login/")
+    world.deploy("library", LIBRARY, where, health="/admin/login/", more=COMMANDS)
     assert world.node.json("app", "library")["snapshot"]["verdict"] == "sound"
-    world.deploy("commands", LIBRARY, where, app=COMMANDS)
-    assert get(world.node, "commands", "/run").text == "done"
     with Caller(world.node.gateway_port, "library") as caller:
         browser = Browser(caller)
         assert browser.get("/static/admin/css/base.css").status == 200
