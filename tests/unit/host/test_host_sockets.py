@@ -57,7 +57,7 @@ with socket.create_connection(("localhost", PORT), timeout=60) as s:
     )
     assert result[0] is True
     assert result[1][0] == result[2] == "127.0.0.1"
-    assert result[3] == 5
+    assert result[3] == 60
 
 
 async def late_echo(reader, writer):
