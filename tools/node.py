@@ -117,19 +117,18 @@ class Node:
     def cli(self, *arguments: str, show: bool = False) -> str:
         """Runs the real command against this node and returns what it printed. With `show` its
         output goes to the terminal instead. Raises when it fails."""
-        done = (
-            subprocess.run(
+        if show:
+            status = subprocess.run(
                 [*command(), *arguments], env=self._env, stdin=subprocess.DEVNULL, check=False
-            )
-            if show
-            else self.run(*arguments)
-        )
-        if done.returncode:
-            said = "" if show else f":\n{done.stdout}{done.stderr}"
-            raise RuntimeError(
-                f"`isopod {' '.join(arguments)}` ended with status {done.returncode}{said}"
-            )
-        return "" if show else str(done.stdout)
+            ).returncode
+            out = said = ""
+        else:
+            done = self.run(*arguments)
+            status, out = done.returncode, done.stdout
+            said = f":\n{out}{done.stderr}"
+        if status:
+            raise RuntimeError(f"`isopod {' '.join(arguments)}` ended with status {status}{said}")
+        return out
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with `--json`."""
