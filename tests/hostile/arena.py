@@ -114,7 +114,7 @@ class Arena:
         calls: Sequence[tuple[str, bytes | None]],
         *,
         replies: Sequence[bytes] = (),
-        deadline_s: float = 60.0,
+        deadline_s: float = 300.0,
     ) -> Attack:
         """Run the guest's calls to their end, or to the deadline, when it is closed as the
         gateway does; the neighbour talks all the time."""

@@ -18,7 +18,7 @@ attack = pytest.mark.attack
 DISK_MIB = 8
 
 
-def run(arena, folders, export: str, *, deadline_s: float = 60, disk_mib: int = DISK_MIB):
+def run(arena, folders, export: str, *, deadline_s: float = 300, disk_mib: int = DISK_MIB):
     instance = arena.instance(arena.c("files"), folders=folders, disk_mib=disk_mib)
     got = arena.attack(instance, [("_initialize", None), (export, None)], deadline_s=deadline_s)
     assert got.error is None
