@@ -126,10 +126,11 @@ def test_nobody_ends_for_memory_that_one_who_ended_has_not_given_back_yet(
 
     async def main() -> None:
         async with fleet_of(stage, quotas, budget_mib=100) as fleet:
-            for app in ("older", "newer"):
+            for app, idle_s in (("older", 10), ("newer", 5)):
                 held = await fleet.pool(route(app)).acquire("r")
                 held.slot.guest.memory_bytes = 60 * MIB
                 fleet.pool(route(app)).release(held.slot, reusable=True)
+                held.slot.used_at -= idle_s
             written[0] = 130 * MIB
             for _ in range(3):
                 fleet.reap()
