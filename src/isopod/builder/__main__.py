@@ -6,7 +6,6 @@ were given; whatever else prints goes to standard error.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
@@ -20,10 +19,10 @@ from typing import TextIO
 from isopod.builder.report import Report
 from isopod.errors import BuildFailed, IsopodError, SandboxUnavailable
 from isopod.model.build import BuildJob
+from isopod.sandbox import kernel
 from isopod.sandbox.builder import BuilderSandbox, Folders, new_namespaces
 from isopod.settings import go_environment, npm_environment, package_index_environment
 
-_PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # requests go before builds
 _MORE_NICENESS = 5  # and builds that somebody waits for before the others
 _PATIENCE_S = 5.0  # of the kernel's bound, should nobody be left to watch
@@ -135,7 +134,7 @@ def _made(folder: str | Path) -> Path:
 
 def _bind_to_parent() -> None:
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.end_with_parent()
     if os.getppid() != parent:  # it died before the kernel knew
         os._exit(1)
     with suppress(PermissionError):  # it leads a session already
@@ -143,7 +142,7 @@ def _bind_to_parent() -> None:
 
 
 def _die_with(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.end_with_parent()
     if os.getppid() not in (parent, 0):  # 0: it is outside of our process id namespace
         os._exit(1)
 

@@ -12,8 +12,6 @@ import os
 import signal
 import sys
 
-_PR_SET_PDEATHSIG = 1
-
 
 def child_argv(module: str, *args: str) -> list[str]:
     """The command that runs `python -m module args...` and dies with this process.
@@ -34,10 +32,11 @@ def how_it_ended(status: int) -> str:
 
 
 def _become(parent: int, module: str, args: list[str]) -> None:
-    import ctypes
     import runpy
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    from isopod.sandbox import kernel
+
+    kernel.end_with_parent()
     if os.getppid() != parent:  # it died before the kernel knew
         os._exit(1)
     sys.argv = [module, *args]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 
 import wasmtime
 
 from isopod.engine.config import EngineSettings, make_engine
+from isopod.sandbox import kernel
 
-_PR_SET_PDEATHSIG = 1
 # CPython has 95 MiB. Data sections are copied: 2 GiB of zeros in a sparse file would take 4 GiB of
 # memory and as much of the disk.
 _MAX_MODULE_BYTES = 256 << 20
@@ -22,7 +20,7 @@ _MAX_MODULE_BYTES = 256 << 20
 def main(module: str, out: str) -> int:
     # Ends with whoever asked for it, however that one ends.
     with contextlib.suppress(OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.end_with_parent()
     # Compilation uses every core for a minute: let those who serve go first.
     with contextlib.suppress(OSError):
         os.nice(5)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from collections.abc import Iterator, Sequence
 
-PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
@@ -54,6 +55,12 @@ def prctl(option: int, *arguments: int) -> int:
     """Raises OSError."""
     given = [ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4]]
     return _checked(_libc.prctl(ctypes.c_int(option), *given))
+
+
+def end_with_parent() -> None:
+    """From now on: this process is killed when the thread that started it ends. Whoever cannot
+    know that the parent still lives asks `os.getppid` afterwards."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def unshare(flags: int) -> None:

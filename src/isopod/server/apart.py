@@ -67,7 +67,7 @@ def keep_only(descriptors: Iterable[int]) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.end_with_parent()
     if os.getppid() != parent:
         os._exit(1)
 

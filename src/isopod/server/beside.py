@@ -3,7 +3,6 @@ the worker itself must not be able to do, asked over one pair of sockets, and en
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,10 +13,9 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from isopod.errors import IsopodError
-from isopod.sandbox import seccomp
+from isopod.sandbox import kernel, seccomp
 from isopod.sandbox.features import Features
 
-_PR_SET_PDEATHSIG = 1
 _MAX_QUESTION_BYTES = 1 << 20
 
 
@@ -87,7 +85,7 @@ def answer_all(line: socket.socket, answer: Callable[[bytes], dict[str, Any]]) -
 def _run(serve: Callable[[socket.socket], None], line: socket.socket, parent: int) -> NoReturn:
     status = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.end_with_parent()
         if os.getppid() == parent:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its worker
             serve(line)
