@@ -12,7 +12,7 @@ run: its timers and its connections wait for the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -46,6 +46,25 @@ class GuestRequest:
     # Of a WebSocket that was open while its instance was gone: what the app attached to it.
     # None: the WebSocket is new.
     attachment: bytes | None = None
+
+
+def own_request(
+    method: str, target: str, headers: Mapping[str, str], *, has_body: bool = False
+) -> GuestRequest:
+    """Of the node itself, as if it came from this machine. `target`: path and query."""
+    path, _, query = target.partition("?")
+    return GuestRequest(
+        method=method,
+        path=path,
+        query=query,
+        protocol="HTTP/1.1",
+        scheme="http",
+        host="localhost",
+        port=80,
+        client="127.0.0.1",
+        headers=tuple(headers.items()),
+        has_body=has_body,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from isopod.errors import AppFailedToStart, DeadlineExceeded, HealthFailed, IsopodError
 from isopod.model.app import AppSpec
 from isopod.model.log import Stream
-from isopod.runtimes.guest import Guest, GuestRequest
+from isopod.runtimes.guest import Guest, GuestRequest, own_request
 
 START_DEADLINE_S = 60.0
 _MAX_OUTPUT = 64 << 10
@@ -98,18 +98,8 @@ def _explain(error: IsopodError, spec: AppSpec, printed: str) -> IsopodError:
 
 
 def health_request(spec: AppSpec) -> GuestRequest:
-    path, _, query = spec.health.path.partition("?")
-    return GuestRequest(
-        method="GET",
-        path=path,
-        query=query,
-        protocol="HTTP/1.1",
-        scheme="http",
-        host="localhost",
-        port=80,
-        client="127.0.0.1",
-        headers=(("host", "localhost"), ("user-agent", "isopod-health")),
-    )
+    headers = {"host": "localhost", "user-agent": "isopod-health"}
+    return own_request("GET", spec.health.path, headers)
 
 
 async def no_body(_size: int) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from isopod.errors import AppFailedToStart, DeadlineExceeded
 from isopod.model.app import AppSpec, WarmupRequest
-from isopod.runtimes.guest import Guest, GuestRequest
+from isopod.runtimes.guest import Guest, GuestRequest, own_request
 
 # The second of the same request takes paths that the first one left cold; a third, hardly any.
 _REPEATS = 3
@@ -23,7 +23,6 @@ def requests_of(spec: AppSpec) -> Warmup:
 
 def warmup_request(one: WarmupRequest) -> tuple[GuestRequest, bytes]:
     """A warm-up as the gateway would send it, so that the very path of a real one is warm."""
-    path, _, query = one.path.partition("?")
     body = one.body.encode()
     headers = {
         "user-agent": "isopod-warmup",
@@ -38,19 +37,7 @@ def warmup_request(one: WarmupRequest) -> tuple[GuestRequest, bytes]:
     }
     if body:
         headers["content-length"] = str(len(body))
-    request = GuestRequest(
-        method=one.method,
-        path=path,
-        query=query,
-        protocol="HTTP/1.1",
-        scheme="http",
-        host="localhost",
-        port=80,
-        client="127.0.0.1",
-        headers=tuple(headers.items()),
-        has_body=bool(body),
-    )
-    return request, body
+    return own_request(one.method, one.path, headers, has_body=bool(body)), body
 
 
 async def warm(guest: Guest, request: GuestRequest, body: bytes) -> None:
