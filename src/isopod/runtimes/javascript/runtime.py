@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isopod.engine.config import Engine, EngineSettings
+from isopod.engine.config import Engine
 from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Mailbox
 from isopod.engine.linker import HostImport, Linkage
-from isopod.engine.module_cache import ModuleCache
 from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, RuntimeNotPrepared
@@ -27,6 +26,7 @@ from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.javascript import artifacts
 from isopod.runtimes.javascript.artifacts import BASE_IMAGE, FACTS
 from isopod.runtimes.javascript.serve import JavaScriptGuest, Start
+from isopod.runtimes.prepared_module import load_prepared
 
 BUNDLE = "app.js"  # in the site tree
 MAILBOX_BYTES = 256 << 10
@@ -123,14 +123,15 @@ class JavaScriptRuntime:
 
 def load(cache_dir: Path, engine: Engine | None = None) -> Linkage:
     """Raises RuntimeNotPrepared."""
-    settings = EngineSettings()
-    compiled = ModuleCache(cache_dir / "modules", settings).entry(artifacts.module_digest())
-    if compiled is None or not artifacts.folder(cache_dir).is_dir():
-        raise RuntimeNotPrepared(
-            "the JavaScript runtime is not prepared on this node",
-            hint="run `isopod runtimes prepare javascript`",
-        )
-    return Linkage.load(compiled, settings, engine, IMPORTS)
+    return load_prepared(
+        cache_dir,
+        language="JavaScript",
+        name="javascript",
+        module=artifacts.module_digest(),
+        folder=artifacts.folder(cache_dir),
+        engine=engine,
+        imports=IMPORTS,
+    )
 
 
 def new_instance(

@@ -14,11 +14,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isopod.engine.config import Engine, EngineSettings
+from isopod.engine.config import Engine
 from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
-from isopod.engine.linker import Linkage
-from isopod.engine.module_cache import ModuleCache
 from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
 from isopod.errors import EngineError, IsopodError, RuntimeNotPrepared
@@ -26,6 +24,7 @@ from isopod.host.capabilities import World, no_world
 from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.mounts import preopened
+from isopod.runtimes.prepared_module import load_prepared
 from isopod.runtimes.python import artifacts
 from isopod.runtimes.python.serve import PythonGuest
 
@@ -44,13 +43,15 @@ class PythonRuntime:
     ) -> None:
         """`precise_clocks`: guests see nanoseconds, not milliseconds. `engine`: a worker's, which
         other runtimes use too."""
-        settings = EngineSettings()
-        cache = ModuleCache(cache_dir / "modules", settings)
-        compiled = cache.entry(artifacts.artifacts().module_digest)
         self.folder = artifacts.folder(cache_dir)
-        if compiled is None or not self.folder.is_dir():
-            raise RuntimeNotPrepared("the Python runtime is not prepared on this node")
-        self.linkage = Linkage.load(compiled, settings, engine)
+        self.linkage = load_prepared(
+            cache_dir,
+            language="Python",
+            name="python",
+            module=artifacts.artifacts().module_digest,
+            folder=self.folder,
+            engine=engine,
+        )
         self._clock_step_ns = 1 if precise_clocks else 1_000_000
 
     def new_guest(

@@ -11,17 +11,17 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isopod.engine.config import Engine, EngineSettings
+from isopod.engine.config import Engine
 from isopod.engine.image import Image
 from isopod.engine.instance import Instance, InstanceSpec, Preopen
 from isopod.engine.linker import Linkage
-from isopod.engine.module_cache import ModuleCache
 from isopod.engine.run_queue import Share
 from isopod.engine.scheduler import Scheduler
-from isopod.errors import IsopodError, RuntimeNotPrepared
+from isopod.errors import IsopodError
 from isopod.runtimes.base import LentVolume
 from isopod.runtimes.guest import OutputSink
 from isopod.runtimes.mounts import preopened
+from isopod.runtimes.prepared_module import load_prepared
 from isopod.runtimes.ruby import artifacts
 from isopod.runtimes.ruby.artifacts import BASE_IMAGE, GUEST
 from isopod.runtimes.ruby.calls import call, quoted
@@ -109,14 +109,15 @@ class RubyRuntime:
 
 def load(cache_dir: Path, engine: Engine | None = None) -> Linkage:
     """Raises RuntimeNotPrepared."""
-    settings = EngineSettings()
-    compiled = ModuleCache(cache_dir / "modules", settings).entry(artifacts.module_digest())
-    if compiled is None or not artifacts.folder(cache_dir).is_dir():
-        raise RuntimeNotPrepared(
-            "the Ruby runtime is not prepared on this node",
-            hint="run `isopod runtimes prepare ruby`",
-        )
-    return Linkage.load(compiled, settings, engine, IMPORTS)
+    return load_prepared(
+        cache_dir,
+        language="Ruby",
+        name="ruby",
+        module=artifacts.module_digest(),
+        folder=artifacts.folder(cache_dir),
+        engine=engine,
+        imports=IMPORTS,
+    )
 
 
 async def fresh_memory(linkage: Linkage, scheduler: Scheduler) -> bytes:
