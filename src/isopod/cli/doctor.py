@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from isopod.cli import output
-from isopod.cli.options import AsJson
+from isopod.cli.options import AsJson, Config
 
 _MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
 
@@ -28,9 +28,7 @@ def doctor(
     cache_dir: Annotated[
         Path | None, typer.Option(metavar="D", help="Compiled runtimes. (~/.cache/isopod)")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="F", help="The node's settings file. (ISOPOD_CONFIG)")
-    ] = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Check versions against known advisories, the kernel's sandbox, file modes and limits.

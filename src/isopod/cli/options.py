@@ -21,6 +21,9 @@ InTenant = Annotated[
     str | None,
     typer.Option("--tenant", metavar="T", help="Act for it, else ISOPOD_TENANT; the operator's."),
 ]
+Config = Annotated[
+    Path | None, typer.Option(metavar="F", help="The node's settings file. (ISOPOD_CONFIG)")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The app's name.")]
 

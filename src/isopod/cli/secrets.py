@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from isopod.cli import env_file, output
-from isopod.cli.options import AsJson, DataDir, InTenant, Name, connect
+from isopod.cli.options import AsJson, Config, DataDir, InTenant, Name, connect
 from isopod.errors import UsageError
 
 _MAX_CHARS = 64 << 10
@@ -143,9 +143,7 @@ def rotate_key(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", metavar="D", help="The node's folder.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="F", help="The node's settings file. (ISOPOD_CONFIG)")
-    ] = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a node that is stopped another key, and seal all secrets with it.

@@ -1,18 +1,7 @@
 // Blob, File and FormData, and the two encodings of forms.
 
-import { bytesOf, decode, encode, latin1, textOf } from "./encoding.js";
+import { bytesOf, decode, encode, join, latin1, textOf } from "./encoding.js";
 import { dictionary, iterable, required, text } from "./idl.js";
-
-export function join(parts) {
-  if (parts.length === 1) return parts[0];
-  const all = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
-}
 
 const kindOf = (type) => (/^[ -~]*$/.test(type) ? type.toLowerCase() : "");
 

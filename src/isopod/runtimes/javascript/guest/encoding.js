@@ -165,6 +165,17 @@ export function bytesOf(data) {
   return new Uint8Array(data);
 }
 
+export function join(parts) {
+  if (parts.length === 1) return parts[0];
+  const all = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
 class TextEncoder {
   get encoding() {
     return "utf-8";

@@ -1,8 +1,7 @@
 // Key-value bindings, with the calls of Workers' KV: values in the app's volumes (see `kv.py`). The
 // host answers at once.
 
-import { bytesOf, decode, encode } from "./encoding.js";
-import { join } from "./blob.js";
+import { bytesOf, decode, encode, join } from "./encoding.js";
 import { ask, LARGEST } from "./wire.js";
 
 const MOST_LISTED = 1000;

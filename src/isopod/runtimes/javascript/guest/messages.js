@@ -1,8 +1,8 @@
 // Request and Response of the Fetch standard. A body is a text, bytes or a stream; a stream is made
 // of what is none only when somebody asks for `body`.
 
-import { bytesOf, encode, textOf } from "./encoding.js";
-import { Blob, blobBytes, formBytes, join, parseForm } from "./blob.js";
+import { bytesOf, encode, join, textOf } from "./encoding.js";
+import { Blob, blobBytes, formBytes, parseForm } from "./blob.js";
 import { Headers, fixed } from "./headers.js";
 import { dictionary, text } from "./idl.js";
 import { isWebSocket } from "./websocket.js";

@@ -3,7 +3,7 @@
 //
 // The host is asked in pieces, and each is answered at once.
 
-import { bytesOf, decode, encode } from "./encoding.js";
+import { bytesOf, decode, encode, join } from "./encoding.js";
 import { crypto, drawBytes, markDrawn } from "./random.js";
 import { ask, LARGEST } from "./wire.js";
 
@@ -44,17 +44,6 @@ function hashOf(algorithm) {
   if (algorithm.hash === undefined) throw new TypeError("the algorithm has no hash");
   const { name } = normalize(algorithm.hash);
   return name in HASHES ? name : unsupported(`the hash ${name}`);
-}
-
-function join(parts) {
-  if (parts.length === 1) return parts[0];
-  const all = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
 
 // What the host makes of `data`; `fields`: texts and bytes, the operation first.

@@ -2,8 +2,8 @@
 // The items are in `socket.py`. The app is asked for one message after the other.
 
 import { Event, EventTarget } from "event-target-shim";
-import { Blob, blobBytes, join } from "./blob.js";
-import { bytesOf, decode, encode } from "./encoding.js";
+import { Blob, blobBytes } from "./blob.js";
+import { bytesOf, decode, encode, join } from "./encoding.js";
 import { LARGEST, say, sayNumber } from "./wire.js";
 
 const WINDOW = 256 * 1024; // bytes on their way that nobody has taken yet
