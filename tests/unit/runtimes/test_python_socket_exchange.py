@@ -7,7 +7,8 @@ import pytest
 
 from isopod.errors import GuestProtocolError
 from isopod.runtimes.guest import GuestRequest, SocketAccepted, SocketClosed
-from isopod.runtimes.python.exchanges import Exchanges, HttpExchange
+from isopod.runtimes.python.exchanges import Exchanges
+from isopod.runtimes.python.http_exchange import HttpExchange
 from isopod.runtimes.python.socket_exchange import PythonSocket
 
 REQUEST = GuestRequest("GET", "/", "", "HTTP/1.1", "ws", "a", 80, "127.0.0.1")

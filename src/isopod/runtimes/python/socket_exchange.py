@@ -21,7 +21,8 @@ from isopod.runtimes.guest import (
     SocketClosed,
     SocketMessage,
 )
-from isopod.runtimes.python.exchanges import WINDOW, Exchanges, HttpExchange
+from isopod.runtimes.python.exchanges import Exchanges
+from isopod.runtimes.python.http_exchange import WINDOW, HttpExchange
 
 # As the guest counts them.
 _EACH = 64
