@@ -38,7 +38,7 @@ from isopod.gateway.forward import Forwarder
 from isopod.gateway.forwarded import ForwardedRequests
 from isopod.gateway.jobs import JobRunner
 from isopod.gateway.lag import LoopLag
-from isopod.gateway.lines import Lines, Peer
+from isopod.gateway.lines import Lines
 from isopod.gateway.quota import Quotas, Today
 from isopod.gateway.volumes import HeldVolumes
 from isopod.gateway.websockets import WebSockets
@@ -49,9 +49,8 @@ from isopod.host.reached import Noting, Reached
 from isopod.host.tls import extra_trust, system_trust
 from isopod.metering.meter import Meter
 from isopod.metering.spool import Spool
-from isopod.model.cordon import own_worker
 from isopod.model.route import Route
-from isopod.model.tenant import Tenant, TenantName
+from isopod.model.tenant import TenantName
 from isopod.routes import RouteTable
 from isopod.runtimes import known
 from isopod.runtimes.base import InWorker
@@ -70,11 +69,11 @@ from isopod.server.room import max_instances, max_websockets
 from isopod.server.runtimes import WorkerRuntimes
 from isopod.server.watchdog import BEAT_S
 from isopod.server.worker_folders import WorkerFolders
+from isopod.server.worker_routes import WorkerRoutes
 from isopod.settings import NodeSettings, child_value
 
 _log = logging.getLogger("isopod.worker")
 _POLL_ROUTES_S = 0.25
-_MAX_KNOWN_ROUTES = 4096  # unknown names are kept too, and come from strangers
 _LAST_RECORDS_S = 1.0
 # How long a thread waits for the GIL before it insists. Guests run with the GIL held, for ticks of
 # 2 ms, and between two slices it is free for a moment too short to take: with Python's 5 ms nobody
@@ -109,9 +108,6 @@ class Worker:
         self.index = index
         self.folders, self.tenant = folders, tenant
         self.written = written
-        self.routes = RouteTable(folders.routes)
-        self._tenants: dict[TenantName, Tenant] = {}
-        self._known_routes: dict[str, Route | None] = {}  # until the table changes
         blobs = BlobStore(settings.blobs_dir)
         self.files, self.secrets, self.coder = files, secrets, coder
         self.trees = ReadTrees(folders.trees, blobs, maker=files)
@@ -137,6 +133,7 @@ class Worker:
         self.reached = Reached()
         self.tmp_root = folders.tmp
         self.volumes = HeldVolumes(folders.volumes_root, worker=index)
+        self.routes = WorkerRoutes(RouteTable(folders.routes), tenant=tenant, volumes=self.volumes)
         self.admin_listener = admin
         self.sandbox = sandbox
         self.egress, self.lines = egress, lines
@@ -197,8 +194,8 @@ class Worker:
                 fleet=self.fleet,
                 direct=self.direct,
                 admission=self.admission,
-                find_route=self._find_route,
-                elsewhere=self._elsewhere,
+                find_route=self.routes.find,
+                elsewhere=self.routes.elsewhere,
                 forwarder=forwarder,
                 domain=settings.domain,
                 trusted_proxies=settings.trusted_proxies,
@@ -210,7 +207,7 @@ class Worker:
                 direct=self.direct,
                 admission=self.admission,
                 wires=wires,
-                elsewhere=self._elsewhere,
+                elsewhere=self.routes.elsewhere,
                 forwarder=forwarder,
                 meter=meter.record,
                 most=max_websockets(),
@@ -221,8 +218,8 @@ class Worker:
                 serve=gateway,
                 commands=Commands(fleet=self.fleet, admission=self.admission),
                 make=maker.command,
-                find_route=self.routes.get,
-                elsewhere=self._elsewhere,
+                find_route=self.routes.table.get,
+                elsewhere=self.routes.elsewhere,
                 domain=settings.domain,
             )
             admin = AdminSocket(
@@ -323,31 +320,10 @@ class Worker:
         while True:
             await asyncio.sleep(_POLL_ROUTES_S)
             try:
-                if self.routes.changed():
+                if self.routes.table.changed():
                     self._apply_routes()
             except Exception:
                 _log.exception("cannot read the routes; serving with the ones known")
-
-    def _find_route(self, name: str) -> Route | None:
-        """Without a look at the database for every request: `_follow_routes` and `refresh` see
-        changes, and forget what is known here."""
-        try:
-            return self._known_routes[name]
-        except KeyError:
-            route = self.routes.get(name)
-            if len(self._known_routes) >= _MAX_KNOWN_ROUTES:
-                self._known_routes.clear()
-            self._known_routes[name] = route
-            return route
-
-    def _elsewhere(self, route: Route) -> Peer | None:
-        """The worker that must answer for an app; None: any, and so this one."""
-        own = own_worker(route, self._tenants.get(route.tenant))
-        if own != self.tenant:
-            return 0 if own is None else own
-        holder = self.volumes.elsewhere(route)
-        # A tenant's own worker is one: when another still has them, an instance waits here.
-        return holder if self.tenant is None else None
 
     def _told(self, body: dict[str, Any]) -> None:
         """By the supervisor: how many workers there are, of which each has its part."""
@@ -356,8 +332,7 @@ class Worker:
 
     def _follow_tenants(self) -> None:
         try:
-            self._tenants = self.routes.tenants()
-            self.quotas.follow(self._tenants)
+            self.quotas.follow(self.routes.read_tenants())
         except (IsopodError, OSError):
             # A damaged row must not keep the apps from being served.
             _log.exception("cannot read the tenants' quotas; keeping the ones known")
@@ -368,18 +343,10 @@ class Worker:
 
     def _apply_routes(self) -> None:
         self._follow_tenants()
-        self._known_routes.clear()
-        self.fleet.forget({name: self._mine(name) for name in self.fleet.names})
-        self.direct.forget(self._find_route)
+        self.routes.forget()
+        self.fleet.forget({name: self.routes.mine(name) for name in self.fleet.names})
+        self.direct.forget(self.routes.find)
         self.maker.keep_images(self.fleet.images())
-
-    def _mine(self, name: str) -> Route | None:
-        """The route of an app, if this worker is of those that serve it. Where its volumes are is
-        not asked: that takes them."""
-        route = self.routes.get(name)
-        if route is None:
-            return None
-        return route if own_worker(route, self._tenants.get(route.tenant)) == self.tenant else None
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         fleet = self.fleet.status()
@@ -401,12 +368,12 @@ class Worker:
         }
 
     def _refresh(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.routes.changed()
+        self.routes.table.changed()
         self._apply_routes()
-        route = self._mine(str(request.get("app", "")))
+        route = self.routes.mine(str(request.get("app", "")))
         if route is not None:
             self._make_ready(route)
-        return {"revision": self.routes.revision()}
+        return {"revision": self.routes.table.revision()}
 
     def _make_ready(self, route: Route) -> None:
         if self.direct.of(route) is None:
