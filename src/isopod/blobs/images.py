@@ -132,9 +132,6 @@ class ImageCache:
                 raise BlobCorrupt(f"image {digest!r} cannot be made: {error}") from error
         raise BlobCorrupt(f"image {digest!r} in {str(self._root)!r} cannot be kept whole: {why}")
 
-    def bytes_used(self) -> int:
-        return sum(size for _, size, _ in self._entries())
-
     def delete(self, digest: Digest) -> None:
         """Forget the file; the blob stays. Instances mapped from it keep their memory."""
         self._verified.pop(digest, None)
