@@ -147,17 +147,28 @@ const limited = (made) => {
   return Promise.race([made, late]).finally(() => clearTimeout(timer));
 };
 
+// What a test's `skip()` throws.
+const SKIPPED = new Error("skipped");
+
+// What tests and their hooks are given: https://vitest.dev/guide/test-context
+function contextOf(test, chain) {
+  const inner = chain.slice(1).reduce((outer, one) => ({ name: one.name, suite: outer }), undefined);
+  return { expect, task: { name: test.name, suite: inner }, skip: () => { throw SKIPPED; } };
+}
+
 async function runTest(test, path, chain) {
   if (test.skipped) return { name: path, skipped: true };
+  const context = contextOf(test, chain);
   try {
-    for (const one of chain) for (const act of one.beforeEach) await limited(act());
+    for (const one of chain) for (const act of one.beforeEach) await limited(act(context));
     try {
-      await limited(Promise.resolve().then(() => test.body({ expect, skip: () => {} })));
+      await limited(Promise.resolve().then(() => test.body(context)));
     } finally {
-      for (const one of [...chain].reverse()) for (const act of one.afterEach) await limited(act());
+      for (const one of [...chain].reverse()) for (const act of one.afterEach) await limited(act(context));
     }
     return { name: path };
   } catch (error) {
+    if (error === SKIPPED) return { name: path, skipped: true };
     return { name: path, error: String(error?.stack ? `${error.message}\n${error.stack}` : error).slice(0, 2000) };
   }
 }
