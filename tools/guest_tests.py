@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -136,6 +137,15 @@ def told(name: str, ran: Ran) -> None:
     for test, why in ran.failed:
         where = " (in Node too)" if test in ran.elsewhere else ""
         print(f"    {test}{where}: {why.splitlines()[0] if why else ''}", flush=True)
+
+
+def files_of(root: Path, wanted: list[str], named: str, *, but: re.Pattern[str]) -> list[Path]:
+    """The files `wanted` below `root`, and those of its folders that are `named` so."""
+    found: list[Path] = []
+    for one in wanted:
+        path = root / one
+        found += [path] if path.is_file() else sorted(path.rglob(named))
+    return [one for one in found if not but.search(one.as_posix())]
 
 
 def summary(all_of_them: list[Ran]) -> str:

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tools.guest_tests import Guests, summary, told
+from tools.guest_tests import Guests, files_of, summary, told
 
 VITEST = "5.1.1"
 _SHIM = Path(__file__).parent / "hono" / "vitest.js"
 # Of other platforms, builds and types: nothing of them runs in an app.
-_NOT_FOR_GUESTS = ("/adapter/", "/types.test", "/build/", "/helper/ssg/")
+_NOT_FOR_GUESTS = re.compile(r"/adapter/|/types\.test|/build/|/helper/ssg/")
 
 
 def main(*arguments: str) -> int:
@@ -64,11 +65,7 @@ def main(*arguments: str) -> int:
 
 
 def files(root: Path, wanted: list[str]) -> list[Path]:
-    found = []
-    for one in wanted:
-        path = root / one
-        found += [path] if path.is_file() else sorted(path.rglob("*.test.ts*"))
-    return [one for one in found if not any(part in one.as_posix() for part in _NOT_FOR_GUESTS)]
+    return files_of(root, wanted, "*.test.ts*", but=_NOT_FOR_GUESTS)
 
 
 def tests_over_package(checkout: Path, dist: Path, tree: Path) -> Path:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.guest_tests import Guests, Ran, summary, told
+from tools.guest_tests import Guests, Ran, files_of, summary, told
 
 _HARNESS = Path(__file__).parent / "wpt" / "harness.js"
 _SCRIPT = re.compile(r"^// META: script=(\S+)\s*$", re.MULTILINE)
@@ -35,7 +35,7 @@ def main(*arguments: str) -> int:
     ran = []
     with tempfile.TemporaryDirectory(prefix="isopod-wpt-") as scratch:
         guests = Guests(Path(scratch), control=given.control)
-        for path in files(root, given.wanted):
+        for path in files_of(root, given.wanted, "*.any.js", but=_NOT_FOR_GUESTS):
             try:
                 one = guests.run(harness_entry(root, path))
             except FileNotFoundError as error:
@@ -44,14 +44,6 @@ def main(*arguments: str) -> int:
             ran.append(one)
     print(summary(ran))
     return 0
-
-
-def files(root: Path, wanted: list[str]) -> list[Path]:
-    found = []
-    for one in wanted:
-        path = root / one
-        found += [path] if path.is_file() else sorted(path.rglob("*.any.js"))
-    return [one for one in found if not _NOT_FOR_GUESTS.search(one.as_posix())]
 
 
 def harness_entry(root: Path, path: Path) -> str:
